@@ -1,0 +1,209 @@
+"""What went wrong, where, and how to mend it; and how that is drawn. Imports nothing of ours."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Span:
+    """Half-open range of character offsets into a source text."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text and the name under which messages refer to it (a path, or ``<docstring of f>``)."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """A secondary place with a few words about it."""
+
+    span: Span
+    text: str
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    code: str
+    level: Literal["error", "warning"]
+    message: str
+    source: Source
+    span: Span
+    label: str = ""
+    secondary: tuple[Label, ...] = ()
+    notes: tuple[str, ...] = ()
+    help: str | None = None
+
+
+class AttncError(Exception):
+    """Raised with every error that was found; its text is the rendered diagnostics."""
+
+    def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+        super().__init__(diagnostics)
+        self.diagnostics = diagnostics
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(render, self.diagnostics))
+
+
+# --- places ---------------------------------------------------------------------------------------------
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+@lru_cache(maxsize=16)
+def _line_starts(text: str) -> tuple[int, ...]:
+    return (0, *(match.end() for match in _LINE_END.finditer(text)))
+
+
+def line_column(source: Source, offset: int) -> tuple[int, int]:
+    """Line and column of a character offset, both counted from 1; a column is a character, tabs included."""
+    offset = min(max(offset, 0), len(source.text))
+    starts = _line_starts(source.text)
+    line = bisect_right(starts, offset)
+    return line, offset - starts[line - 1] + 1
+
+
+def _line_text(source: Source, line: int) -> str:
+    starts = _line_starts(source.text)
+    end = starts[line] if line < len(starts) else len(source.text)
+    return source.text[starts[line - 1] : end].rstrip("\r\n")
+
+
+# --- drawing --------------------------------------------------------------------------------------------
+
+TAB = 4
+_CONTINUATION = re.compile(r"\s*[|&+*/%-]")
+_RED, _YELLOW, _BLUE, _BOLD, _RESET = "\x1b[1;31m", "\x1b[1;33m", "\x1b[1;34m", "\x1b[1m", "\x1b[0m"
+
+
+def _cell(char: str, column: int) -> str:
+    """A character as it is drawn: tabs fill up, and control characters never reach a terminal."""
+    if char == "\t":
+        return " " * (TAB - column % TAB)
+    return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char
+
+
+def _width(text: str) -> int:
+    """Columns that a drawn text takes in a terminal."""
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        for char in text
+    )
+
+
+def _draw(text: str) -> tuple[str, tuple[int, ...]]:
+    """A source line as drawn, and the terminal column of every character and of the end."""
+    drawn, columns, column = [], [0], 0
+    for char in text:
+        cell = _cell(char, column)
+        drawn.append(cell)
+        column += _width(cell)
+        columns.append(column)
+    return "".join(drawn), tuple(columns)
+
+
+@dataclass(frozen=True)
+class _Mark:
+    line: int
+    first: int
+    last: int
+    text: str
+    primary: bool
+
+
+def _mark(source: Source, span: Span, text: str, primary: bool) -> _Mark:
+    line, column = line_column(source, span.start)
+    start = min(column - 1, len(_line_text(source, line)))
+    # A span over several lines is underlined to the end of its first.
+    end = min(start + max(span.end - span.start, 0), len(_line_text(source, line)))
+    return _Mark(line, start, end, text, primary)
+
+
+def _shown_lines(source: Source, marks: list[_Mark]) -> list[int | None]:
+    """Line numbers to draw, with ``None`` where lines are left out."""
+    wanted = {mark.line for mark in marks}
+    for mark in marks:
+        # A line that goes on with an operator is half a sentence without the one above it.
+        if mark.primary and mark.line > 1 and _CONTINUATION.match(_line_text(source, mark.line)):
+            wanted.add(mark.line - 1)
+    shown: list[int | None] = []
+    previous = None
+    for line in sorted(wanted):
+        if previous is not None and line == previous + 2:
+            shown.append(line - 1)
+        elif previous is not None and line > previous + 2:
+            shown.append(None)
+        shown.append(line)
+        previous = line
+    return shown
+
+
+def render(d: Diagnostic, color: bool = False) -> str:
+    """A diagnostic as text, over several lines without a trailing line end.
+
+    Title, place, the source lines with the primary place underlined by ``^`` and secondary ones by ``-``,
+    notes, help. With ``color``, ANSI escapes are added.
+    """
+
+    def paint(code: str, text: str) -> str:
+        return f"{code}{text}{_RESET}" if color and text else text
+
+    accent = _RED if d.level == "error" else _YELLOW
+    marks = [_mark(d.source, d.span, d.label, True)]
+    marks += [_mark(d.source, label.span, label.text, False) for label in d.secondary]
+    gutter = len(str(max(mark.line for mark in marks)))
+    bar = paint(_BLUE, f"{' ' * gutter} |")
+    line, column = line_column(d.source, d.span.start)
+
+    out = [f"{paint(accent, f'{d.level}[{d.code}]')}{paint(_BOLD, f': {d.message}')}"]
+    out.append(f"{' ' * gutter}{paint(_BLUE, '-->')} {d.source.name}:{line}:{column}")
+    out.append(bar)
+    for number in _shown_lines(d.source, marks):
+        if number is None:
+            out.append(paint(_BLUE, "..."))
+            continue
+        text, columns = _draw(_line_text(d.source, number))
+        out.append(f"{paint(_BLUE, f'{number:>{gutter}} |')} {text}".rstrip())
+        for mark in marks:
+            if mark.line == number:
+                width = max(columns[mark.last] - columns[mark.first], 1)
+                line_of = ("^" if mark.primary else "-") * width + (f" {mark.text}" if mark.text else "")
+                out.append(
+                    f"{bar} {' ' * columns[mark.first]}{paint(accent if mark.primary else _BLUE, line_of)}"
+                )
+    remarks = [("note", note) for note in d.notes] + ([("help", d.help)] if d.help else [])
+    if remarks:
+        out.append(bar)
+    for word, remark in remarks:
+        first, *rest = remark.splitlines() or [""]
+        out.append(f"{' ' * gutter} {paint(_BLUE, '=')} {paint(_BOLD, word)}: {first}")
+        out.extend(f"{' ' * gutter}         {more}".rstrip() for more in rest)
+    return "\n".join(out)
+
+
+def to_json(d: Diagnostic) -> dict[str, Any]:
+    """A diagnostic as plain data; ``line`` and ``column`` count from 1, ``help`` is a string or None."""
+    line, column = line_column(d.source, d.span.start)
+    return {
+        "code": d.code,
+        "level": d.level,
+        "message": d.message,
+        "file": d.source.name,
+        "line": line,
+        "column": column,
+        "notes": list(d.notes),
+        "help": d.help,
+    }
