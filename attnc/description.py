@@ -1,0 +1,48 @@
+"""A settled pattern as text, for people who want to see what the resolver made of it."""
+
+from __future__ import annotations
+
+from attnc.expression import TRUE, show
+from attnc.pattern import Atom, Complement, Difference, Intersection, Pattern, Relation, Union
+
+
+def describe(pattern: Pattern) -> str:
+    """The settled pattern as indented text, each atom with its meaning."""
+    lines = [f"pattern {pattern.name}"]
+    lines += [f"  parameter {param.name} = {_plain(param.value)}" for param in pattern.params]
+    lines += [f"  parameter {name} = {value!r}" for name, value in pattern.float_params]
+    for entry in pattern.inputs:
+        lines.append(f"  input {entry.name}: {entry.kind}[{', '.join(map(show, entry.shape))}]")
+    if pattern.grid:
+        lines.append(f"  grid {', '.join(f'{name}: {size}' for name, size in pattern.grid)}")
+    for body in pattern.bodies:
+        condition = "" if body.heads.condition == TRUE else f" where {show(body.heads.condition)}"
+        lines.append(f"  heads {body.heads.text or 'all'}{condition}")
+        lines += _tree_lines(body.relation, 2)
+    for claim in pattern.claims:
+        bound = "" if claim.bound is None else f" <= {show(claim.bound)}"
+        lines.append(f"  {'assume' if claim.assumed else 'require'} {claim.kind}{bound}")
+    return "\n".join(lines)
+
+
+def _plain(value: int) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _tree_lines(found: Relation, depth: int) -> list[str]:
+    indent = "  " * depth
+    match found:
+        case Atom(formula=expr, text=text):
+            return [f"{indent}{text}: {show(expr)}"]
+        case Union(args=args):
+            word, inner = "union", args
+        case Intersection(args=args):
+            word, inner = "intersection", args
+        case Difference(left=left, right=right):
+            word, inner = "difference", (left, right)
+        case Complement(arg=arg):
+            word, inner = "complement", (arg,)
+    lines = [f"{indent}{word}"]
+    for part in inner:
+        lines += _tree_lines(part, depth + 1)
+    return lines

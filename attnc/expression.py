@@ -1,0 +1,668 @@
+"""Integer and boolean expressions: the one arithmetic that every later room shares.
+
+A relation is a boolean expression over the query position ``q``, the key position ``k``, the number of
+keys ``n``, the head ``h`` and the number of heads ``H``. The same expression is evaluated by the reference
+interpreter, asked about by the solver, bounded over tiles by the scheduler and printed into kernels.
+
+Everything is built through the small constructors below (``add``, ``floor_div``, ``le``, ``conj`` …), which
+keep expressions in a normal form: sums are linear combinations, comparisons are against zero, connectives
+are flat. Integer division and remainder round towards minus infinity, as in Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+
+class Expr:
+    """Base of all expressions; integers and booleans alike."""
+
+    __slots__ = ()
+
+
+# --- integers -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Const(Expr):
+    value: int
+
+
+@dataclass(frozen=True)
+class Param(Expr):
+    """A pattern's parameter: a constant that kept its name, so that costs can be told in its terms."""
+
+    name: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Var(Expr):
+    name: str
+
+
+@dataclass(frozen=True)
+class Sum(Expr):
+    """``constant + sum(coefficient * atom)``; atoms are distinct, not sums, and sorted."""
+
+    terms: tuple[tuple[int, Expr], ...]
+    constant: int
+
+
+@dataclass(frozen=True)
+class Mul(Expr):
+    """A product that no coefficient can say: of two variables, or with a named parameter."""
+
+    left: Expr
+    right: Expr
+
+
+@dataclass(frozen=True)
+class FloorDiv(Expr):
+    left: Expr
+    right: Expr
+
+
+@dataclass(frozen=True)
+class Mod(Expr):
+    left: Expr
+    right: Expr
+
+
+@dataclass(frozen=True)
+class Min(Expr):
+    args: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Max(Expr):
+    args: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Select(Expr):
+    """``then`` where ``condition`` holds, ``otherwise`` elsewhere."""
+
+    condition: Expr
+    then: Expr
+    otherwise: Expr
+
+
+@dataclass(frozen=True)
+class TileMin(Expr):
+    """The least value of ``body`` over the rows of the tile at hand; known to kernels, not to proofs."""
+
+    body: Expr
+
+
+@dataclass(frozen=True)
+class TileMax(Expr):
+    """The greatest value of ``body`` over the rows of the tile at hand."""
+
+    body: Expr
+
+
+@dataclass(frozen=True)
+class Lookup(Expr):
+    """An entry of a runtime input; boolean when ``kind`` is ``bool``.
+
+    ``table`` names the input or something derived from it: for an input ``x``, ``x.first`` and ``x.last``
+    hold for every position the first and last position with an equal entry, ``x.run_first`` and
+    ``x.run_last`` the ends of the unbroken run of equal entries around it.
+    """
+
+    table: str
+    index: tuple[Expr, ...]
+    kind: str = "int"
+
+
+# --- booleans -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Truth(Expr):
+    value: bool
+
+
+@dataclass(frozen=True)
+class Le0(Expr):
+    """``body <= 0``."""
+
+    body: Expr
+
+
+@dataclass(frozen=True)
+class Eq0(Expr):
+    """``body == 0``."""
+
+    body: Expr
+
+
+@dataclass(frozen=True)
+class PowerOfTwo(Expr):
+    """``body`` is 0 or a power of two: the members of ``powers(2)``."""
+
+    body: Expr
+
+
+@dataclass(frozen=True)
+class Drawn(Expr):
+    """``column`` is among the ``count`` columns drawn for ``row``, out of ``population`` columns.
+
+    Drawn anew for every head, by ``attnc.draws``. With ``past`` the draw is among ``0..row`` instead.
+    """
+
+    count: Expr
+    seed: Expr
+    past: bool
+    row: Expr
+    column: Expr
+    population: Expr
+
+
+@dataclass(frozen=True)
+class Not(Expr):
+    """Of an ``Eq0``, a ``Lookup``, a ``PowerOfTwo`` or a ``Drawn``; everything else absorbs its negation."""
+
+    body: Expr
+
+
+@dataclass(frozen=True)
+class And(Expr):
+    args: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Or(Expr):
+    args: tuple[Expr, ...]
+
+
+Q, K, N, HEAD, HEADS = Var("q"), Var("k"), Var("n"), Var("h"), Var("H")
+ZERO, ONE = Const(0), Const(1)
+TRUE, FALSE = Truth(True), Truth(False)
+
+IntLike = Expr | int
+
+
+# --- constructors ---------------------------------------------------------------------------------------
+
+
+def as_expr(value: IntLike) -> Expr:
+    return Const(value) if isinstance(value, int) else value
+
+
+def constant(expr: Expr) -> int | None:
+    """The value of an expression without variables, else None."""
+    match expr:
+        case Const(value) | Param(_, value):
+            return value
+        case Var() | Lookup() | TileMin() | TileMax():
+            return None
+    parts = [constant(child) for child in children(expr)]
+    if any(part is None for part in parts):
+        return None
+    match expr, parts:
+        case Sum(terms, start), _:
+            return start + sum(c * v for (c, _), v in zip(terms, parts, strict=True) if v is not None)
+        case Mul(), [int(a), int(b)]:
+            return a * b
+        case FloorDiv(), [int(a), int(b)]:
+            return a // b
+        case Mod(), [int(a), int(b)]:
+            return a % b
+        case Min(), values:
+            return min(v for v in values if v is not None)
+        case Max(), values:
+            return max(v for v in values if v is not None)
+    return None
+
+
+def _linear(expr: Expr) -> tuple[dict[Expr, int], int]:
+    match expr:
+        case Const(value):
+            return {}, value
+        case Sum(terms, start):
+            return {atom: c for c, atom in terms}, start
+    return {expr: 1}, 0
+
+
+def _from_linear(terms: Mapping[Expr, int], start: int) -> Expr:
+    kept = [(c, atom) for atom, c in terms.items() if c]
+    if not kept:
+        return Const(start)
+    if len(kept) == 1 and kept[0][0] == 1 and start == 0:
+        return kept[0][1]
+    return Sum(tuple(sorted(kept, key=lambda item: repr(item[1]))), start)
+
+
+def add(*args: IntLike) -> Expr:
+    total: dict[Expr, int] = {}
+    start = 0
+    for arg in args:
+        terms, extra = _linear(as_expr(arg))
+        start += extra
+        for atom, c in terms.items():
+            total[atom] = total.get(atom, 0) + c
+    return _from_linear(total, start)
+
+
+def scale(factor: int, expr: IntLike) -> Expr:
+    terms, start = _linear(as_expr(expr))
+    return _from_linear({atom: factor * c for atom, c in terms.items()}, factor * start)
+
+
+def neg(expr: IntLike) -> Expr:
+    return scale(-1, expr)
+
+
+def sub(left: IntLike, right: IntLike) -> Expr:
+    return add(left, neg(right))
+
+
+def mul(left: IntLike, right: IntLike) -> Expr:
+    left, right = as_expr(left), as_expr(right)
+    if isinstance(left, Const):
+        return scale(left.value, right)
+    if isinstance(right, Const):
+        return scale(right.value, left)
+    first, second = sorted((left, right), key=repr)
+    return Mul(first, second)
+
+
+def floor_div(left: IntLike, right: IntLike) -> Expr:
+    """``left // right``; ``right`` must not be a zero constant."""
+    left, right = as_expr(left), as_expr(right)
+    if isinstance(left, Const) and isinstance(right, Const):
+        return Const(left.value // right.value)
+    if constant(right) == 1:
+        return left
+    if isinstance(left, FloorDiv) and (constant(left.right) or 0) > 0 and (constant(right) or 0) > 0:
+        return floor_div(left.left, mul(left.right, right))
+    if isinstance(right, Const) and right.value > 0:
+        whole, rest = _multiples(left, right.value)
+        if whole != ZERO:
+            return add(whole, floor_div(rest, right))
+    return FloorDiv(left, right)
+
+
+def _multiples(expr: Expr, step: int) -> tuple[Expr, Expr]:
+    """``whole, rest`` with ``expr == step * whole + rest``; the rest's constant lies in ``0..step-1``."""
+    terms, start = _linear(expr)
+    whole = {atom: c // step for atom, c in terms.items() if c % step == 0}
+    rest = {atom: c for atom, c in terms.items() if c % step}
+    return _from_linear(whole, start // step), _from_linear(rest, start % step)
+
+
+def ceil_div(left: IntLike, right: IntLike) -> Expr:
+    """Division rounded up, for a positive ``right``."""
+    right = as_expr(right)
+    return floor_div(add(left, right, -1), right)
+
+
+def mod(left: IntLike, right: IntLike) -> Expr:
+    left, right = as_expr(left), as_expr(right)
+    if isinstance(left, Const) and isinstance(right, Const):
+        return Const(left.value % right.value)
+    if constant(right) == 1:
+        return ZERO
+    if isinstance(right, Const) and right.value > 0:
+        left = _multiples(left, right.value)[1]
+        if isinstance(left, Const):
+            return left
+    return Mod(left, right)
+
+
+def _extremum(kind: type[Min] | type[Max], pick: Callable[[int, int], int], args: Iterable[IntLike]) -> Expr:
+    flat: list[Expr] = []
+    for arg in map(as_expr, args):
+        flat.extend(arg.args if isinstance(arg, kind) else (arg,))
+    # Among sums that differ only by their constant, one wins.
+    best: dict[Expr, int] = {}
+    for arg in flat:
+        terms, start = _linear(arg)
+        rest = _from_linear(terms, 0)
+        best[rest] = pick(best[rest], start) if rest in best else start
+    kept = tuple(sorted((add(rest, start) for rest, start in best.items()), key=repr))
+    return kept[0] if len(kept) == 1 else kind(kept)
+
+
+def minimum(*args: IntLike) -> Expr:
+    return _extremum(Min, min, args)
+
+
+def maximum(*args: IntLike) -> Expr:
+    return _extremum(Max, max, args)
+
+
+def absolute(expr: IntLike) -> Expr:
+    return maximum(expr, neg(expr))
+
+
+def select(condition: Expr, then: IntLike, otherwise: IntLike) -> Expr:
+    then, otherwise = as_expr(then), as_expr(otherwise)
+    if condition == TRUE or then == otherwise:
+        return then
+    if condition == FALSE:
+        return otherwise
+    return Select(condition, then, otherwise)
+
+
+def le(left: IntLike, right: IntLike) -> Expr:
+    body = sub(left, right)
+    value = constant(body)
+    return Le0(body) if value is None else Truth(value <= 0)
+
+
+def lt(left: IntLike, right: IntLike) -> Expr:
+    return le(add(left, 1), right)
+
+
+def ge(left: IntLike, right: IntLike) -> Expr:
+    return le(right, left)
+
+
+def gt(left: IntLike, right: IntLike) -> Expr:
+    return lt(right, left)
+
+
+def eq(left: IntLike, right: IntLike) -> Expr:
+    body = sub(left, right)
+    value = constant(body)
+    if value is not None:
+        return Truth(value == 0)
+    flipped = neg(body)
+    return Eq0(min(body, flipped, key=repr))
+
+
+def between(low: IntLike, expr: IntLike, high: IntLike) -> Expr:
+    """``low <= expr <= high``."""
+    return conj(le(low, expr), le(expr, high))
+
+
+def negate(expr: Expr) -> Expr:
+    match expr:
+        case Truth(value):
+            return Truth(not value)
+        case Le0(body):
+            return ge(body, 1)
+        case And(args):
+            return disj(*map(negate, args))
+        case Or(args):
+            return conj(*map(negate, args))
+        case Not(body):
+            return body
+    return Not(expr)
+
+
+def _connect(kind: type[And] | type[Or], args: Iterable[Expr], neutral: Truth, absorbing: Truth) -> Expr:
+    flat: dict[Expr, None] = {}
+    for arg in args:
+        flat.update(dict.fromkeys(arg.args if isinstance(arg, kind) else (arg,)))
+    flat.pop(neutral, None)
+    if absorbing in flat or any(negate(arg) in flat for arg in flat if not isinstance(arg, (And, Or))):
+        return absorbing
+    if not flat:
+        return neutral
+    return next(iter(flat)) if len(flat) == 1 else kind(tuple(flat))
+
+
+def conj(*args: Expr) -> Expr:
+    return _connect(And, args, TRUE, FALSE)
+
+
+def disj(*args: Expr) -> Expr:
+    return _connect(Or, args, FALSE, TRUE)
+
+
+# --- structure ------------------------------------------------------------------------------------------
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    match expr:
+        case Sum(terms, _):
+            return tuple(atom for _, atom in terms)
+        case Mul(a, b) | FloorDiv(a, b) | Mod(a, b):
+            return (a, b)
+        case Min(args) | Max(args) | And(args) | Or(args):
+            return args
+        case Select(condition, then, otherwise):
+            return (condition, then, otherwise)
+        case Lookup(_, index, _):
+            return index
+        case Le0(body) | Eq0(body) | PowerOfTwo(body) | Not(body) | TileMin(body) | TileMax(body):
+            return (body,)
+        case Drawn(count, seed, _, row, column, population):
+            return (count, seed, row, column, population)
+    return ()
+
+
+def rebuild(expr: Expr, parts: tuple[Expr, ...]) -> Expr:
+    """``expr`` with other children, brought into normal form again."""
+    match expr:
+        case Sum(terms, start):
+            return add(start, *(scale(c, part) for (c, _), part in zip(terms, parts, strict=True)))
+        case Mul():
+            return mul(*parts)
+        case FloorDiv():
+            return floor_div(*parts)
+        case Mod():
+            return mod(*parts)
+        case Min():
+            return minimum(*parts)
+        case Max():
+            return maximum(*parts)
+        case And():
+            return conj(*parts)
+        case Or():
+            return disj(*parts)
+        case Select():
+            return select(*parts)
+        case Lookup(table, _, kind):
+            return Lookup(table, parts, kind)
+        case Le0():
+            return le(parts[0], 0)
+        case Eq0():
+            return eq(parts[0], 0)
+        case PowerOfTwo():
+            return PowerOfTwo(parts[0])
+        case Not():
+            return negate(parts[0])
+        case TileMin():
+            return TileMin(parts[0])
+        case TileMax():
+            return TileMax(parts[0])
+        case Drawn(_, _, past, _, _, _):
+            count, seed, row, column, population = parts
+            return Drawn(count, seed, past, row, column, population)
+    return expr
+
+
+def substitute(expr: Expr, mapping: Mapping[Expr, Expr]) -> Expr:
+    """Every occurrence of a key of ``mapping`` replaced by its value, all at once."""
+    if expr in mapping:
+        return mapping[expr]
+    parts = children(expr)
+    if not parts:
+        return expr
+    fresh = tuple(substitute(part, mapping) for part in parts)
+    return expr if fresh == parts else rebuild(expr, fresh)
+
+
+def fold(expr: Expr) -> Expr:
+    """The expression with every parameter replaced by its value."""
+    if isinstance(expr, Param):
+        return Const(expr.value)
+    parts = children(expr)
+    return rebuild(expr, tuple(map(fold, parts))) if parts else expr
+
+
+def walk(expr: Expr) -> Iterable[Expr]:
+    """The expression and all its parts, outermost first."""
+    yield expr
+    for child in children(expr):
+        yield from walk(child)
+
+
+def variables(expr: Expr) -> frozenset[str]:
+    """Names of the variables, parameters and inputs not included. A draw hangs on the head, too."""
+    found = {part.name for part in walk(expr) if isinstance(part, Var)}
+    if any(isinstance(part, Drawn) for part in walk(expr)):
+        found.add("h")
+    return frozenset(found)
+
+
+def tables(expr: Expr) -> frozenset[str]:
+    """Names of the runtime tables that are read: inputs and what is derived from them."""
+    return frozenset(part.table for part in walk(expr) if isinstance(part, Lookup))
+
+
+# --- evaluation -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Env:
+    """What an expression is evaluated under.
+
+    variables: name → integer or integer numpy array; all must broadcast together.
+    tables: input name → numpy array.
+    drawn: called with a ``Drawn`` and the evaluated row, column, population and head; gives booleans.
+    """
+
+    variables: Mapping[str, Any]
+    tables: Mapping[str, Any] = field(default_factory=dict)
+    drawn: Callable[[Drawn, Any, Any, Any, Any], Any] | None = None
+
+
+def evaluate(expr: Expr, env: Env) -> Any:
+    """The value of ``expr``: an integer, a boolean, or a numpy array of either."""
+    match expr:
+        case Const(value) | Param(_, value) | Truth(value):
+            return value
+        case Var(name):
+            return env.variables[name]
+        case Sum(terms, start):
+            return reduce(lambda total, item: total + item[0] * evaluate(item[1], env), terms, start)
+        case Mul(a, b):
+            return evaluate(a, env) * evaluate(b, env)
+        case FloorDiv(a, b):
+            return evaluate(a, env) // evaluate(b, env)
+        case Mod(a, b):
+            return evaluate(a, env) % evaluate(b, env)
+        case Min(args):
+            return reduce(np.minimum, (evaluate(arg, env) for arg in args))
+        case Max(args):
+            return reduce(np.maximum, (evaluate(arg, env) for arg in args))
+        case Select(condition, then, otherwise):
+            return np.where(evaluate(condition, env), evaluate(then, env), evaluate(otherwise, env))
+        case Lookup(table, index, _):
+            # Under a mask an index may lie outside; what is read there is never used.
+            values = np.asarray(env.tables[table])
+            places = tuple(
+                np.clip(evaluate(place, env), 0, max(size - 1, 0))
+                for place, size in zip(index, values.shape, strict=True)
+            )
+            return values[places]
+        case Le0(body):
+            return evaluate(body, env) <= 0
+        case Eq0(body):
+            return evaluate(body, env) == 0
+        case PowerOfTwo(body):
+            value = np.asarray(evaluate(body, env))
+            return (value >= 0) & ((value & (value - 1)) == 0)
+        case Not(body):
+            return np.logical_not(evaluate(body, env))
+        case And(args):
+            return reduce(np.logical_and, (evaluate(arg, env) for arg in args))
+        case Or(args):
+            return reduce(np.logical_or, (evaluate(arg, env) for arg in args))
+        case Drawn(_, _, _, row, column, population):
+            if env.drawn is None:
+                raise ValueError("this expression draws at random, and the environment has no way to draw")
+            places = (evaluate(part, env) for part in (row, column, population))
+            return env.drawn(expr, *places, env.variables["h"])
+    raise TypeError(f"cannot evaluate {type(expr).__name__}")
+
+
+# --- text -----------------------------------------------------------------------------------------------
+
+
+def show(expr: Expr) -> str:
+    """The expression in the language's own notation, for people: IR dumps, comments, reports."""
+    return _show(expr, 0)
+
+
+def _show(expr: Expr, level: int) -> str:
+    # Levels: 0 or, 1 and, 2 not and comparison, 3 sum, 4 product, 5 atom.
+    def wrap(text: str, own: int) -> str:
+        return f"({text})" if own < level else text
+
+    match expr:
+        case Const(value):
+            return wrap(str(value), 3 if value < 0 else 5)
+        case Truth(value):
+            return "true" if value else "false"
+        case Param(name, _) | Var(name):
+            return name
+        case Sum():
+            return wrap(_show_sum(expr), 3)
+        case Mul(a, b):
+            return wrap(f"{_show(a, 4)} * {_show(b, 5)}", 4)
+        case FloorDiv(a, b):
+            return wrap(f"{_show(a, 4)} // {_show(b, 5)}", 4)
+        case Mod(a, b):
+            return wrap(f"{_show(a, 4)} % {_show(b, 5)}", 4)
+        case Min(args) | Max(args):
+            return f"{type(expr).__name__.lower()}({', '.join(map(show, args))})"
+        case Select(c, a, b):
+            return f"select({show(c)}, {show(a)}, {show(b)})"
+        case TileMin(body):
+            return f"least({show(body)})"
+        case TileMax(body):
+            return f"greatest({show(body)})"
+        case Lookup(table, index, _):
+            return f"{table}[{', '.join(map(show, index))}]"
+        case Le0(body):
+            left, right = sides(body)
+            return wrap(f"{show(left)} <= {show(right)}", 2)
+        case Eq0(body):
+            left, right = sides(body)
+            return wrap(f"{show(left)} == {show(right)}", 2)
+        case Not(Eq0(body)):
+            left, right = sides(body)
+            return wrap(f"{show(left)} != {show(right)}", 2)
+        case Not(body):
+            return wrap(f"not {_show(body, 3)}", 2)
+        case PowerOfTwo(body):
+            return f"power_of_two({show(body)})"
+        case Drawn(count, seed, past, row, column, _):
+            tail = ", past" if past else ""
+            return f"drawn({show(row)}, {show(column)}; {show(count)} of seed {show(seed)}{tail})"
+        case And(args):
+            return wrap(" and ".join(_show(arg, 2) for arg in args), 1)
+        case Or(args):
+            return wrap(" or ".join(_show(arg, 1) for arg in args), 0)
+    raise TypeError(f"cannot show {type(expr).__name__}")
+
+
+def _show_sum(expr: Sum) -> str:
+    ordered = sorted(expr.terms, key=lambda item: item[0] < 0)
+    text = ""
+    for c, atom in ordered:
+        body = _show(atom, 4) if abs(c) == 1 else f"{abs(c)} * {_show(atom, 5)}"
+        text += (" - " if c < 0 else " + ") + body if text else ("-" if c < 0 else "") + body
+    if expr.constant:
+        text += f" {'-' if expr.constant < 0 else '+'} {abs(expr.constant)}"
+    return text
+
+
+def sides(body: Expr) -> tuple[Expr, Expr]:
+    """``left, right`` with ``body == left - right`` and no negative coefficient on either side."""
+    terms, start = _linear(body)
+    left = _from_linear({atom: c for atom, c in terms.items() if c > 0}, max(start, 0))
+    right = _from_linear({atom: -c for atom, c in terms.items() if c < 0}, max(-start, 0))
+    return left, right

@@ -1,0 +1,317 @@
+"""Tree to pattern: names, types and parameters settled. Every mistake in a file is reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from attnc import clauses
+from attnc import syntax as tree
+from attnc.declarations import check_name, parameter, runtime_input
+from attnc.description import describe
+from attnc.diagnostics import AttncError, Diagnostic, Label
+from attnc.expression import TRUE, Param, constant
+from attnc.names import meant
+from attnc.pattern import (
+    Body,
+    Claim,
+    Heads,
+    Input,
+    Pattern,
+)
+from attnc.scope import BrokenDef, LetDef, Mistake, Report, Scope
+from attnc.values import relation
+from attnc.values import resolve as resolve_value
+
+__all__ = ["Resolved", "describe", "resolve"]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    patterns: tuple[Pattern, ...]
+    warnings: tuple[Diagnostic, ...]
+
+
+def resolve(
+    file: tree.File, params: Mapping[str, object] | None = None, pattern: str | None = None
+) -> Resolved:
+    """The patterns of a file.
+
+    params: values for parameters by name: numbers and booleans, or their text (``"256"``, ``"true"``).
+    pattern: only the pattern of this name.
+    Raises ``AttncError`` with every error of the file.
+    """
+    params = params or {}
+    report = Report(file.source)
+    _check_pattern_names(report, file)
+    chosen = [p for p in file.patterns if pattern is None or p.name.text == pattern]
+    if not chosen:
+        known = [p.name.text for p in file.patterns]
+        listed = ", ".join(f"`{name}`" for name in known)
+        found = Diagnostic(
+            "unknown-pattern",
+            "error",
+            f"there is no pattern `{pattern}` in `{file.source.name}`",
+            file.source,
+            file.patterns[0].name.span,
+            help=meant(pattern or "", known) or f"it holds {listed}",
+        )
+        raise AttncError((found,))
+    _check_params(report, chosen, params)
+    resolved: list[Pattern] = []
+    for node in chosen:
+        scope = Scope(report)
+        with _walkable(scope, node), scope.catching():
+            resolved.append(_pattern(scope, node, params, file.listed))
+    if report.errors:
+        raise AttncError(report.sorted_errors())
+    warnings = sorted(report.warnings, key=lambda d: d.span.start)
+    return Resolved(tuple(resolved), tuple(warnings))
+
+
+@contextmanager
+def _walkable(scope: Scope, node: tree.Pattern) -> Iterator[None]:
+    """What is too deep for recursion here would be so in every later room."""
+    try:
+        yield
+    except RecursionError:
+        help = "name the inner parts with `let`"
+        mistake = scope.error("too-deep", f"`{node.name.text}` is nested too deep", node.name.span, help=help)
+        assert mistake.diagnostic is not None
+        scope.report.record(mistake.diagnostic)
+
+
+def _check_pattern_names(report: Report, file: tree.File) -> None:
+    scope = Scope(report)
+    seen: dict[str, tree.Pattern] = {}
+    for node in file.patterns:
+        with scope.catching():
+            check_name(scope, node.name, "pattern")
+        with scope.catching():
+            first = seen.setdefault(node.name.text, node)
+            if first is not node:
+                raise scope.error(
+                    "duplicate-pattern",
+                    f"there are two patterns named `{node.name.text}`",
+                    node.name.span,
+                    secondary=(Label(first.name.span, "the first one"),),
+                    help="give one of them another name",
+                )
+
+
+def _check_params(report: Report, chosen: list[tree.Pattern], params: Mapping[str, object]) -> None:
+    known = dict.fromkeys(param.name.text for node in chosen for param in node.params)
+    scope = Scope(report)
+    for name in params:
+        if name in known:
+            continue
+        listed = ", ".join(f"`{other}`" for other in known)
+        with scope.catching():
+            raise scope.error(
+                "unknown-parameter",
+                f"no parameter `{name}` in `{chosen[0].name.text}`"
+                if len(chosen) == 1
+                else f"no pattern has a parameter `{name}`",
+                chosen[0].name.span,
+                help=meant(name, known) or (f"there are {listed}" if known else "there are no parameters"),
+            )
+
+
+# --- one pattern ----------------------------------------------------------------------------------------
+
+
+def _pattern(
+    scope: Scope, node: tree.Pattern, params: Mapping[str, object], listed: tuple[str, ...] | None
+) -> Pattern:
+    _note_later_names(scope, node)
+    ints: list[Param] = []
+    floats: list[tuple[str, float]] = []
+    for param in node.params:
+        value = parameter(scope, param, params)
+        if isinstance(value, float):
+            floats.append((param.name.text, value))
+        elif value is not None:
+            ints.append(
+                Param(param.name.text, value.value)
+                if isinstance(value, Param)
+                else Param(param.name.text, value)
+            )
+    inputs: list[Input] = []
+    bodies: list[Body] = []
+    claims: list[Claim] = []
+    attends: list[tree.Attend] = []
+    for item in node.items:
+        with scope.catching():
+            match item:
+                case tree.Input():
+                    inputs.append(runtime_input(scope, item))
+                case tree.Grid():
+                    clauses.grid(scope, item)
+                case tree.Let():
+                    _let(scope, item)
+                case tree.Attend():
+                    attends.append(item)
+                    if len(attends) == 1:
+                        bodies.append(_attend(scope, item, Heads(TRUE, "", item.span)))
+                case tree.Heads():
+                    bodies.append(_heads(scope, item))
+                case tree.Claim():
+                    claims.append(clauses.claim(scope, item))
+    _check_bodies(scope, node, attends)
+    with scope.catching():
+        clauses.check_cover(scope, [item for item in node.items if isinstance(item, tree.Heads)], bodies)
+    _check_listed(scope, node, inputs, listed)
+    _warn_unused(scope)
+    grid = tuple([(name, constant(size) or 0) for name, size in scope.axes])
+    return Pattern(
+        node.name.text,
+        tuple(ints),
+        tuple(inputs),
+        grid,
+        tuple(clauses.fill_rest(bodies)),
+        tuple(claims),
+        node.span,
+        scope.source,
+        tuple(floats),
+    )
+
+
+def _note_later_names(scope: Scope, node: tree.Pattern) -> None:
+    """Where names are defined, for messages about names that are used too early."""
+    for item in node.items:
+        if isinstance(item, tree.Input | tree.Let):
+            scope.later.setdefault(item.name.text, item.name.span)
+
+
+# --- parameters and inputs ------------------------------------------------------------------------------
+
+
+def _let(scope: Scope, node: tree.Let) -> None:
+    let = LetDef(node.value, node.name.span)
+    sound = False
+    try:
+        check_name(scope, node.name, "let")
+        # How deep in blocks it will be used is not known yet; inputs are checked at each use.
+        with scope.inside(None):
+            value = let.values[None] = resolve_value(scope, node.value)
+            scope.check_size(value, node.value.span)
+        sound = True
+    finally:
+        with scope.catching():
+            scope.define(node.name, let if sound else BrokenDef(node.name.span))
+
+
+# --- bodies ---------------------------------------------------------------------------------------------
+
+
+def _attend(scope: Scope, node: tree.Attend, heads: Heads) -> Body:
+    return Body(heads, relation(scope, node.relation))
+
+
+def _heads(scope: Scope, node: tree.Heads) -> Body:
+    inner = replace(scope, names=dict(scope.names), later=dict(scope.later))
+    for item in node.items:
+        if isinstance(item, tree.Let):
+            inner.later.setdefault(item.name.text, item.name.span)
+    heads = None
+    with scope.catching():
+        heads = clauses.selector(scope, node)
+    body = None
+    attends: list[tree.Attend] = []
+    for item in node.items:
+        with inner.catching():
+            match item:
+                case tree.Let():
+                    _let(inner, item)
+                case tree.Attend():
+                    attends.append(item)
+                    if len(attends) == 1:
+                        body = _attend(inner, item, heads or Heads(TRUE, "", node.span))
+                case _:
+                    raise inner.error(
+                        "misplaced-item",
+                        "only `let` and `attend` stand inside `heads`",
+                        item.span,
+                        help="move this out of the braces",
+                    )
+    scope.spent = max(scope.spent, inner.spent)
+    _warn_unused(inner, frozenset(scope.names))
+    _one_attend(inner, attends, node)
+    if heads is None or body is None:
+        raise Mistake(None)
+    return body
+
+
+def _one_attend(scope: Scope, attends: list[tree.Attend], node: tree.Heads | tree.Pattern) -> None:
+    for extra in attends[1:]:
+        with scope.catching():
+            raise scope.error(
+                "several-attends",
+                "there is more than one `attend`",
+                extra.span,
+                secondary=(Label(attends[0].span, "the first one"),),
+                help="join the relations with `|`",
+            )
+    if not attends:
+        place = node.name.span if isinstance(node, tree.Pattern) else node.span
+        what = f"`{node.name.text}` attends" if isinstance(node, tree.Pattern) else "these heads attend"
+        with scope.catching():
+            raise scope.error(
+                "no-attend",
+                f"{what} to nothing",
+                place,
+                help="add `attend …`; for no edges at all, `attend none`",
+            )
+
+
+def _check_bodies(scope: Scope, node: tree.Pattern, attends: list[tree.Attend]) -> None:
+    blocks = [item for item in node.items if isinstance(item, tree.Heads)]
+    if not blocks:
+        _one_attend(scope, attends, node)
+    elif attends:
+        with scope.catching():
+            raise scope.error(
+                "attend-and-heads",
+                "an `attend` for all heads stands beside `heads`",
+                attends[0].span,
+                secondary=(Label(blocks[0].span, "heads told apart here"),),
+                help="put it into `heads rest { … }`",
+            )
+
+
+def _check_listed(
+    scope: Scope, node: tree.Pattern, inputs: list[Input], listed: tuple[str, ...] | None
+) -> None:
+    """The inputs of a docstring's body are the other keyword-only arguments of its function."""
+    if listed is None:
+        return
+    declared = {item.name.text for item in node.items if isinstance(item, tree.Input)}
+    for name in listed:
+        if name not in declared:
+            with scope.catching():
+                raise scope.error(
+                    "undeclared-input",
+                    f"the argument `{name}` is not declared in the body",
+                    node.name.span,
+                    help=f"add `input {name}: bool[n]` (or its own type and shape)",
+                )
+    for entry in inputs:
+        if entry.name not in listed:
+            with scope.catching():
+                raise scope.error(
+                    "unlisted-input",
+                    f"the input `{entry.name}` is no argument of the function",
+                    entry.span,
+                    help=f"add the keyword-only argument `{entry.name}`",
+                )
+
+
+def _warn_unused(scope: Scope, outer: frozenset[str] = frozenset()) -> None:
+    for name, definition in scope.names.items():
+        if name not in scope.used and name not in outer and not isinstance(definition, BrokenDef):
+            what = "`let`" if definition.role == "let" else definition.role
+            scope.warn("unused-name", f"the {what} `{name}` is never used", definition.span, "remove it")
+
+
+# --- text -----------------------------------------------------------------------------------------------

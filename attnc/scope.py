@@ -1,0 +1,268 @@
+"""What names stand for while a pattern is being resolved, and where its mistakes are gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from attnc import syntax as tree
+from attnc.diagnostics import Diagnostic, Label, Source, Span
+from attnc.expression import Expr, Param, children
+from attnc.names import meant
+from attnc.pattern import Atom, Complement, Difference, Input, Intersection, Relation, Union
+
+# --- values ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Integer:
+    expr: Expr
+
+
+@dataclass(frozen=True)
+class Boolean:
+    expr: Expr
+
+
+@dataclass(frozen=True)
+class Floating:
+    value: float
+
+
+@dataclass(frozen=True)
+class Positions:
+    """A set of positions: a predicate over ``atoms.POSITION``.
+
+    listed: written as a list (or ``powers``), so that it may also name offsets.
+    least: the smallest number in the list; a list with a negative one names offsets only.
+    """
+
+    members: Expr
+    listed: bool = False
+    least: int = 0
+
+
+@dataclass(frozen=True)
+class Edges:
+    relation: Relation
+
+
+Value = Integer | Boolean | Floating | Positions | Edges
+
+KIND_NAMES: dict[type[Value], str] = {
+    Integer: "a number",
+    Boolean: "a condition",
+    Floating: "a float",
+    Positions: "a set of positions",
+    Edges: "a relation",
+}
+
+# --- definitions ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ParameterDef:
+    value: Param | bool | float
+    span: Span
+    role: Literal["parameter"] = "parameter"
+
+
+@dataclass(frozen=True)
+class InputDef:
+    input: Input
+    span: Span
+    role: Literal["input"] = "input"
+
+
+@dataclass(frozen=True)
+class LetDef:
+    """Resolved again for every depth of ``blocks`` it is used at; ``values`` remembers."""
+
+    value: tree.Expression
+    span: Span
+    values: dict[tuple[int, ...] | None, Value] = field(default_factory=dict)
+    role: Literal["let"] = "let"
+
+
+@dataclass(frozen=True)
+class BrokenDef:
+    """Something whose definition was already complained about; its uses say nothing."""
+
+    span: Span
+    role: Literal["name"] = "name"
+
+
+Definition = ParameterDef | InputDef | LetDef | BrokenDef
+
+
+def article(role: str) -> str:
+    return f"an {role}" if role[0] in "aeiou" else f"a {role}"
+
+
+class Mistake(Exception):
+    """A diagnostic on its way to the report; None when it has been reported before."""
+
+    def __init__(self, diagnostic: Diagnostic | None) -> None:
+        super().__init__()
+        self.diagnostic = diagnostic
+
+
+@dataclass
+class Report:
+    """Every error and warning found so far, none twice."""
+
+    source: Source
+    errors: dict[tuple[str, Span, str], Diagnostic] = field(default_factory=dict)
+    warnings: list[Diagnostic] = field(default_factory=list)
+
+    def record(self, found: Diagnostic) -> None:
+        if found.level == "warning":
+            self.warnings.append(found)
+        else:
+            self.errors.setdefault((found.code, found.span, found.message), found)
+
+    def sorted_errors(self) -> tuple[Diagnostic, ...]:
+        return tuple(sorted(self.errors.values(), key=lambda d: (d.span.start, d.span.end)))
+
+
+# Beyond this later rooms could do nothing with an expression, and lets can make one grow without end.
+LARGEST = 200_000
+DEEPEST = 200
+
+
+@dataclass
+class Scope:
+    """Names known at some point of one pattern.
+
+    blocks: sizes of the ``blocks`` around the place at hand, outermost first; None where that is not known
+    yet, because a ``let`` is being looked at before its first use.
+    bound: inside the bound of a claim: None elsewhere, else the kind of claim.
+    """
+
+    report: Report
+    names: dict[str, Definition] = field(default_factory=dict)
+    axes: tuple[tuple[str, Expr], ...] = ()
+    used: set[str] = field(default_factory=set)
+    later: dict[str, Span] = field(default_factory=dict)
+    blocks: tuple[int, ...] | None = ()
+    bound: str | None = None
+    spent: int = 0
+
+    @property
+    def source(self) -> Source:
+        return self.report.source
+
+    def text(self, span: Span) -> str:
+        """The source text at a place, without comments, with runs of white space as one blank."""
+        lines = self.source.text[span.start : span.end].splitlines()
+        return " ".join(" ".join(line.split("#", 1)[0] for line in lines).split())
+
+    def error(
+        self,
+        code: str,
+        message: str,
+        span: Span,
+        *,
+        label: str = "",
+        help: str | None = None,
+        notes: tuple[str, ...] = (),
+        secondary: tuple[Label, ...] = (),
+    ) -> Mistake:
+        return Mistake(Diagnostic(code, "error", message, self.source, span, label, secondary, notes, help))
+
+    def warn(self, code: str, message: str, span: Span, help: str | None = None) -> None:
+        self.report.record(Diagnostic(code, "warning", message, self.source, span, help=help))
+
+    @contextmanager
+    def catching(self) -> Iterator[None]:
+        """Records a mistake made inside and goes on after it."""
+        try:
+            yield
+        except Mistake as mistake:
+            if mistake.diagnostic is not None:
+                self.report.record(mistake.diagnostic)
+
+    @contextmanager
+    def inside(self, blocks: tuple[int, ...] | None) -> Iterator[None]:
+        before, self.blocks = self.blocks, blocks
+        try:
+            yield
+        finally:
+            self.blocks = before
+
+    def define(self, name: tree.Ident, definition: Definition) -> None:
+        """Binds a name; one that is taken raises."""
+        previous = self.names.get(name.text)
+        if previous is not None:
+            raise self.error(
+                "duplicate-name",
+                f"`{name.text}` is already the name of {article(previous.role)}"
+                if previous.role != "name"
+                else f"`{name.text}` is already defined",
+                name.span,
+                secondary=(Label(previous.span, "first defined here"),),
+                help="use another name",
+            )
+        self.names[name.text] = definition
+
+    def unknown(self, name: str, span: Span, candidates: tuple[str, ...]) -> Mistake:
+        below = self.later.get(name)
+        if below is not None and below.start > span.start:
+            return self.error(
+                "unknown-name",
+                f"`{name}` is used before it is defined",
+                span,
+                secondary=(Label(below, "defined only here"),),
+                help="move its definition up",
+            )
+        help = meant(name, (*self.names, *candidates))
+        return self.error("unknown-name", f"there is no `{name}`", span, help=help)
+
+    def check_size(self, value: Value, span: Span) -> None:
+        """Raises for a value that is too deep, or when uses of lets have added up to too much."""
+        size, depth = measure(value)
+        self.spent += size
+        if depth > DEEPEST:
+            raise self.error("too-deep", "this is nested too deep once its names are filled in", span)
+        if self.spent > LARGEST:
+            raise self.error(
+                "too-large",
+                "this grows too large once its names are filled in",
+                span,
+                help="use the names fewer times",
+            )
+
+
+def measure(value: Value) -> tuple[int, int]:
+    """Number of nodes of a value (counting stops at ``LARGEST``) and how deep they go."""
+    match value:
+        case Integer(expr) | Boolean(expr) | Positions(members=expr):
+            start: Expr | Relation = expr
+        case Edges(relation):
+            start = relation
+        case Floating():
+            return 1, 1
+    size = depth = 0
+    todo: list[tuple[Expr | Relation, int]] = [(start, 1)]
+    while todo and size <= LARGEST:
+        node, level = todo.pop()
+        size += 1
+        depth = max(depth, level)
+        todo.extend((child, level + 1) for child in _inner(node))
+    return size, depth
+
+
+def _inner(node: Expr | Relation) -> tuple[Expr | Relation, ...]:
+    match node:
+        case Atom(formula=expr):
+            return (expr,)
+        case Union(args=args) | Intersection(args=args):
+            return args
+        case Difference(left=left, right=right):
+            return (left, right)
+        case Complement(arg=arg):
+            return (arg,)
+        case Expr():
+            return children(node)

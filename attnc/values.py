@@ -1,0 +1,417 @@
+"""Expressions to values: numbers, conditions, sets and relations, told apart by what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attnc import atoms
+from attnc import syntax as tree
+from attnc.arguments import arguments
+from attnc.arithmetic import add_up, checked, compare, multiply_out
+from attnc.atoms import POSITION, Slot
+from attnc.diagnostics import Label, Span
+from attnc.expression import (
+    Const,
+    Expr,
+    K,
+    Lookup,
+    Param,
+    Q,
+    Truth,
+    Var,
+    absolute,
+    conj,
+    constant,
+    disj,
+    eq,
+    maximum,
+    minimum,
+    neg,
+    negate,
+    walk,
+)
+from attnc.inputs import check_place, input_named, shape_text
+from attnc.lookups import coordinate, member, named
+from attnc.names import CONSTANT_RELATIONS, FUNCTIONS, RELATIONS, RESERVED, SETS, meant, reserved
+from attnc.operators import combine, edges, expect, integers, members, sets, subtract
+from attnc.pattern import Atom, Complement, Intersection, Relation, Union
+from attnc.rewriting import as_used, lift
+from attnc.scope import (
+    Boolean,
+    Edges,
+    Floating,
+    InputDef,
+    Integer,
+    LetDef,
+    Mistake,
+    ParameterDef,
+    Positions,
+    Scope,
+    Value,
+    article,
+)
+
+
+def resolve(scope: Scope, node: tree.Expression) -> Value:
+    """What an expression stands for; raises ``Mistake``."""
+    match tree.ungroup(node):
+        case tree.Number(value, span):
+            return Integer(checked(scope, Const(value), span))
+        case tree.Decimal(value):
+            return Floating(value)
+        case tree.Flag(value):
+            return Boolean(Truth(value))
+        case tree.Name(name, span):
+            found = named(scope, name, span)
+            return _use(scope, found, span) if isinstance(found, LetDef) else found
+        case tree.Member() as node_:
+            return member(scope, node_)
+        case tree.Call() as call:
+            return _call(scope, call)
+        case tree.Index() as index:
+            return _index(scope, index)
+        case tree.Listing() as listing:
+            return _listing(scope, listing)
+        case tree.Where(condition, span):
+            return Edges(_atom(scope, boolean(scope, condition), span))
+        case tree.Prefix() as prefix:
+            return _prefix(scope, prefix)
+        case tree.Chain() as chain:
+            return _chain(scope, chain)
+        case tree.Group():
+            raise AssertionError("groups have been taken off")
+
+
+def integer(scope: Scope, node: tree.Expression) -> Expr:
+    return expect(scope, node, resolve(scope, node), Integer).expr
+
+
+def boolean(scope: Scope, node: tree.Expression) -> Expr:
+    return expect(scope, node, resolve(scope, node), Boolean).expr
+
+
+def relation(scope: Scope, node: tree.Expression) -> Relation:
+    return expect(scope, node, resolve(scope, node), Edges).relation
+
+
+def number(scope: Scope, node: tree.Expression, what: str, least: int | None = None) -> Expr:
+    """An integer known when compiling; ``what`` names it in messages."""
+    expr = integer(scope, node)
+    value = constant(expr)
+    if value is None:
+        names = sorted({part.name for part in walk(expr) if isinstance(part, Var)})
+        reason = f"it depends on `{names[0]}`" if names else "it depends on an input"
+        raise scope.error(
+            "not-constant",
+            f"{what} must be known when compiling, and {reason}",
+            node.span,
+            help="write the relation with `where`, which may use any of the names",
+        )
+    if least is not None and value < least:
+        shown = "" if scope.text(node.span) == str(value) else f" (`{scope.text(node.span)}`)"
+        raise scope.error(
+            "bad-argument", f"{what} must be at least {least}, and is {value}{shown}", node.span
+        )
+    return expr
+
+
+# --- names ----------------------------------------------------------------------------------------------
+
+
+def _use(scope: Scope, let: LetDef, span: Span) -> Value:
+    if scope.blocks not in let.values:
+        let.values[scope.blocks] = resolve(scope, let.value)
+    value = let.values[scope.blocks]
+    scope.check_size(value, span)
+    if isinstance(value, Edges):
+        return Edges(as_used(value.relation, scope.text(span), span))
+    return value
+
+
+# --- inputs ---------------------------------------------------------------------------------------------
+
+
+def _index(scope: Scope, index: tree.Index) -> Value:
+    entries = input_named(scope, tree.Name(index.name.text, index.name.span), "indexing")
+    if len(index.places) != len(entries.shape):
+        raise scope.error(
+            "bad-index",
+            f"`{entries.name}` is {shape_text(entries)} and takes {len(entries.shape)} "
+            f"{'index' if len(entries.shape) == 1 else 'indices'}, not {len(index.places)}",
+            index.span,
+            secondary=(Label(entries.span, "declared here"),),
+        )
+    places = tuple([integer(scope, place) for place in index.places])
+    for axis, place in enumerate(places):
+        check_place(scope, entries, axis, place, index.places[axis].span)
+    match entries.kind:
+        case "bool":
+            return Boolean(Lookup(entries.name, places, "bool"))
+        case "int":
+            return Integer(Lookup(entries.name, places))
+        case "float":
+            raise scope.error(
+                "float-value",
+                f"`{entries.name}` is a float input: floats weigh edges, they don't choose them",
+                index.span,
+                help="decide the condition before the call, and pass a bool input",
+            )
+
+
+# --- calls ----------------------------------------------------------------------------------------------
+
+
+def _call(scope: Scope, call: tree.Call) -> Value:
+    name = call.name.text
+    if name in atoms.RELATIONS:
+        if name == "blocks":
+            return _blocks(scope, call)
+        args = _bind(scope, call, atoms.RELATIONS[name])
+        return Edges(_atom(scope, atoms.MEANINGS[name](args), call.span))
+    if name in atoms.SETS:
+        return _set(scope, call)
+    if name in FUNCTIONS:
+        return Integer(_function(scope, call))
+    if name in RESERVED:
+        raise Mistake(reserved(scope.source, name, call.name.span))
+    if name in CONSTANT_RELATIONS:
+        raise scope.error(
+            "too-many-arguments", f"`{name}` takes no arguments", call.span, help=f"write `{name}`"
+        )
+    if name in scope.names:
+        scope.used.add(name)
+        bracket = isinstance(scope.names[name], InputDef)
+        raise scope.error(
+            "not-callable",
+            f"`{name}` is {article(scope.names[name].role)} and takes no arguments in parentheses",
+            call.name.span,
+            help=f"an input is read with brackets: `{name}[…]`" if bracket else f"write `{name}`",
+        )
+    known = (*RELATIONS, *SETS, *FUNCTIONS)
+    raise scope.error(
+        "unknown-name",
+        f"there is no `{name}(…)`",
+        call.name.span,
+        help=meant(name, (*known, *CONSTANT_RELATIONS)),
+    )
+
+
+def _bind(scope: Scope, call: tree.Call, slots: tuple[Slot, ...]) -> Mapping[str, Any]:
+    bound = arguments(scope, call, slots)
+    values = {slot.name: slot.default for slot in slots if slot.default is not None}
+    failed = False
+    for slot in slots:
+        arg = bound.get(slot.name)
+        if arg is None:
+            continue
+        failed = True
+        with scope.catching():
+            values[slot.name] = _slot(scope, call.name.text, slot, arg)
+            failed = False
+        if failed:
+            raise Mistake(None)
+    return values
+
+
+def _slot(scope: Scope, owner: str, slot: Slot, arg: tree.Argument) -> Any:
+    node = arg.value
+    what = f"`{slot.name}` of `{owner}`"
+    match slot.kind:
+        case "int":
+            return number(scope, node, what, slot.least)
+        case "flag":
+            condition = boolean(scope, node)
+            if not isinstance(condition, Truth):
+                raise scope.error("not-constant", f"{what} must be true or false when compiling", node.span)
+            return condition.value
+        case "set":
+            return members(scope, node, expect(scope, node, resolve(scope, node), Positions), checked=True)
+        case "offsets":
+            numbers = expect(scope, node, resolve(scope, node), Positions)
+            if not numbers.listed:
+                raise scope.error(
+                    "bad-argument",
+                    f"{what} must be a list of integers or `powers(2)`",
+                    node.span,
+                    help="any other condition on `q - k` can be written with `where`",
+                )
+            return numbers.members
+        case "axis":
+            inner = tree.ungroup(node)
+            if not isinstance(inner, tree.Name):
+                raise scope.error("unknown-axis", f"{what} is the name of an axis of the grid", node.span)
+            return coordinate(scope, Q, inner.name, node.span), coordinate(scope, K, inner.name, node.span)
+        case "input":
+            entries = input_named(scope, node, f"`{owner}`")
+            if entries.kind != "int" or len(entries.shape) != 1:
+                raise scope.error(
+                    "type-mismatch",
+                    f"`{owner}` takes an int[n] input, and `{entries.name}` is {shape_text(entries)}",
+                    node.span,
+                    secondary=(Label(entries.span, "declared here"),),
+                )
+            check_place(scope, entries, 0, POSITION, node.span)
+            return entries
+        case "relation":
+            return relation(scope, node)
+
+
+def _blocks(scope: Scope, call: tree.Call) -> Edges:
+    size_slot, relation_slot = atoms.RELATIONS["blocks"]
+    bound = arguments(scope, call, (size_slot, relation_slot))
+    size = _slot(scope, "blocks", size_slot, bound["size"])
+    value = constant(size)
+    assert value is not None
+    with scope.inside(None if scope.blocks is None else (*scope.blocks, value)):
+        inner: Relation = _slot(scope, "blocks", relation_slot, bound["relation"])
+    return Edges(lift(inner, size))
+
+
+def _function(scope: Scope, call: tree.Call) -> Expr:
+    name = call.name.text
+    for arg in call.args:
+        if arg.keyword is not None:
+            raise scope.error(
+                "unknown-argument",
+                f"`{name}` has no named arguments",
+                arg.keyword.span,
+                help="leave the name out",
+            )
+    if name in ("abs", "count") and len(call.args) > 1:
+        raise scope.error("too-many-arguments", f"`{name}` takes one argument", call.args[1].span)
+    if not call.args:
+        raise scope.error("missing-argument", f"`{name}` needs an argument", call.span)
+    if name == "count":
+        entries = input_named(scope, call.args[0].value, "`count`")
+        if scope.bound is None:
+            raise scope.error(
+                "misplaced-count",
+                "`count` is known only while running, and stands only in the bound of a claim",
+                call.span,
+            )
+        if entries.kind != "bool":
+            raise scope.error(
+                "type-mismatch",
+                f"`count` takes a bool input, and `{entries.name}` is {shape_text(entries)}",
+                call.args[0].span,
+            )
+        return Var(f"count({entries.name})")
+    args = [integer(scope, arg.value) for arg in call.args]
+    match name:
+        case "abs":
+            return checked(scope, absolute(args[0]), call.span)
+        case "min":
+            return minimum(*args)
+        case _:
+            return maximum(*args)
+
+
+# --- sets -----------------------------------------------------------------------------------------------
+
+
+def _set(scope: Scope, call: tree.Call) -> Positions:
+    name = call.name.text
+    args = _bind(scope, call, atoms.SETS[name])
+    if name == "powers" and constant(args["base"]) != 2:
+        raise scope.error("bad-argument", "only powers of two are known", call.span, help="write `powers(2)`")
+    if name == "every":
+        step, offset = constant(args["step"]), constant(args["offset"])
+        if step is not None and offset is not None and offset >= step:
+            raise scope.error(
+                "bad-argument",
+                f"`offset` of `every` must be less than its step {step}, and is {offset}",
+                call.span,
+                help=f"write `every({step}, {offset % step})`, and `- first({offset})` to start later",
+            )
+    return Positions(atoms.MEANINGS[name](args), listed=name == "powers")
+
+
+def _listing(scope: Scope, listing: tree.Listing) -> Positions:
+    if not listing.items:
+        raise scope.error(
+            "bad-argument", "an empty list names nothing", listing.span, help="for no edges, write `none`"
+        )
+    numbers = [number(scope, item, "a number in a list") for item in listing.items]
+    values = [value for value in map(constant, numbers) if value is not None]
+    distinct = dict(zip(values, numbers, strict=True))
+    return Positions(disj(*(eq(POSITION, expr) for expr in distinct.values())), True, min(values))
+
+
+# --- operators ------------------------------------------------------------------------------------------
+
+
+def _prefix(scope: Scope, prefix: tree.Prefix) -> Value:
+    match prefix.operator.text:
+        case "!":
+            return Edges(Complement(relation(scope, prefix.operand), prefix.span))
+        case "not":
+            return Boolean(negate(boolean(scope, prefix.operand)))
+    value = resolve(scope, prefix.operand)
+    if isinstance(value, Edges):
+        raise scope.error(
+            "type-mismatch", "a relation has no negative", prefix.span, help="the complement is written `!`"
+        )
+    return Integer(neg(expect(scope, prefix.operand, value, Integer).expr))
+
+
+def _chain(scope: Scope, chain: tree.Chain) -> Value:
+    operands = _operands(scope, chain)
+    words = [operator.text for operator in chain.operators]
+    match words[0]:
+        case "or" | "and":
+            conditions = [
+                expect(scope, node, value, Boolean).expr
+                for node, value in zip(chain.operands, operands, strict=True)
+            ]
+            return Boolean((disj if words[0] == "or" else conj)(*conditions))
+        case "==" | "!=" | "<=" | ">=" | "<" | ">":
+            return Boolean(compare(integers(scope, chain, operands), words))
+        case "|":
+            return Edges(Union(edges(scope, chain, operands), chain.span))
+        case "&" if isinstance(operands[0], Positions):
+            return Positions(conj(*sets(scope, chain, operands)))
+        case "&":
+            return Edges(Intersection(edges(scope, chain, operands), chain.span))
+        case "+" | "-" if isinstance(operands[0], Positions):
+            return combine(scope, chain, operands)
+        case "+" | "-" if isinstance(operands[0], Edges):
+            return subtract(scope, chain, operands)
+        case "+" | "-":
+            return Integer(add_up(scope, chain, integers(scope, chain, operands)))
+        case _:
+            return Integer(multiply_out(scope, chain, integers(scope, chain, operands)))
+
+
+def _operands(scope: Scope, chain: tree.Chain) -> list[Value]:
+    """Every operand's value; all their mistakes are reported before the chain gives up."""
+    values: list[Value] = []
+    for node in chain.operands:
+        with scope.catching():
+            values.append(resolve(scope, node))
+    if len(values) < len(chain.operands):
+        raise Mistake(None)
+    return values
+
+
+def _atom(scope: Scope, formula: Expr, span: Span) -> Atom:
+    return Atom(formula, scope.text(span), span)
+
+
+def literal(scope: Scope, node: tree.Expression) -> bool | int | float | None:
+    """The value of a literal, a negated one, or an earlier parameter; None for anything else."""
+    match tree.ungroup(node):
+        case tree.Flag(value) | tree.Number(value) | tree.Decimal(value):
+            return value
+        case tree.Prefix(operator, operand) if operator.text == "-":
+            inner = literal(scope, operand)
+            return None if inner is None or isinstance(inner, bool) else -inner
+        case tree.Prefix(operator, operand) if operator.text == "not":
+            inner = literal(scope, operand)
+            return not inner if isinstance(inner, bool) else None
+        case tree.Name(name):
+            match scope.names.get(name):
+                case ParameterDef(value=Param(value=value)) | ParameterDef(value=bool(value) | float(value)):
+                    scope.used.add(name)
+                    return value
+    return None
