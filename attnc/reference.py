@@ -1,0 +1,226 @@
+"""The dense interpreter: what a pattern means, computed in the plainest way. The oracle of every test.
+
+``mask`` reads a pattern's relations as they were written and never looks at terms, tiles or schedules, so it
+shares no mistake with the compiler. Memory is heads * queries * keys: this is for checking, not for work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from attnc import draws
+from attnc.expression import Env, Expr, evaluate, show
+from attnc.pattern import Input, Pattern, formula
+
+if TYPE_CHECKING:
+    import torch
+
+Bools = npt.NDArray[np.bool_]
+
+_KINDS = {"bool": np.bool_, "int": np.integer, "float": np.floating}
+
+
+def mask(
+    pattern: Pattern,
+    n: int,
+    heads: int = 1,
+    inputs: Mapping[str, npt.ArrayLike] | None = None,
+    n_q: int | None = None,
+) -> Bools:
+    """Which query reads which key: bool of shape (heads, n_q, n), True for an edge.
+
+    n: number of keys. n_q: number of queries, at most n (default: n); the queries are the last positions.
+    inputs: for every ``input`` of the pattern an array of the declared kind and shape, or with one more axis,
+    the batch, in front; then the answer is (batch, heads, n_q, n).
+
+    Raises ValueError or TypeError with the argument, what was given and what is wanted: for impossible
+    lengths, for missing, superfluous or misshapen inputs, and for a head that no ``heads`` clause covers or
+    more than one does.
+    """
+    n_q = n if n_q is None else n_q
+    if n < 0 or heads < 1 or not 0 <= n_q <= n:
+        raise ValueError(
+            f"`{pattern.name}` needs n >= 0, 0 <= n_q <= n and heads >= 1, but n = {n}, n_q = {n_q}, "
+            f"heads = {heads}"
+        )
+    tables, batch = check_inputs(pattern, n, heads, inputs or {})
+    bodies = head_bodies(pattern, heads)
+    if batch is None:
+        return _dense(pattern, n, n_q, heads, bodies, tables)
+    ranks = {given.name: len(given.shape) for given in pattern.inputs}
+    singles = [
+        {
+            name: table[min(entry, table.shape[0] - 1)] if table.ndim > ranks[name] else table
+            for name, table in tables.items()
+        }
+        for entry in range(batch)
+    ]
+    found = np.zeros((batch, heads, n_q, n), dtype=np.bool_)
+    for entry, single in enumerate(singles):
+        found[entry] = _dense(pattern, n, n_q, heads, bodies, single)
+    return found
+
+
+def _dense(
+    pattern: Pattern,
+    n: int,
+    n_q: int,
+    heads: int,
+    bodies: npt.NDArray[np.int64],
+    tables: Mapping[str, npt.NDArray[Any]],
+) -> Bools:
+    found = np.zeros((heads, n_q, n), dtype=np.bool_)
+    for index, body in enumerate(pattern.bodies):
+        members = np.flatnonzero(bodies == index)
+        if not members.size:
+            continue
+        variables = {
+            "q": np.arange(n - n_q, n, dtype=np.int64)[None, :, None],
+            "k": np.arange(n, dtype=np.int64)[None, None, :],
+            "h": members.astype(np.int64)[:, None, None],
+            "n": n,
+            "H": heads,
+        }
+        env = Env(variables, tables, draws.drawn)
+        found[members] = np.broadcast_to(evaluate(formula(body.relation), env), (members.size, n_q, n))
+    return found
+
+
+def head_bodies(pattern: Pattern, heads: int) -> npt.NDArray[np.int64]:
+    """For every head the number of its body in ``pattern.bodies``: int64 of shape (heads,).
+
+    Raises ValueError when a head has no body or several.
+    """
+    places = {"h": np.arange(heads, dtype=np.int64), "H": heads}
+    chosen = np.array(
+        [
+            np.broadcast_to(np.asarray(evaluate(body.heads.condition, Env(places)), dtype=np.bool_), heads)
+            for body in pattern.bodies
+        ],
+        dtype=np.bool_,
+    ).reshape(len(pattern.bodies), heads)
+    for head, count in enumerate(chosen.sum(axis=0).tolist()):
+        if count == 0:
+            raise ValueError(
+                f"head {head} of {heads} has no body in `{pattern.name}`: "
+                f"give it one, for instance with `heads rest {{ … }}`"
+            )
+        if count > 1:
+            names = " and ".join(
+                f"`{body.heads.text}`" for body, row in zip(pattern.bodies, chosen, strict=True) if row[head]
+            )
+            raise ValueError(
+                f"head {head} of {heads} has {count} bodies in `{pattern.name}`, {names}: "
+                f"leave it in one of them"
+            )
+    return np.asarray(chosen.argmax(axis=0), dtype=np.int64)
+
+
+def check_inputs(
+    pattern: Pattern, n: int, heads: int, inputs: Mapping[str, npt.ArrayLike]
+) -> tuple[dict[str, npt.NDArray[Any]], int | None]:
+    """The inputs as arrays, and the batch size where any has a batch axis (else None).
+
+    Raises TypeError for missing or superfluous names and for wrong kinds, ValueError for wrong shapes.
+    """
+    wanted = {given.name: given for given in pattern.inputs}
+    if missing := [name for name in wanted if name not in inputs]:
+        raise TypeError(f"`{pattern.name}` was called without its input {_listed(missing)}")
+    if extra := [name for name in inputs if name not in wanted]:
+        known = f"what it has is {_listed(wanted)}" if wanted else "it has none"
+        raise TypeError(f"`{pattern.name}` has no input {_listed(extra)}: {known}")
+    tables = {name: _checked(pattern, given, inputs[name], n, heads) for name, given in wanted.items()}
+    sizes = {name: table.shape[0] for name, table in tables.items() if table.ndim > len(wanted[name].shape)}
+    if not sizes:
+        return tables, None
+    batches = {size for size in sizes.values() if size != 1} or {1}
+    if len(batches) > 1:
+        listed = ", ".join(f"`{name}` has {size}" for name, size in sizes.items())
+        raise ValueError(f"the inputs of `{pattern.name}` have batch axes of different sizes: {listed}")
+    return tables, batches.pop()
+
+
+def _checked(pattern: Pattern, given: Input, value: npt.ArrayLike, n: int, heads: int) -> npt.NDArray[Any]:
+    table = np.asarray(value)
+    what = f"input `{given.name}` of `{pattern.name}`"
+    if not np.issubdtype(table.dtype, _KINDS[given.kind]):
+        raise TypeError(f"{what} must be of kind {given.kind}, but has dtype {table.dtype}: convert it first")
+    shape = tuple(int(evaluate(size, Env({"n": n, "H": heads}))) for size in given.shape)
+    rank = len(shape)
+    if table.ndim not in (rank, rank + 1) or table.shape[table.ndim - rank :] != shape:
+        declared = _shape_text(given.shape)
+        raise ValueError(
+            f"{what} is declared {given.kind}{declared}, that is {list(shape)} for n = {n}, H = {heads}, "
+            f"with or without a batch axis in front; given was {list(table.shape)}"
+        )
+    return table
+
+
+def _shape_text(shape: tuple[Expr, ...]) -> str:
+    return f"[{', '.join(map(show, shape))}]"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: npt.ArrayLike | torch.Tensor,
+    scale: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Softmax attention over the edges of a dense mask, in plain torch and in the dtype of ``q``.
+
+    q: (batch, query heads, n_q, D). k: (batch, key heads, n, D). v: (batch, key heads, n, Dv); the number of
+    query heads is a multiple of the number of key heads, and neighbouring query heads share one.
+    mask: bool, broadcast to (batch, query heads, n_q, n). scale: of the scores, by default ``D ** -0.5``.
+
+    Returns the output (batch, query heads, n_q, Dv) and the natural log-sum-exp of the scaled scores
+    (batch, query heads, n_q). A query without keys gets zeros and minus infinity. Gradients flow to q, k, v
+    and are zero, never NaN, where there is no edge. Give fp64 tensors for an oracle, and tensors of a
+    kernel's own dtype for a yardstick of what rounding alone does.
+
+    Raises ValueError for shapes that do not fit together.
+    """
+    import torch
+
+    batch, query_heads, n_q, dim = q.shape
+    key_heads, n = k.shape[1], k.shape[2]
+    if k.shape[0] != batch or k.shape[3] != dim or v.shape[:3] != k.shape[:3]:
+        raise ValueError(
+            f"q (batch, heads, n_q, D), k (batch, heads, n, D) and v (batch, heads, n, Dv) do not fit: "
+            f"{list(q.shape)}, {list(k.shape)}, {list(v.shape)}"
+        )
+    if key_heads == 0 or query_heads % key_heads:
+        raise ValueError(f"{query_heads} query heads cannot share {key_heads} key heads evenly")
+    edges = mask if isinstance(mask, torch.Tensor) else torch.from_numpy(np.array(mask, dtype=np.bool_))
+    edges = edges.to(device=q.device, dtype=torch.bool)
+    try:
+        edges = edges.broadcast_to(batch, query_heads, n_q, n)
+    except RuntimeError:
+        raise ValueError(
+            f"a mask of shape {list(edges.shape)} does not fit (batch, heads, n_q, n) = "
+            f"{[batch, query_heads, n_q, n]}"
+        ) from None
+    keys = k.repeat_interleave(query_heads // key_heads, dim=1)
+    values = v.repeat_interleave(query_heads // key_heads, dim=1)
+    factor = (dim**-0.5 if dim else 1.0) if scale is None else scale
+    scores = (q @ keys.transpose(-1, -2) * factor).masked_fill(~edges, -torch.inf)
+    empty = ~edges.any(dim=-1)
+    if n:
+        # The maximum only guards against overflow: it cancels, so it needs no gradient.
+        top = scores.detach().amax(dim=-1).masked_fill(empty, 0)
+    else:
+        top = scores.new_zeros(batch, query_heads, n_q)
+    # Where a score is minus infinity its weight and the weight's gradient are exactly zero.
+    weights = torch.exp(scores - top[..., None])
+    total = weights.sum(dim=-1).masked_fill(empty, 1)
+    out = (weights @ values) / total[..., None]
+    lse = (top + torch.log(total)).masked_fill(empty, -torch.inf)
+    return out, lse

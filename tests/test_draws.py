@@ -1,0 +1,154 @@
+"""The random draws: distinct, uniform, the same everywhere, and blind to the future where they should be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pytest
+
+from attnc import draws
+from attnc.expression import HEAD, Const, Drawn, K, N, Q
+
+MASK = 0xFFFFFFFF
+
+
+def plain_mix(x: int) -> int:
+    x ^= x >> 15
+    x = x * 0x2C1B3C6D & MASK
+    x ^= x >> 12
+    x = x * 0x297A2D39 & MASK
+    return x ^ x >> 15
+
+
+def plain_picks(count: int, seed: int, head: int, row: int, columns: int) -> list[int]:
+    """The docstring's definition once more, in Python integers and one row at a time."""
+    if columns <= count:
+        return [i if i < columns else -1 for i in range(count)]
+    chosen: list[int] = []
+    for i in range(count):
+        x = plain_mix(seed & MASK ^ 0x9E3779B9)
+        for part in (head, row, i):
+            x = plain_mix(x ^ part & MASK)
+        j = columns - count + i
+        t = x % (j + 1)
+        chosen.append(j if t in chosen else t)
+    return chosen
+
+
+@pytest.mark.parametrize("past", [False, True])
+@pytest.mark.parametrize(("count", "seed", "population"), [(1, 0, 1), (3, 7, 50), (5, -1, 4), (8, 2**40, 9)])
+def test_agrees_with_python_integers(count: int, seed: int, population: int, past: bool) -> None:
+    heads, rows = np.arange(3)[:, None], np.arange(population)[None, :]
+    got = draws.picks(count, seed, past, heads, rows, population)
+    assert got.shape == (3, population, count)
+    for head in range(3):
+        for row in range(population):
+            columns = row + 1 if past else population
+            assert got[head, row].tolist() == plain_picks(count, seed, head, row, columns)
+
+
+def test_known_values() -> None:
+    """The draws are part of the language: a change of them changes every model that uses them."""
+    assert draws.picks(4, 0, False, 0, np.arange(3), 100).tolist() == [
+        [85, 51, 44, 59],
+        [63, 33, 96, 27],
+        [37, 14, 97, 31],
+    ]
+    assert draws.picks(3, 1, True, 2, 1_000_000, 5).tolist() == [898042, 516316, 433099]
+
+
+@pytest.mark.parametrize("population", [1, 2, 7, 8, 9, 1000, 2**31 - 1])
+def test_distinct_and_in_range(population: int) -> None:
+    got = draws.picks(8, 3, False, np.arange(4)[:, None], np.arange(200), population)
+    real = np.sort(got, axis=-1)[..., max(0, 8 - population) :]
+    assert real.min() >= 0
+    assert real.max() < population
+    assert (np.diff(real, axis=-1) > 0).all()
+    assert (got < 0).sum() == got[..., 0].size * max(0, 8 - population)
+
+
+def test_too_few_columns_gives_all_of_them() -> None:
+    assert draws.picks(4, 9, False, 0, 5, 3).tolist() == [0, 1, 2, -1]
+    assert draws.picks(4, 9, True, 0, 1, 1000).tolist() == [0, 1, -1, -1]
+    assert draws.picks(4, 9, False, 0, 0, 0).tolist() == [-1, -1, -1, -1]
+
+
+@pytest.mark.parametrize(("columns", "count"), [(6, 3), (5, 4), (9, 1), (7, 2)])
+def test_every_subset_is_equally_likely(columns: int, count: int) -> None:
+    """Pearson's chi square over all subsets stays below a bound passed once in about 10**5 fair trials."""
+    trials = 60_000
+    got = draws.picks(count, 11, False, np.arange(6)[:, None], np.arange(trials // 6), columns)
+    seen = Counter(map(tuple, np.sort(got.reshape(trials, count), axis=-1).tolist()))
+    subsets = list(combinations(range(columns), count))
+    expected = trials / len(subsets)
+    freedom = comb(columns, count) - 1
+    chi_square = sum((seen[subset] - expected) ** 2 / expected for subset in subsets)
+    assert sum(seen[subset] for subset in subsets) == trials
+    # Wilson and Hilferty's approximation of the quantile at 4.3 standard deviations.
+    assert chi_square < freedom * (1 - 2 / (9 * freedom) + 4.3 * (2 / (9 * freedom)) ** 0.5) ** 3
+
+
+def test_rows_heads_and_seeds_are_independent() -> None:
+    """Any two rows share about as many columns as chance has it: count**2 / columns."""
+    columns, count = 400, 20
+    for first, second in [
+        (
+            draws.picks(count, 5, False, 0, np.arange(2000), columns),
+            draws.picks(count, 5, False, 1, np.arange(2000), columns),
+        ),
+        (
+            draws.picks(count, 5, False, 0, np.arange(2000), columns),
+            draws.picks(count, 6, False, 0, np.arange(2000), columns),
+        ),
+        (
+            draws.picks(count, 5, False, 0, np.arange(2000), columns),
+            draws.picks(count, 5, False, 0, np.arange(1, 2001), columns),
+        ),
+    ]:
+        shared = (first[:, :, None] == second[:, None, :]).sum() / 2000
+        assert abs(shared - count**2 / columns) < 0.1
+
+
+def test_past_draws_do_not_hang_on_the_population() -> None:
+    rows = np.arange(300)
+    short = draws.picks(6, 2, True, 1, rows[:100], 100)
+    long = draws.picks(6, 2, True, 1, rows, 300)
+    assert (short == long[:100]).all()
+    assert (long <= rows[:, None]).all()
+    # Draws among all columns do hang on it, so the test above is one that can fail.
+    assert (
+        draws.picks(6, 2, False, 1, rows[:100], 100) != draws.picks(6, 2, False, 1, rows, 300)[:100]
+    ).any()
+
+
+@pytest.mark.parametrize("past", [False, True])
+def test_drawn_is_membership(past: bool) -> None:
+    n, heads, count = 40, 3, 5
+    expr = Drawn(Const(count), Const(13), past, Q, K, N)
+    head, row, column = (
+        np.arange(heads)[:, None, None],
+        np.arange(n)[None, :, None],
+        np.arange(n)[None, None, :],
+    )
+    got = draws.drawn(expr, row, column, n, head)
+    assert got.shape == (heads, n, n)
+    for h in range(heads):
+        for q in range(n):
+            wanted = set(plain_picks(count, 13, h, q, q + 1 if past else n)) - {-1}
+            assert set(np.flatnonzero(got[h, q]).tolist()) == wanted
+
+
+def test_membership_of_scalars_and_of_no_column() -> None:
+    expr = Drawn(Const(4), Const(0), False, Q, K, N)
+    assert draws.drawn(expr, 0, 1, 2, 0).tolist() is True
+    assert draws.drawn(expr, 0, -1, 2, 0).tolist() is False
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="at least one column, but count is 0"):
+        draws.picks(0, 0, False, 0, 0, 1)
+    with pytest.raises(ValueError, match="known when compiling"):
+        draws.drawn(Drawn(HEAD, Const(0), False, Q, K, N), 0, 0, 1, 0)
