@@ -1,0 +1,209 @@
+"""From a pattern to disjoint terms, in four steps, each body on its own.
+
+1. Rows are sorted into classes (``attnc.classes``), so that no row belongs to two of them.
+2. Within a class the relation is multiplied out into conjunctions, and each conjunction solved for ``k``.
+3. Intervals whose union is an interval become one; the solver is asked.
+4. A later term gives up what an earlier one has: as intervals where that can be said, else as a leftover.
+   Intervals come first, then what must be masked, then packed sets, then lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from attnc.classes import Branch, RowClass, branches, picks_keys, row_classes, selected
+from attnc.expression import (
+    TRUE,
+    ZERO,
+    Drawn,
+    Expr,
+    K,
+    Not,
+    Q,
+    add,
+    between,
+    conj,
+    le,
+    maximum,
+    minimum,
+    negate,
+)
+from attnc.isolate import mentions, solve
+from attnc.pattern import Atom, Pattern, Relation, Union, formula
+from attnc.relation import POSITIONS, Axis, BodyTerms, Term
+from attnc.simplify import LAST, holds, impossible, widest, without_idle
+
+MAX_TERMS = 16  # per class of rows; beyond that what overlaps is masked instead of split
+
+
+def decompose(pattern: Pattern) -> tuple[BodyTerms, ...]:
+    """The terms of every body, disjoint and complete; parameters keep their names."""
+    return tuple(BodyTerms(body, _body_terms(body.relation)) for body in pattern.bodies)
+
+
+def _body_terms(relation: Relation) -> tuple[Term, ...]:
+    terms: list[Term] = []
+    for item in row_classes(relation):
+        everything = formula(item.relation) == TRUE
+        found = None if everything else branches(item.relation)
+        if found is None:
+            terms.append(_masked(item))
+            continue
+        drafts = [term for branch in found if (term := _solve(branch, item.rows)) is not None]
+        terms += _disjoint(_joined(sorted(drafts, key=_rank)))
+    return tuple(terms)
+
+
+def _rank(term: Term) -> int:
+    if term.plain:
+        # A band that moves with the query keeps its shape; fixed columns give up what it covers.
+        return 0 if mentions(term.low, Q) else 1
+    if term.drawn is not None:
+        return 4
+    return 3 if term.columns.packed else 2
+
+
+# --- one conjunction ------------------------------------------------------------------------------------
+
+
+def _solve(branch: Branch, rows: Axis) -> Term | None:
+    lows: list[Expr] = []
+    highs: list[Expr] = []
+    leftover: list[Expr] = []
+    drawn: Drawn | None = None
+    columns = Axis(K)
+    for literal in branch.literals:
+        bounds = solve(literal, K)
+        if bounds is not None:
+            lows += [bounds.low] if bounds.low is not None else []
+            highs += [bounds.high] if bounds.high is not None else []
+            continue
+        if isinstance(literal, Drawn) and drawn is None:
+            drawn = literal
+            continue
+        if picks_keys(literal):
+            columns = selected(columns, literal, packed=True)
+            continue
+        leftover.append(literal)
+    if drawn is not None and (rows.packed or columns.packed):
+        # Lists are kept by contiguous tiles; among packed positions a draw is just a condition.
+        leftover.append(drawn)
+        drawn = None
+    term = Term(
+        rows,
+        columns,
+        maximum(*lows) if lows else ZERO,
+        minimum(*highs) if highs else LAST,
+        tuple(leftover),
+        drawn,
+        branch.origin or "all",
+        branch.span,
+    )
+    return _clipped(term)
+
+
+def _clipped(term: Term) -> Term | None:
+    """The term with no bound that another makes idle, bounded by causality if that follows; None if empty."""
+    if impossible(POSITIONS, term.formula()):
+        return None
+    given = (POSITIONS, term.rows.condition())
+    if term.low == ZERO and term.leftover and _follows(term, le(Q, K)):
+        term = replace(term, low=Q)
+    if term.high == LAST and (term.leftover or term.drawn) and _follows(term, le(K, Q)):
+        term = replace(term, high=Q)
+    return replace(term, low=without_idle(term.low, given, ZERO), high=without_idle(term.high, given, LAST))
+
+
+def _follows(term: Term, claim: Expr) -> bool:
+    return holds(claim, POSITIONS, term.formula())
+
+
+def _masked(item: RowClass) -> Term:
+    """The whole relation as one masked term: right whatever the relation is."""
+    condition = formula(item.relation)
+    leftover = () if condition == TRUE else (condition,)
+    term = Term(item.rows, Axis(K), ZERO, LAST, leftover, None, _origin(item.relation), item.relation.span)
+    return _clipped(term) or term
+
+
+def _origin(relation: Relation) -> str:
+    """The atoms that decide a class of rows alone, as written; or everything, where none does."""
+    match relation:
+        case Atom(text=text):
+            return text
+        case Union(args=args):
+            deciding = [_origin(arg) for arg in args if formula(arg) == TRUE]
+            return deciding[0] if deciding else "everything"
+    return "everything"
+
+
+# --- several conjunctions -------------------------------------------------------------------------------
+
+
+def _joined(terms: list[Term]) -> list[Term]:
+    """Intervals joined while two of them make an interval."""
+    done: list[Term] = []
+    for position, term in enumerate(terms):
+        for i, earlier in enumerate(done):
+            joined = _union(earlier, term)
+            if joined is not None:
+                # One term fewer; a longer interval may now meet others that it did not meet before.
+                done[i] = joined
+                return _joined([*done, *terms[position + 1 :]])
+        done.append(term)
+    return done
+
+
+def _union(one: Term, two: Term) -> Term | None:
+    if one.leftover != two.leftover or one.drawn or two.drawn or one.columns != two.columns:
+        return None
+    if one.leftover and any(isinstance(item, Not) for item in one.leftover):
+        return None
+    given = (POSITIONS, one.rows.condition())
+    first, second = between(one.low, K, one.high), between(two.low, K, two.high)
+    for small, large, kept in ((second, first, one), (first, second, two)):
+        if holds(large, *given, small):
+            return kept
+    low, high = widest(one.low, two.low, given, ZERO), widest(one.high, two.high, given, LAST)
+    if not impossible(*given, between(low, K, high), negate(first), negate(second)):
+        return None
+    return replace(one, low=low, high=high, origin=_either(one, two))
+
+
+def _either(one: Term, two: Term) -> str:
+    return one.origin if one.origin == two.origin else f"{one.origin} | {two.origin}"
+
+
+def _disjoint(terms: list[Term]) -> list[Term]:
+    done: list[Term] = []
+    for term in terms:
+        pieces = [term]
+        for earlier in done:
+            pieces = [part for piece in pieces for part in _without(piece, earlier, len(done) + len(pieces))]
+        done += pieces
+    return done
+
+
+def _without(term: Term, earlier: Term, count: int) -> list[Term]:
+    """``term`` without the edges of ``earlier``, which has the same rows."""
+    if impossible(POSITIONS, term.formula(), earlier.formula()):
+        return [term]
+    if earlier.plain and term.drawn is None:
+        sides = _beside(term, earlier)
+        # Walking a packed set twice costs more than masking it once.
+        if len(sides) < 2 or (not term.columns.packed and count < MAX_TERMS):
+            return sides
+    removed = negate(conj(earlier.columns.selection(), earlier.inside()))
+    rest = replace(term, leftover=(*term.leftover, removed))
+    return [] if impossible(POSITIONS, rest.formula()) else [rest]
+
+
+def _beside(term: Term, earlier: Term) -> list[Term]:
+    """What ``term`` has below and above the interval of ``earlier``."""
+    # Where the earlier interval is empty its ends have crossed, and the two sides must not overlap.
+    after = add(earlier.high, 1)
+    if not holds(le(earlier.low, after), POSITIONS, term.rows.condition()):
+        after = maximum(after, earlier.low)
+    below = replace(term, high=minimum(term.high, add(earlier.low, -1)))
+    above = replace(term, low=maximum(term.low, after))
+    return [part for side in (below, above) if (part := _clipped(side)) is not None]

@@ -1,0 +1,229 @@
+"""What an expression can be over a tile: interval and congruence arithmetic, done once, symbolically.
+
+A tile gives some variables a range. ``bounds`` turns an expression into two expressions over the ends of
+those ranges, ``may`` and ``must`` turn a condition into one that some, or every, point of the tile meets.
+All are sound and few are exact; where nothing is known a bound is ``None``, ``may`` is true, ``must`` false.
+
+The results are ordinary expressions: kernels compute them as scalars, the block graph evaluates them over
+arrays of tiles at once, and the solver checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from attnc.expression import (
+    FALSE,
+    TRUE,
+    And,
+    Eq0,
+    Expr,
+    FloorDiv,
+    Le0,
+    Lookup,
+    Max,
+    Min,
+    Mod,
+    Mul,
+    Not,
+    Or,
+    PowerOfTwo,
+    Select,
+    Sum,
+    TileMax,
+    TileMin,
+    Var,
+    add,
+    conj,
+    constant,
+    disj,
+    eq,
+    floor_div,
+    ge,
+    le,
+    maximum,
+    minimum,
+    mod,
+    mul,
+    scale,
+    select,
+    substitute,
+    walk,
+)
+
+Range = tuple[Expr | None, Expr | None]
+UNKNOWN: Range = (None, None)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Ranges of variables, both ends inclusive.
+
+    reduced: the variable (if any) over whose rows a kernel can reduce a looked-up value.
+    """
+
+    ranges: Mapping[Var, tuple[Expr, Expr]]
+    reduced: Var | None = None
+
+
+def direction(expr: Expr, var: Var) -> int | None:
+    """+1, -1 or 0: the expression never falls, never rises, doesn't change as ``var`` rises; None: neither."""
+    if expr == var:
+        return 1
+    if not any(part == var for part in walk(expr)):
+        return 0
+    match expr:
+        case Sum(terms, _):
+            return _agree([_turn(direction(atom, var), c) for c, atom in terms])
+        case Mul(a, b):
+            for factor, body in ((a, b), (b, a)):
+                value = constant(factor)
+                if value is not None:
+                    return _turn(direction(body, var), value)
+            return None
+        case FloorDiv(a, b):
+            value = constant(b)
+            return _turn(direction(a, var), value) if value else None
+        case Min(args) | Max(args):
+            return _agree([direction(arg, var) for arg in args])
+    return None
+
+
+def _turn(way: int | None, factor: int) -> int | None:
+    return None if way is None else way * ((factor > 0) - (factor < 0))
+
+
+def _agree(ways: list[int | None]) -> int | None:
+    signs = {way for way in ways if way != 0}
+    if not signs:
+        return 0
+    return signs.pop() if len(signs) == 1 else None
+
+
+def bounds(expr: Expr, tile: Tile) -> Range:
+    """Least and greatest value over the tile, as expressions; sound, and exact where monotone."""
+    moving = [var for var in tile.ranges if any(part == var for part in walk(expr))]
+    if not moving:
+        return expr, expr
+    ways = [direction(expr, var) for var in moving]
+    if all(way is not None for way in ways):
+        at_low = {v: tile.ranges[v][0 if w == 1 else 1] for v, w in zip(moving, ways, strict=True)}
+        at_high = {v: tile.ranges[v][1 if w == 1 else 0] for v, w in zip(moving, ways, strict=True)}
+        return substitute(expr, at_low), substitute(expr, at_high)
+    match expr:
+        case Sum(terms, start):
+            parts = [_scaled(c, bounds(atom, tile)) for c, atom in terms]
+            return _total([low for low, _ in parts], start), _total([high for _, high in parts], start)
+        case Mul(a, b):
+            for factor, body in ((a, b), (b, a)):
+                value = constant(factor)
+                if value is not None:
+                    low, high = bounds(body, tile)
+                    ends = [None if end is None else mul(factor, end) for end in (low, high)]
+                    return (ends[0], ends[1]) if value >= 0 else (ends[1], ends[0])
+            return UNKNOWN
+        case FloorDiv(a, b):
+            value = constant(b)
+            if not value:
+                return UNKNOWN
+            ends = [None if end is None else floor_div(end, b) for end in bounds(a, tile)]
+            return (ends[0], ends[1]) if value > 0 else (ends[1], ends[0])
+        case Mod(a, b):
+            return _residue(bounds(a, tile), b)
+        case Min(args):
+            lows, highs = zip(*(bounds(arg, tile) for arg in args), strict=True)
+            known = [high for high in highs if high is not None]
+            low = minimum(*[x for x in lows if x is not None]) if None not in lows else None
+            return low, minimum(*known) if known else None
+        case Max(args):
+            lows, highs = zip(*(bounds(arg, tile) for arg in args), strict=True)
+            known = [low for low in lows if low is not None]
+            high = maximum(*[x for x in highs if x is not None]) if None not in highs else None
+            return maximum(*known) if known else None, high
+        case Select(condition, then, otherwise):
+            (a, b), (c, d) = bounds(then, tile), bounds(otherwise, tile)
+            always, sometimes = must(condition, tile), may(condition, tile)
+            low = None if a is None or c is None else _chosen(always, sometimes, a, c, minimum(a, c))
+            high = None if b is None or d is None else _chosen(always, sometimes, b, d, maximum(b, d))
+            return low, high
+        case Lookup() if moving == [tile.reduced]:
+            return TileMin(expr), TileMax(expr)
+    return UNKNOWN
+
+
+def _chosen(always: Expr, sometimes: Expr, then: Expr, otherwise: Expr, either: Expr) -> Expr:
+    return select(always, then, select(sometimes, either, otherwise))
+
+
+def _scaled(factor: int, ends: Range) -> Range:
+    low, high = (None if end is None else scale(factor, end) for end in ends)
+    return (low, high) if factor >= 0 else (high, low)
+
+
+def _total(parts: list[Expr | None], start: int) -> Expr | None:
+    known = [part for part in parts if part is not None]
+    return add(start, *known) if len(known) == len(parts) else None
+
+
+def _residue(ends: Range, step: Expr) -> Range:
+    low, high = ends
+    size = constant(step)
+    if size is None or size <= 0:
+        return UNKNOWN
+    whole: Range = (add(0), add(step, -1))
+    if low is None or high is None:
+        return whole
+    # Within one period the remainder rises with its argument; across periods it takes any value.
+    inside = eq(floor_div(low, step), floor_div(high, step))
+    return select(inside, mod(low, step), 0), select(inside, mod(high, step), add(step, -1))
+
+
+def may(condition: Expr, tile: Tile) -> Expr:
+    """True at least wherever some point of the tile meets ``condition``."""
+    match condition:
+        case And(args):
+            return conj(*(may(arg, tile) for arg in args))
+        case Or(args):
+            return disj(*(may(arg, tile) for arg in args))
+        case Le0(body):
+            low, _ = bounds(body, tile)
+            return TRUE if low is None else le(low, 0)
+        case Eq0(body):
+            low, high = bounds(body, tile)
+            return conj(TRUE if low is None else le(low, 0), TRUE if high is None else ge(high, 0))
+        case PowerOfTwo(body):
+            _, high = bounds(body, tile)
+            return TRUE if high is None else ge(high, 0)
+        case Not(Eq0(body)):
+            low, high = bounds(body, tile)
+            return TRUE if low is None or high is None else negate_eq(low, high)
+    return TRUE if _touched(condition, tile) else condition
+
+
+def must(condition: Expr, tile: Tile) -> Expr:
+    """True only where every point of the tile meets ``condition``."""
+    match condition:
+        case And(args):
+            return conj(*(must(arg, tile) for arg in args))
+        case Or(args):
+            return disj(*(must(arg, tile) for arg in args))
+        case Le0(body):
+            _, high = bounds(body, tile)
+            return FALSE if high is None else le(high, 0)
+        case Eq0(body):
+            low, high = bounds(body, tile)
+            return FALSE if low is None or high is None else conj(eq(low, 0), eq(high, 0))
+        case Not(Eq0(body)):
+            low, high = bounds(body, tile)
+            return disj(FALSE if low is None else ge(low, 1), FALSE if high is None else le(high, -1))
+    return FALSE if _touched(condition, tile) else condition
+
+
+def negate_eq(low: Expr, high: Expr) -> Expr:
+    """Some value other than zero lies in ``low..high``."""
+    return disj(le(low, -1), ge(high, 1))
+
+
+def _touched(condition: Expr, tile: Tile) -> bool:
+    return any(isinstance(part, Var) and part in tile.ranges for part in walk(condition))
