@@ -1,0 +1,207 @@
+"""Torch text for one pattern: its definition as a dense mask, its tables, and the sweeps of the torch path."""
+
+from __future__ import annotations
+
+from textwrap import indent
+
+from attnc.codegen.needs import Draw, Names, identifier
+from attnc.codegen.printer import Printer
+from attnc.expression import FALSE, TRUE, Drawn, Expr, TileMax, TileMin, Var, fold, substitute, walk
+from attnc.pattern import Pattern, formula
+from attnc.schedule import BodyPlan, Pass, Sweep, Walk
+
+
+class TorchWriter:
+    """Writes torch expressions; tables are found in a dictionary called ``tables``, its entries (batch or 1, …)."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+
+    def tensor(self, expr: Expr, variables: dict[str, str], batched: bool = False) -> str:
+        """An expression over position tensors. ``batched`` keeps the tables' leading axis."""
+        entry = "" if batched else "[0]"
+
+        def lookup(table: str, index: tuple[str, ...], kind: str) -> str:
+            text = f"_read(tables[{identifier(table)!r}], {', '.join(index)}){entry}"
+            return f"({text} != 0)" if kind == "bool" else text
+
+        def drawn(expr: Drawn, row: str, column: str) -> str:
+            name, draw = self.names.of_draw(expr)
+            return f"_is_drawn(tables[{name!r}][h : h + 1], {row}, {column}, {first_row(draw)}){entry}"
+
+        scalars = {"n": "n", "h": "h", "H": "heads"}
+        return Printer("tensor", scalars | variables, lookup, drawn)(expr)
+
+    def host(self, expr: Expr, own: str) -> str:
+        """An integer (or truth) over ``first`` and ``last``; ``own`` names the tile's positions in it."""
+
+        def lookup(table: str, index: tuple[str, ...], kind: str) -> str:
+            return f"_read(tables[{identifier(table)!r}], {', '.join(index)})[0]"
+
+        def scalar_lookup(table: str, index: tuple[str, ...], kind: str) -> str:
+            return f"int({lookup(table, index, kind)})"
+
+        names = {"first": "first", "last": "last", "n": "n", "h": "h", "H": "heads"}
+        inner = Printer("tensor", names | {own: own}, lookup)
+        outer = Printer("host", names | {own: own}, scalar_lookup)
+        return _HostPrinter(outer, inner)(expr)
+
+    # --- the definition ---
+
+    def mask(self, pattern: Pattern) -> str:
+        """The dense mask, as the pattern was written."""
+        bodies = []
+        for item in pattern.bodies:
+            expr = fold(formula(item.relation))
+            text = self.tensor(expr, {"q": "q", "k": "k"}, batched=True)
+            bodies.append((fold(item.heads.condition), item.heads.text, text))
+        lines = []
+        for condition, _, text in bodies:
+            test = Printer("host", {"h": "h", "H": "heads"})(condition)
+            if len(bodies) == 1 and condition == TRUE:
+                lines.append(f"edges = {text}")
+            else:
+                lines.append(f"if {test}:\n    edges = {text}")
+        body = "\n".join(lines)
+        return f'''\
+def mask(n_q, n, heads, tables, device="cpu"):
+    """The pattern's definition: (batch or 1, heads, n_q, n) booleans, true where a query reads a key."""
+    q = torch.arange(n - n_q, n, device=device)[:, None]
+    k = torch.arange(n, device=device)[None, :]
+    rows = []
+    for h in range(heads):
+{indent(body, "        ")}
+        rows.append(_full(edges, n_q, n, device))
+    return torch.stack(torch.broadcast_tensors(*rows), 1)
+'''
+
+    # --- tables ---
+
+    def tables(self, pattern: Pattern, found: frozenset[str]) -> str:
+        """The function that builds every table the plan reads from the inputs."""
+        used = {name.partition(".")[0] for name in found}
+        lines = []
+        for item in pattern.inputs:
+            if item.name in used:
+                name = item.name
+                lines.append(f'tables["{name}"] = _batched(inputs[{_position(pattern, name)}], "{name}", n, heads)')
+        for base in sorted({name.partition(".")[0] for name in found if "." in name}):
+            parts = ", ".join(f'tables["{base}_{which}"]' for which in ("first", "last", "run_first", "run_last"))
+            lines.append(f'{parts} = _equal_entries(tables["{base}"])')
+        for draw, name in self.names.draws.items():
+            population = Printer("host", {"n": "n"})(fold(draw.population))
+            last = "n - 1" if draw.size == 1 else f"(n - 1) // {draw.size}"
+            lines.append(
+                f'tables["{name}"] = _picks('
+                f"{draw.count}, {draw.seed}, {draw.past}, heads, {first_row(draw)}, {last}, {population}, device)"
+            )
+        if self.names.members:
+            lines.append("p = torch.arange(n, device=device)")
+        for condition, name in self.names.members.items():
+            text = self.tensor(condition, {"p": "p"}, batched=True)
+            lines.append(f'tables["{name}"] = _as_rows({text})')
+        body = "\n".join(lines)
+        return (
+            "def _tables(inputs, n_q, n, heads, device):\n"
+            '    """What the pattern reads besides q, k and v, as (batch or 1, …) tensors on the device."""\n'
+            f"    tables = {{}}\n{indent(body, '    ')}{chr(10) if body else ''}    return tables\n"
+        )
+
+    # --- sweeps ---
+
+    def passes(self, plan: BodyPlan, suffix: str) -> tuple[str, list[tuple[str, str]]]:
+        """Functions for every query-side pass: its rows, and the keys that a tile of rows sweeps."""
+        text, found = "", []
+        for i, part in enumerate(plan.query):
+            rows, sweeps = f"_rows{suffix}_{i}", f"_sweeps{suffix}_{i}"
+            text += self._rows(part, rows) + "\n\n" + self._sweeps(part, sweeps) + "\n\n"
+            found.append((rows, sweeps))
+        return text, found
+
+    def _rows(self, part: Pass, name: str) -> str:
+        low = "n - n_q"
+        body = f"return {self._positions(part.walk, low, 'n - 1')}"
+        if part.owned != TRUE:
+            owned = self.tensor(part.owned, {"q": "q"})
+            body = f"q = _range({low}, n - 1, device)\nreturn q[{owned}]"
+        return (
+            f"def {name}(n_q, n, h, heads, tables, device):\n"
+            f'    """Queries of this pass, ascending."""\n{indent(body, "    ")}\n'
+        )
+
+    def _sweeps(self, part: Pass, name: str) -> str:
+        lines = []
+        for sweep in part.sweeps:
+            lines.append(f"# {' '.join(sweep.origin.split())}")
+            lines += self._sweep(sweep, part.walk)
+        body = "\n".join(lines) or "return\nyield"
+        return (
+            f"def {name}(q, n_q, n, h, heads, tables):\n"
+            '    """What a tile of queries sweeps: keys, and the masks of those columns that need one."""\n'
+            f"    first, last, device = int(q[0]), int(q[-1]), q.device\n{indent(body, '    ')}\n"
+        )
+
+    def _sweep(self, sweep: Sweep, own: Walk) -> list[str]:
+        if sweep.drawn is not None:
+            name, draw = self.names.of_draw(sweep.drawn)
+            place = "" if draw.size == 1 else f" // {draw.size}"
+            rows = f"first{place} - {first_row(draw)} : last{place} - {first_row(draw)} + 1"
+            keys = [
+                f"columns = tables[{name!r}][h, {rows}].unique()",
+                f"k = (columns[columns >= 0, None] * {draw.size} + torch.arange({draw.size}, device=device)).flatten()",
+                "k = k[k < n].long()",
+            ]
+            low_high = ("0", "-1")
+        else:
+            low, high = self.host(sweep.low, "q"), self.host(sweep.high, "q")
+            keys = [f"k = {self._positions(sweep.walk, low, high)}"]
+            if sweep.when != TRUE:
+                high = f"{high} if {self.host(sweep.when, 'q')} else -1"
+                keys = [f"k = {self._positions(sweep.walk, low, high)}"]
+            low_high = (self.host(sweep.full_low, "q"), self.host(sweep.full_high, "q"))
+            if sweep.full_when == FALSE:
+                low_high = ("0", "-1")
+            elif sweep.full_when != TRUE:
+                low_high = (low_high[0], f"{low_high[1]} if {self.host(sweep.full_when, 'q')} else -1")
+        mask = self.tensor(sweep.mask, {"q": "q", "k": "k"})
+        if sweep.mask == TRUE:
+            return [*keys, "yield k, []"]
+        call = f"_masked_columns(k, {low_high[0]}, {low_high[1]}, lambda q, k: {mask}, q)"
+        return [*keys, f"yield k, {call}"]
+
+    def _positions(self, walk: Walk, low: str, high: str) -> str:
+        if walk.lattice is not None and walk.members is None:
+            step, offset = (Printer("host", {"n": "n"})(e) for e in (walk.lattice.step, walk.lattice.offset))
+            first, last = (Printer("host", {"n": "n"})(e) for e in (walk.first, walk.last))
+            return f"_lattice(max({low}, {first}), min({high}, {last}), {step}, {offset}, device)"
+        if walk.members is not None:
+            return f"_chosen(tables[{self.names.of_walk(walk)!r}][0], {low}, {high})"
+        return f"_range({low}, {high}, device)"
+
+
+class _HostPrinter:
+    """Prints host integers; what is reduced over a tile is printed as a tensor inside."""
+
+    def __init__(self, outer: Printer, inner: Printer) -> None:
+        self.outer, self.inner = outer, inner
+
+    def __call__(self, expr: Expr) -> str:
+        reduced = [part for part in walk(expr) if isinstance(part, (TileMin, TileMax))]
+        names = dict(self.outer.names)
+        mapping: dict[Expr, Expr] = {}
+        for i, part in enumerate(dict.fromkeys(reduced)):
+            kind = "min" if isinstance(part, TileMin) else "max"
+            assert isinstance(part, (TileMin, TileMax))
+            names[f"tile{i}"] = f"int({self.inner(part.body)}.{kind}())"
+            mapping[part] = Var(f"tile{i}")
+        printer = Printer("host", names, self.outer.lookup, None, None)
+        return printer(substitute(expr, mapping))
+
+
+def first_row(draw: Draw) -> str:
+    """The first row of a draw that any query belongs to."""
+    return "(n - n_q)" if draw.size == 1 else f"(n - n_q) // {draw.size}"
+
+
+def _position(pattern: Pattern, name: str) -> int:
+    return [item.name for item in pattern.inputs].index(name)

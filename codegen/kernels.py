@@ -1,0 +1,411 @@
+"""The Triton kernels of one pass: forward and query gradients over query tiles, key gradients over key tiles.
+
+What differs between the three is what is loaded, what is done with a pair of tiles and what is stored; the
+walk is the same and written once, in ``_sweep``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from textwrap import indent
+
+from attnc.codegen.needs import Names, Need, identifier, needs, other_side
+from attnc.codegen.printer import Printer
+from attnc.expression import FALSE, TRUE, Drawn, Expr, Q
+from attnc.pattern import Input
+from attnc.schedule import Pass, Sweep, Walk
+
+FAR = 2**31 - 1  # beyond every position
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the three kernels. ``step`` and ``store`` are its text with holes for the tile at hand."""
+
+    name: str
+    side: str
+    pointers: tuple[str, ...]
+    strided: tuple[str, ...]
+    load: str
+    swept: str
+    step: str
+    store: str
+
+
+FORWARD = Kind(
+    "forward",
+    "query",
+    ("q", "k", "v", "out", "lse"),
+    ("q", "k", "v", "out"),
+    """\
+query = _load_tile(q_base, row, q_row, inside, False, DIM, BLOCK_DIM)
+total = tl.zeros([BLOCK_M, BLOCK_VALUE_DIM], dtype=tl.float32)
+row_max = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
+row_sum = tl.zeros([BLOCK_M], dtype=tl.float32)
+""",
+    """\
+key = _load_tile({k_base}, {place}, k_row, k_inside, {even}, DIM, BLOCK_DIM)
+value = _load_tile({v_base}, {place}, v_row, k_inside, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
+""",
+    """\
+total, row_max, row_sum = _attend(query, key, value, {mask}, total, row_max, row_sum, log2_scale, {masked}, PRECISION)
+""",
+    """\
+some = row_sum > 0.0
+result = total / tl.where(some, row_sum, 1.0)[:, None]
+_store_tile(out_base, row, out_row, stored, result, VALUE_DIM, BLOCK_VALUE_DIM)
+logs = tl.where(some, (row_max + tl.log2(tl.where(some, row_sum, 1.0))) * 0.6931471805599453, float("-inf"))
+tl.store(lse_ptr + head_rows + row, logs, mask=stored)
+""",
+)
+
+QUERY_GRADIENT = Kind(
+    "query_gradient",
+    "query",
+    ("q", "k", "v", "grad", "out", "dq", "lse", "lse_grad", "delta"),
+    ("q", "k", "v", "grad", "out", "dq"),
+    """\
+query = _load_tile(q_base, row, q_row, inside, False, DIM, BLOCK_DIM)
+grad = _load_tile(grad_base, row, grad_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+out = _load_tile(out_base, row, out_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+lse = tl.load(lse_ptr + head_rows + row, mask=inside, other=0.0) * 1.4426950408889634
+delta = tl.sum(grad.to(tl.float32) * out.to(tl.float32), 1)
+delta -= tl.load(lse_grad_ptr + head_rows + row, mask=inside, other=0.0)
+tl.store(delta_ptr + head_rows + row, delta, mask=stored)
+d_query = tl.zeros([BLOCK_M, BLOCK_DIM], dtype=tl.float32)
+""",
+    FORWARD.swept,
+    """\
+d_query = _add_query_gradient(
+    query, grad, key, value, {mask}, lse, delta, d_query, log2_scale, {masked}, PRECISION
+)
+""",
+    """\
+_store_tile(dq_base, row, dq_row, stored, d_query * scale, DIM, BLOCK_DIM)
+""",
+)
+
+KEY_GRADIENT = Kind(
+    "key_gradient",
+    "key",
+    ("q", "k", "v", "grad", "dk", "dv", "lse", "delta"),
+    ("q", "k", "v", "grad", "dk", "dv"),
+    """\
+key = _load_tile(k_base, row, k_row, inside, False, DIM, BLOCK_DIM)
+value = _load_tile(v_base, row, v_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+d_key = tl.zeros([BLOCK_N, BLOCK_DIM], dtype=tl.float32)
+d_value = tl.zeros([BLOCK_N, BLOCK_VALUE_DIM], dtype=tl.float32)
+""",
+    """\
+query = _load_tile({q_base}, {place}, q_row, q_inside, {even}, DIM, BLOCK_DIM)
+grad = _load_tile({grad_base}, {place}, grad_row, q_inside, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
+lse = tl.load(lse_ptr + head_rows + (q - offset){load_mask}) * 1.4426950408889634
+delta = tl.load(delta_ptr + head_rows + (q - offset){load_mask})
+""",
+    """\
+d_key, d_value = _add_key_gradients(
+    query, grad, key, value, {mask}, lse, delta, d_key, d_value, log2_scale, {masked}, PRECISION
+)
+""",
+    """\
+d_key = d_key * scale
+if ADD:
+    d_key += _load_tile(dk_base, row, dk_row, inside, False, DIM, BLOCK_DIM)
+    d_value += _load_tile(dv_base, row, dv_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+_store_tile(dk_base, row, dk_row, inside, d_key, DIM, BLOCK_DIM)
+_store_tile(dv_base, row, dv_row, inside, d_value, VALUE_DIM, BLOCK_VALUE_DIM)
+""",
+)
+
+KINDS = {"query": (FORWARD, QUERY_GRADIENT), "key": (KEY_GRADIENT,)}
+
+_CONSTANTS = ("DIM", "VALUE_DIM", "BLOCK_DIM", "BLOCK_VALUE_DIM", "BLOCK_M", "BLOCK_N", "UNIT", "PRECISION")
+
+
+class KernelWriter:
+    """Writes the kernels of one pass. ``inputs`` tells the shapes of what is looked up."""
+
+    def __init__(self, part: Pass, names: Names, inputs: tuple[Input, ...], suffix: str) -> None:
+        self.part = part
+        self.names = names
+        self.inputs = {item.name: item for item in inputs}
+        self.suffix = suffix
+        self.needs: tuple[Need, ...] = needs(part, names)
+        self.own, self.other = part.walk.var, other_side(part.walk.var)
+
+    def kernel_name(self, kind: Kind) -> str:
+        return f"_{kind.name}{self.suffix}"
+
+    def kernel(self, kind: Kind) -> str:
+        """The text of one kernel, from decorator to last line."""
+        key_side = kind.side == "key"
+        body = [self._prologue(kind), self._own_positions(kind), *self._lines(kind.load)]
+        sweeps = "\n".join(self._sweep(sweep, kind) for sweep in self.part.sweeps)
+        if key_side:
+            bases = self._bases(kind, ("q", "grad"), "batch", "h")
+            loop = f"{bases}head_rows = (batch * heads + h) * n_q\n{sweeps}"
+            body.append(f"for h in tl.range(first_head, stop_head, head_step):\n{indent(loop or 'pass', '    ')}")
+        else:
+            body.append(sweeps)
+        body.append(kind.store)
+        text = "\n".join(part.rstrip("\n") for part in body if part.strip())
+        return f"@_jit\ndef {self.kernel_name(kind)}(\n{indent(self._parameters(kind), '    ')}):\n{indent(text, '    ')}\n"
+
+    def _lines(self, text: str) -> list[str]:
+        return [text] if text else []
+
+    # --- head ---
+
+    def _parameters(self, kind: Kind) -> str:
+        rows = [", ".join(f"{name}_ptr" for name in kind.pointers)]
+        rows += [", ".join(f"{name}_{axis}" for axis in ("batch", "head", "row")) for name in kind.strided]
+        rows += [", ".join(parameters) for need in self.needs if (parameters := _parameters_of(need))]
+        rows.append("scale, n_q, n, heads, group, tiles, head_start, head_step, head_count")
+        constants = (*_CONSTANTS, *(("ADD",) if kind.side == "key" else ()))
+        rows += [f"{name}: tl.constexpr" for name in constants]
+        return "".join(f"{row},\n" for row in dict.fromkeys(rows))
+
+    def _prologue(self, kind: Kind) -> str:
+        lines = ["program = tl.program_id(0)", "tile = program % tiles"]
+        if kind.side == "query":
+            lines += [
+                "h = head_start + head_step * (program // tiles % head_count)",
+                "batch = (program // tiles // head_count).to(tl.int64)",
+                "key_head = h // group",
+            ]
+        else:
+            lines += [
+                "key_heads = heads // group",
+                "key_head = program // tiles % key_heads",
+                "batch = (program // tiles // key_heads).to(tl.int64)",
+                "# The query heads of this launch that share the key head.",
+                "skipped = (tl.maximum(key_head * group - head_start, 0) + head_step - 1) // head_step",
+                "first_head = head_start + skipped * head_step",
+                "stop_head = tl.minimum((key_head + 1) * group, head_start + head_count * head_step)",
+            ]
+        lines.append("offset = n - n_q  # the first query's position")
+        for need in self.needs:
+            match need.kind:
+                case "table":
+                    lines.append(f"{need.name} = {need.name}_ptr + batch * {need.name}_batch")
+                case "members":
+                    for part in ("index", "rank"):
+                        name = f"{need.name}_{part}"
+                        lines.append(f"{name} = {name}_ptr + batch * {name}_batch")
+        lines.append("log2_scale = scale * 1.4426950408889634")
+        for name in kind.strided:
+            lines.append(f"{name}_row = {name}_row * UNIT")
+        heads = {"query": {"k": "key_head", "v": "key_head"}, "key": {}}[kind.side]
+        text = "\n".join(lines) + "\n"
+        for name in kind.strided:
+            if kind.side == "key":
+                if name not in ("q", "grad"):
+                    text += self._bases(kind, (name,), "batch", "key_head")
+            else:
+                text += self._bases(kind, (name,), "batch", heads.get(name, "h"))
+        if kind.side == "query":
+            text += "head_rows = (batch * heads + h) * n_q\n"
+        return text
+
+    def _bases(self, kind: Kind, names: tuple[str, ...], batch: str, head: str) -> str:
+        return "".join(
+            f"{name}_base = {name}_ptr + {batch} * ({name}_batch * UNIT)"
+            f" + tl.cast({head}, tl.int64) * ({name}_head * UNIT)\n"
+            for name in names
+        )
+
+    def _own_positions(self, kind: Kind) -> str:
+        walk, own = self.part.walk, self.own.name
+        block = "BLOCK_M" if kind.side == "query" else "BLOCK_N"
+        lines = []
+        start = "offset" if kind.side == "query" else "0"
+        if not walk.packed:
+            first = f"{start} + tile * {block}" if start != "0" else f"tile * {block}"
+            lines += [
+                f"first = {first}",
+                f"last = tl.minimum(first + {block}, n) - 1",
+                f"{own} = first + tl.arange(0, {block})",
+                f"inside = {own} < n",
+            ]
+        else:
+            low = self._scalar(walk.first)
+            begin = f"tl.maximum({low}, offset)" if kind.side == "query" else low
+            lines += [
+                f"begin = {self._rank(walk, begin)} + tile * {block}",
+                f"end = {self._rank(walk, f'{self._scalar(walk.last)} + 1')}",
+                "if begin >= end:",
+                "    return",
+                f"place = begin + tl.arange(0, {block})",
+                "inside = place < end",
+                f"{own} = {self._position(walk, 'place', 'inside')}",
+                f"first = {self._position(walk, 'begin', None)}",
+                f"last = {self._position(walk, f'(tl.minimum(begin + {block}, end) - 1)', None)}",
+            ]
+        row = f"({own} - offset)" if kind.side == "query" else own
+        lines.append(f"row = {row}.to(tl.int64)")
+        if kind.side == "query":
+            owned = "" if self.part.owned == TRUE else f" & {self._vector(self.part.owned, {own: own})}"
+            lines.append(f"stored = inside{owned}")
+        return "\n".join(lines)
+
+    # --- one sweep ---
+
+    def _sweep(self, sweep: Sweep, kind: Kind) -> str:
+        comment = f"\n# {_one_line(sweep.origin)}\n"
+        if sweep.drawn is not None:
+            return comment + self._list_sweep(sweep, kind)
+        other, block = self.other.name, self._other_block(kind)
+        low, high = self._scalar(sweep.low), self._scalar(sweep.high)
+        if self.other == Q:
+            low = f"tl.maximum({low}, offset)" if low != "0" else "offset"
+        lines = [f"begin = {self._rank(sweep.walk, low)}", f"end = {self._rank(sweep.walk, f'{high} + 1')}"]
+        if sweep.when != TRUE:
+            lines.append(f"end = tl.where({self._scalar(sweep.when)}, end, begin)")
+        masked = self._step(sweep, kind, masked=True)
+        if sweep.full_when == FALSE:
+            lines.append(f"for start in tl.range(begin, end, {block}):")
+            return comment + "\n".join(lines) + "\n" + indent(masked, "    ")
+        lines += [
+            f"full_begin = {self._rank(sweep.walk, self._scalar(sweep.full_low))}",
+            f"full_end = {self._rank(sweep.walk, f'{self._scalar(sweep.full_high)} + 1')}",
+        ]
+        if sweep.full_when != TRUE:
+            lines.append(f"full_end = tl.where({self._scalar(sweep.full_when)}, full_end, full_begin)")
+        full = self._step(sweep, kind, masked=False)
+        lines += [
+            f"leading, middle, stop, trailing = _parts(begin, end, full_begin, full_end, {block})",
+            f"for start in tl.range(middle, stop, {block}):  # every {other} is an edge",
+            indent(full.rstrip("\n"), "    "),
+            "for i in tl.range(0, leading + trailing):  # the ends, masked",
+            f"    start = tl.where(i < leading, begin + i * {block}, stop + (i - leading) * {block})",
+            indent(masked.rstrip("\n"), "    "),
+        ]
+        return comment + "\n".join(lines) + "\n"
+
+    def _list_sweep(self, sweep: Sweep, kind: Kind) -> str:
+        assert sweep.drawn is not None
+        name = self.names.of_draw(sweep.drawn)[0]
+        block = self._other_block(kind)
+        shift = "offset + " if self.other == Q else ""
+        body = f"start = {shift}tl.load(listed + slot) * {block}\n" + self._step(sweep, kind, masked=True)
+        return (
+            f"listed = {name}_tiles_ptr + tl.cast(h, tl.int64) * {name}_tiles_row\n"
+            f"offsets = {name}_offsets_ptr + h * (tiles + 1) + tile\n"
+            "end = n\n"
+            "for slot in tl.range(tl.load(offsets), tl.load(offsets + 1)):\n" + indent(body, "    ")
+        )
+
+    def _other_block(self, kind: Kind) -> str:
+        return "BLOCK_N" if kind.side == "query" else "BLOCK_M"
+
+    def _step(self, sweep: Sweep, kind: Kind, masked: bool) -> str:
+        walk, other, block = sweep.walk, self.other.name, self._other_block(kind)
+        lines = []
+        if walk.packed:
+            lines += [
+                f"place = start + tl.arange(0, {block})",
+                f"{other}_inside = place < end",
+                f"{other} = {self._position(walk, 'place', f'{other}_inside')}",
+            ]
+            place = f"({other} - offset).to(tl.int64)" if other == "q" else f"{other}.to(tl.int64)"
+        else:
+            lines += [f"{other} = start + tl.arange(0, {block})", f"{other}_inside = {other} < end"]
+            place = f"tl.arange(0, {block})"
+        bases = {}
+        for name in ("q", "grad", "k", "v"):
+            if walk.packed:
+                bases[f"{name}_base"] = f"{name}_base"
+            else:
+                start = "start - offset" if other == "q" else "start"
+                bases[f"{name}_base"] = f"{name}_base + tl.cast({start}, tl.int64) * {name}_row"
+        load_mask = f", mask={other}_inside, other=0.0" if masked else ""
+        loads = kind.swept.format(place=place, even=str(not masked), load_mask=load_mask, **bases)
+        lines.append(loads.rstrip("\n"))
+        if sweep.selection != TRUE:
+            # Queries that another pass answers for weigh nothing here.
+            chosen = self._vector(sweep.selection, {other: other})
+            lines.append(f'lse = tl.where({chosen}, lse, float("inf"))')
+        mask = "None"
+        if masked:
+            condition = self._vector(sweep.mask, {self.own.name: f"{self.own.name}[:, None]", other: f"{other}[None, :]"})
+            inside = f"{other}_inside[None, :]"
+            lines.append(f"mask = {inside}" if sweep.mask == TRUE else f"mask = {inside} & {condition}")
+            mask = "mask"
+        lines.append(kind.step.format(mask=mask, masked=str(masked)).rstrip("\n"))
+        return "\n".join(lines) + "\n"
+
+    # --- expressions ---
+
+    def _printer(self, names: dict[str, str]) -> Printer:
+        scalars = {"first": "first", "last": "last", "n": "n", "h": "h", "H": "heads"}
+        return Printer("kernel", scalars | names, self._lookup, self._drawn, self._reduce)
+
+    def _scalar(self, expr: Expr) -> str:
+        # Inside a reduction over the tile's rows the own position is a vector.
+        return self._printer({self.own.name: self.own.name})(expr)
+
+    def _vector(self, expr: Expr, names: dict[str, str]) -> str:
+        text = self._printer(names)(expr)
+        return text if text.startswith("(") and _closes_at_end(text) else f"({text})"
+
+    def _reduce(self, kind: str, value: str) -> str:
+        return f"tl.{kind}(tl.where(inside, {value}, {FAR if kind == 'min' else -1}))"
+
+    def _lookup(self, table: str, index: tuple[str, ...], kind: str) -> str:
+        base, _, derived = table.partition(".")
+        shape = (self._printer({})(size) for size in self.inputs[base].shape)
+        place, size = "", ""
+        for position, length in zip(index, shape, strict=True):
+            place = f"({place}) * ({length}) + {position}" if place else position
+            size = f"{size} * ({length})" if size else f"({length})" if " " in length else length
+        text = f"_entry({identifier(table)}, {place}, {size})"
+        return f"({text} != 0)" if kind == "bool" else text
+
+    def _drawn(self, drawn: Drawn, row: str, column: str) -> str:
+        name, draw = self.names.of_draw(drawn)
+        first = f"(n - n_q) // {draw.size}" if draw.size > 1 else "(n - n_q)"
+        base = f"{name}_ptr + tl.cast(h, tl.int64) * ({name}_row * {draw.count})"
+        return f"_is_picked({base}, {row} - {first}, {column}, {name}_row, {draw.count})"
+
+    def _rank(self, walk: Walk, position: str) -> str:
+        """The number of a walk's positions before ``position``, which may lie outside the sequence."""
+        if walk.lattice is not None and walk.members is None:
+            step, offset = self._scalar(walk.lattice.step), self._scalar(walk.lattice.offset)
+            return f"tl.maximum({position} - {offset} + {step} - 1, 0) // {step}"
+        if walk.members is not None:
+            return f"tl.load({self.names.of_walk(walk)}_rank + tl.minimum(tl.maximum({position}, 0), n))"
+        return _simplified(position)
+
+    def _position(self, walk: Walk, place: str, inside: str | None) -> str:
+        if walk.lattice is not None and walk.members is None:
+            return f"{self._scalar(walk.lattice.offset)} + {self._scalar(walk.lattice.step)} * {place}"
+        load = f", mask={inside}, other=0" if inside else ""
+        return f"tl.load({self.names.of_walk(walk)}_index + {place}{load})"
+
+
+def _parameters_of(need: Need) -> list[str]:
+    match need.kind:
+        case "table":
+            return [f"{need.name}_ptr", f"{need.name}_batch"]
+        case "members":
+            return [f"{need.name}_{part}_{what}" for part in ("index", "rank") for what in ("ptr", "batch")]
+        case "picks":
+            return [f"{need.name}_ptr", f"{need.name}_row"]
+    return [f"{need.name}_offsets_ptr", f"{need.name}_tiles_ptr", f"{need.name}_tiles_row"]
+
+
+def _simplified(text: str) -> str:
+    return text[: -len(" - 1 + 1")] if text.endswith(" - 1 + 1") else text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _closes_at_end(text: str) -> bool:
+    depth = 0
+    for i, c in enumerate(text):
+        depth += (c == "(") - (c == ")")
+        if depth == 0:
+            return i == len(text) - 1
+    return False

@@ -1,0 +1,107 @@
+"""Which tables a plan reads: inputs, what is derived from them, packed positions, draws. Each has one name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from attnc.expression import TRUE, Drawn, Expr, FloorDiv, K, Lookup, Q, Var, constant, substitute, walk
+from attnc.schedule import BodyPlan, Pass, Sweep, Walk
+
+# The variable of a predicate that packs positions, whichever side they are on.
+POSITION = Var("p")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A random draw that a module knows by number; rows and columns are blocks of ``size`` positions."""
+
+    count: int
+    seed: int
+    past: bool
+    size: int
+    population: Expr
+
+
+@dataclass
+class Names:
+    """Tables by what they hold; numbered in order of first use."""
+
+    members: dict[Expr, str] = field(default_factory=dict)
+    draws: dict[Draw, str] = field(default_factory=dict)
+
+    def of_walk(self, walk: Walk) -> str:
+        """The name of a walk's packed positions."""
+        condition = substitute(walk.condition(), {walk.var: POSITION})
+        return self.members.setdefault(condition, f"members_{len(self.members)}")
+
+    def of_draw(self, drawn: Drawn) -> tuple[str, Draw]:
+        draw = draw_of(drawn)
+        return self.draws.setdefault(draw, f"picks_{len(self.draws)}"), draw
+
+
+def draw_of(drawn: Drawn) -> Draw:
+    count, seed = constant(drawn.count), constant(drawn.seed)
+    size = constant(drawn.row.right) if isinstance(drawn.row, FloorDiv) else 1
+    if count is None or seed is None or size is None:
+        raise ValueError("a draw's count, seed and block size are known by now")
+    return Draw(count, seed, drawn.past, size, drawn.population)
+
+
+def identifier(table: str) -> str:
+    """The Python name of an input or of a table derived from it (``doc.first``)."""
+    return table.replace(".", "_")
+
+
+@dataclass(frozen=True)
+class Need:
+    """One table that a kernel reads. kind: table, members, picks or lists."""
+
+    kind: str
+    name: str
+    detail: tuple[int, ...] = ()
+
+
+def needs(part: Pass, names: Names) -> tuple[Need, ...]:
+    """What the kernels of a pass read, in order of first use."""
+    found: dict[Need, None] = {}
+    if part.walk.members is not None:
+        found[Need("members", names.of_walk(part.walk))] = None
+    for sweep in part.sweeps:
+        if sweep.walk.members is not None:
+            found[Need("members", names.of_walk(sweep.walk))] = None
+        if sweep.drawn is not None:
+            name, draw = names.of_draw(sweep.drawn)
+            found[Need("picks", name)] = None
+            found[Need("lists", name, (draw.size, draw.count))] = None
+    for expr in (part.owned, *(e for sweep in part.sweeps for e in printed(sweep))):
+        for piece in walk(expr):
+            if isinstance(piece, Lookup):
+                found[Need("table", identifier(piece.table))] = None
+            elif isinstance(piece, Drawn):
+                found[Need("picks", names.of_draw(piece)[0])] = None
+    return tuple(found)
+
+
+def printed(sweep: Sweep) -> Iterable[Expr]:
+    """The expressions of a sweep that end up in code."""
+    bounds = (sweep.when, sweep.low, sweep.high, sweep.full_when, sweep.full_low, sweep.full_high)
+    return (*bounds, sweep.mask, sweep.selection)
+
+
+def tables_of(plans: Iterable[BodyPlan], relations: Iterable[Expr]) -> frozenset[str]:
+    """Every table, derived ones included, that a module's code looks something up in."""
+    found: set[str] = set()
+    expressions = list(relations)
+    for plan in plans:
+        for part in (*plan.query, *plan.key):
+            expressions += [part.owned, part.walk.members or TRUE]
+            for sweep in part.sweeps:
+                expressions += [*printed(sweep), sweep.walk.members or TRUE]
+    for expr in expressions:
+        found |= {piece.table for piece in walk(expr) if isinstance(piece, Lookup)}
+    return frozenset(found)
+
+
+def other_side(var: Var) -> Var:
+    return K if var == Q else Q

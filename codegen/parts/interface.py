@@ -1,0 +1,199 @@
+"""Arguments, backends and PyTorch's operator registry: the same for every emitted module."""
+
+from __future__ import annotations
+
+import math  # noqa: F401
+import os
+
+import torch
+
+try:
+    import triton
+except ImportError:
+    triton = None
+
+NAME, DIGEST, INPUTS = "", "", {}
+
+# --- begin ---
+
+
+def _check(q, k, v, inputs, scale, backend):
+    """Raises TypeError or ValueError that names the argument, what was given and what is wanted."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"{NAME}: {name} must be a tensor, not {type(x).__name__}")
+        if x.dim() != 4:
+            raise ValueError(f"{NAME}: {name} must be (batch, heads, length, dim), but its shape is {tuple(x.shape)}")
+        if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            raise TypeError(f"{NAME}: {name} must be float16, bfloat16, float32 or float64, not {x.dtype}")
+        if x.dtype != q.dtype:
+            raise TypeError(f"{NAME}: {name} must have the dtype of q, {q.dtype}, not {x.dtype}")
+        if x.device != q.device:
+            raise ValueError(f"{NAME}: {name} must be on the device of q, {q.device}, not on {x.device}")
+        if x.shape[0] != q.shape[0]:
+            raise ValueError(f"{NAME}: {name} must have the batch size of q, {q.shape[0]}, not {x.shape[0]}")
+        if not 1 <= x.shape[3] <= 256:
+            raise ValueError(f"{NAME}: {name} must have a dim of 1 to 256, not {x.shape[3]}")
+    if k.shape[:3] != v.shape[:3]:
+        raise ValueError(
+            f"{NAME}: k and v must have the same heads and length, not {tuple(k.shape[1:3])} and {tuple(v.shape[1:3])}"
+        )
+    if q.shape[3] != k.shape[3]:
+        raise ValueError(f"{NAME}: q and k must have the same dim, not {q.shape[3]} and {k.shape[3]}")
+    if q.shape[1] < 1 or k.shape[1] < 1 or q.shape[1] % k.shape[1]:
+        raise ValueError(
+            f"{NAME}: the heads of q must be a multiple of those of k, but they are {q.shape[1]} and {k.shape[1]}"
+        )
+    if q.shape[2] > k.shape[2]:
+        raise ValueError(
+            f"{NAME}: queries are the last of the keys' positions, so there cannot be more queries ({q.shape[2]}) "
+            f"than keys ({k.shape[2]})"
+        )
+    if scale is not None and not isinstance(scale, (int, float)):
+        raise TypeError(f"{NAME}: scale must be a number, not {type(scale).__name__}")
+    if backend not in (None, "triton", "torch"):
+        raise ValueError(f"{NAME}: backend must be 'triton', 'torch' or None, not {backend!r}")
+    for name, x in inputs.items():
+        _check_input(name, x, q, k.shape[2])
+    return _head_sets(q.shape[1])
+
+
+def _check_input(name, x, q, n):
+    kind, wanted = INPUTS[name][0], INPUTS[name][1](n, q.shape[1])
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{NAME}: {name} must be a tensor, not {type(x).__name__}")
+    if kind == "bool" and x.dtype != torch.bool:
+        raise TypeError(f"{NAME}: {name} must be a tensor of booleans, not {x.dtype}")
+    if kind == "int" and (x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool):
+        raise TypeError(f"{NAME}: {name} must be a tensor of integers, not {x.dtype}")
+    if kind == "float" and not x.dtype.is_floating_point:
+        raise TypeError(f"{NAME}: {name} must be a floating point tensor, not {x.dtype}")
+    if x.device != q.device:
+        raise ValueError(f"{NAME}: {name} must be on the device of q, {q.device}, not on {x.device}")
+    if tuple(x.shape) not in (wanted, (q.shape[0], *wanted)):
+        raise ValueError(
+            f"{NAME}: {name} must have the shape {wanted} or {(q.shape[0], *wanted)}, not {tuple(x.shape)}"
+        )
+
+
+def _batched(x, name, n, heads):
+    """An input as (batch or 1, …), contiguous, booleans as bytes and small integers as int32."""
+    if x.dim() == len(INPUTS[name][1](n, heads)):
+        x = x[None]
+    if x.dtype == torch.bool:
+        return x.contiguous().view(torch.uint8)
+    return x.contiguous() if x.dtype in (torch.int32, torch.int64) else x.to(torch.int32).contiguous()
+
+
+def _covered(sets, heads):
+    """The heads of every body, if every head is in exactly one of them; else ValueError."""
+    for h in range(heads):
+        bodies = sum(h in numbers for numbers in sets)
+        if bodies != 1:
+            raise ValueError(
+                f"{NAME}: head {h} of {heads} has {'no body' if not bodies else 'several bodies'} in the pattern; "
+                "every head must be covered exactly once"
+            )
+    return sets
+
+
+def _progressions(heads):
+    """Ascending head numbers as arithmetic progressions (start, step, count), one launch each."""
+    found = []
+    while heads:
+        step = heads[1] - heads[0] if len(heads) > 1 else 1
+        count = 1
+        while count < len(heads) and heads[count] == heads[0] + count * step:
+            count += 1
+        found.append((heads[0], step, count))
+        heads = heads[count:]
+    return found
+
+
+def _path(device, dtype, backend):
+    """Which path runs: "triton" or "torch"; raises RuntimeError that says why when the one asked for cannot."""
+    asked = backend or os.environ.get("ATTNC_BACKEND") or ("triton" if device.type == "cuda" else "torch")
+    if asked not in ("triton", "torch"):
+        raise ValueError(f"{NAME}: ATTNC_BACKEND must be triton or torch, not {asked!r}")
+    if asked == "torch":
+        return "torch"
+    if triton is None:
+        raise RuntimeError(f"{NAME}: the Triton path needs the package `triton`, which is not installed")
+    if dtype == torch.float64:
+        raise RuntimeError(f"{NAME}: the Triton path takes float16, bfloat16 and float32; use backend='torch' for float64")
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise RuntimeError(
+            f"{NAME}: the Triton path needs tensors on a GPU, and these are on {device}; "
+            "it takes CPU tensors when TRITON_INTERPRET=1 is set before triton is imported"
+        )
+    return "triton"
+
+
+def _rows_contiguous(x):
+    """The tensor itself if its last axis is dense, else a dense copy."""
+    return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
+
+
+# --- begin: operators ---
+
+# Names in PyTorch's registry are unique for this file's content and for how it was imported.
+_LABEL = f"attnc::{NAME}_{DIGEST[:12]}_{''.join(c if c.isalnum() else '_' for c in __name__)}"
+
+
+@torch.library.custom_op(
+    f"{_LABEL}_forward",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor[] inputs, float scale, str backend) -> (Tensor, Tensor)",
+)
+def _forward(q, k, v, inputs, scale, backend):
+    """Output (batch, heads, n_q, value dim) and natural log-sum-exp (batch, heads, n_q), fp32."""
+    run = _forward_triton if _path(q.device, q.dtype, backend) == "triton" else _forward_torch
+    return run(q, k, v, inputs, scale)
+
+
+@torch.library.custom_op(
+    f"{_LABEL}_backward",
+    mutates_args=(),
+    schema=(
+        "(Tensor grad, Tensor lse_grad, Tensor q, Tensor k, Tensor v, Tensor[] inputs, Tensor out, Tensor lse, "
+        "float scale, str backend) -> (Tensor, Tensor, Tensor)"
+    ),
+)
+def _backward(grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):
+    """Gradients of q, k and v."""
+    run = _backward_triton if _path(q.device, q.dtype, backend) == "triton" else _backward_torch
+    return run(grad, lse_grad, q, k, v, inputs, out, lse, scale)
+
+
+@_forward.register_fake
+def _(q, k, v, inputs, scale, backend):
+    shape = (*q.shape[:3], v.shape[3])
+    return q.new_empty(shape), q.new_empty(q.shape[:3], dtype=_sum_dtype(q))
+
+
+@_backward.register_fake
+def _(grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):
+    return tuple(x.new_empty(x.shape) for x in (q, k, v))
+
+
+def _sum_dtype(x):
+    """What sums are kept in: fp32, or fp64 where the inputs are."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _save(ctx, inputs, output):
+    q, k, v, tables, scale, backend = inputs
+    ctx.save_for_backward(q, k, v, *tables, *output)
+    ctx.scale, ctx.backend = scale, backend
+
+
+def _differentiate(ctx, grad, lse_grad):
+    q, k, v, *tables, out, lse = ctx.saved_tensors
+    dq, dk, dv = _backward(grad, lse_grad, q, k, v, tables, out, lse, ctx.scale, ctx.backend)
+    return dq, dk, dv, [None] * len(tables), None, None
+
+
+torch.library.register_autograd(f"{_LABEL}_forward", _differentiate, setup_context=_save)
+
+
+# --- end ---

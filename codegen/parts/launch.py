@@ -1,0 +1,182 @@
+"""Launching the Triton kernels: strides, tables, grids, tile sizes; the same for every pattern."""
+
+from __future__ import annotations
+
+import torch
+
+try:
+    import triton
+except ImportError:
+    triton = None
+
+NAME = ""
+_QUERY_PASSES, _KEY_PASSES = (), ()
+
+
+def _rows_contiguous(x): ...
+def _sum_dtype(x): ...
+def _head_sets(heads): ...
+def _progressions(heads): ...
+def _tables(inputs, n_q, n, heads, device): ...
+def _pack(member): ...
+def _tile_lists(*args): ...
+
+
+# --- begin: sizes ---
+
+
+def _tile_sizes(kind, dim, itemsize, small):
+    """BLOCK_M queries by BLOCK_N keys, warps and pipeline stages: a fixed table, nothing is tuned at run time.
+
+    kind: "forward", "query" (gradients) or "key" (gradients). dim: the larger padded head dim.
+    small: for devices with less than 100 KiB of shared memory a block.
+    """
+    wide = 2 if itemsize == 4 else 0
+    level = (dim > 64) + (dim > 128) + wide
+    table = _SMALL_TILES if small else _TILES
+    block_m, block_n, warps, stages = table[kind][min(level, 4)]
+    return {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": stages}
+
+
+# By level: dim up to 64, 128, 256 in 16 bits; up to 64 and above in 32 bits.
+_TILES = {
+    "forward": ((128, 64, 4, 3), (128, 64, 8, 3), (64, 32, 4, 2), (64, 32, 4, 2), (32, 32, 4, 1)),
+    "query": ((64, 64, 4, 2), (64, 64, 4, 2), (32, 32, 4, 2), (32, 32, 4, 2), (16, 16, 4, 1)),
+    "key": ((64, 64, 4, 2), (64, 64, 4, 2), (32, 32, 4, 2), (32, 32, 4, 2), (16, 16, 4, 1)),
+}
+_SMALL_TILES = {
+    "forward": ((64, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
+    "query": ((64, 32, 4, 1), (32, 32, 4, 1), (32, 16, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
+    "key": ((32, 64, 4, 1), (32, 32, 4, 1), (16, 32, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
+}
+
+# --- begin: launch ---
+
+
+def _small(device):
+    """Whether a block has too little shared memory for the larger tiles."""
+    if device.type != "cuda":
+        return False
+    properties = torch.cuda.get_device_properties(device)
+    return getattr(properties, "shared_memory_per_block_optin", 0) < 100 * 1024
+
+
+class _Launcher:
+    """What all launches of one call share: shapes, strides, tables, tile sizes."""
+
+    def __init__(self, q, k, v, inputs, scale):
+        self.q, self.k, self.v = map(_rows_contiguous, (q, k, v))
+        self.batch, self.heads, self.n_q, self.dim = q.shape
+        self.key_heads, self.n, self.value_dim = k.shape[1], k.shape[2], v.shape[3]
+        self.scale, self.device = scale, q.device
+        self.tables = _tables(inputs, self.n_q, self.n, self.heads, q.device)
+        self.packed, self.lists = {}, {}
+
+    def arguments(self, **tensors):
+        """Pointers and strides of (batch, heads, length, dim) tensors, and the numbers that every kernel takes.
+
+        Strides are counted in units of UNIT elements, so that the compiler knows what they are multiples of
+        without ever specializing on a length.
+        """
+        tensors = {"q": self.q, "k": self.k, "v": self.v, **tensors}
+        strided = {name: x for name, x in tensors.items() if x.dim() == 4}
+        unit = 16 if all(s % 16 == 0 for x in strided.values() for s in (*x.stride()[:3], x.shape[3])) else 1
+        given = {f"{name}_ptr": x for name, x in tensors.items()}
+        for name, x in strided.items():
+            for axis, stride in zip(("batch", "head", "row"), x.stride(), strict=False):
+                given[f"{name}_{axis}"] = stride // unit
+        return given | {
+            "scale": self.scale,
+            "n_q": self.n_q,
+            "n": self.n,
+            "heads": self.heads,
+            "group": self.heads // self.key_heads,
+            "UNIT": unit,
+            "DIM": self.dim,
+            "VALUE_DIM": self.value_dim,
+            "BLOCK_DIM": max(16, triton.next_power_of_2(self.dim)),
+            "BLOCK_VALUE_DIM": max(16, triton.next_power_of_2(self.value_dim)),
+            "PRECISION": "ieee" if self.q.dtype == torch.float32 else "tf32",
+        }
+
+    def sizes(self, kind):
+        dim = max(16, triton.next_power_of_2(max(self.dim, self.value_dim)))
+        return _tile_sizes(kind, dim, self.q.element_size(), _small(self.device))
+
+    def needs(self, needed, side, sizes):
+        """The tables that a kernel reads: pointers, batch strides, row numbers."""
+        given = {}
+        for kind, name, detail in needed:
+            table = self.tables[name]
+            match kind:
+                case "table":
+                    given |= {f"{name}_ptr": table, f"{name}_batch": _batch_stride(table)}
+                case "members":
+                    if name not in self.packed:
+                        self.packed[name] = _pack(table)
+                    for part, x in zip(("index", "rank"), self.packed[name], strict=True):
+                        given |= {f"{name}_{part}_ptr": x, f"{name}_{part}_batch": _batch_stride(x)}
+                case "picks":
+                    given |= {f"{name}_ptr": table, f"{name}_row": table.shape[1]}
+                case "lists":
+                    size, count = detail
+                    key = (name, sizes["BLOCK_M"], sizes["BLOCK_N"])
+                    if key not in self.lists:
+                        first_row = (self.n - self.n_q) // size
+                        lengths = (size, self.n_q, self.n, sizes["BLOCK_M"], sizes["BLOCK_N"])
+                        self.lists[key] = _tile_lists(table, first_row, *lengths)
+                    offsets, tiles = self.lists[key][:2] if side == "query" else self.lists[key][2:]
+                    given |= {f"{name}_offsets_ptr": offsets, f"{name}_tiles_ptr": tiles}
+                    given[f"{name}_tiles_row"] = tiles.shape[1]
+        return given
+
+    def run(self, kernel, side, needed, positions, numbers, given, kind):
+        """One launch for every arithmetic progression of heads."""
+        sizes = self.sizes(kind)
+        tiles = -(-positions // (sizes["BLOCK_M"] if side == "query" else sizes["BLOCK_N"]))
+        given = given | self.needs(needed, side, sizes) | sizes | {"tiles": tiles}
+        for start, step, count in _progressions(numbers):
+            programs = tiles * self.batch * (count if side == "query" else self.key_heads)
+            if programs:
+                kernel[(programs,)](head_start=start, head_step=step, head_count=count, **given)
+
+
+def _batch_stride(table):
+    return 0 if table.shape[0] == 1 else table.stride(0)
+
+
+def _forward_triton(q, k, v, inputs, scale):
+    call = _Launcher(q, k, v, inputs, scale)
+    out = torch.zeros((*q.shape[:3], v.shape[3]), dtype=q.dtype, device=q.device)
+    lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
+    given = call.arguments(out=out, lse=lse)
+    for numbers, passes in zip(_head_sets(call.heads), _QUERY_PASSES, strict=True):
+        for kernel, _, needed, positions in passes:
+            call.run(kernel, "query", needed, positions(call.n_q, call.n), numbers, given, "forward")
+    return out, lse
+
+
+def _backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, scale):
+    call = _Launcher(q, k, v, inputs, scale)
+    grad = _rows_contiguous(grad)
+    dq = torch.zeros_like(q, memory_format=torch.contiguous_format)
+    delta = torch.empty_like(lse)
+    given = call.arguments(grad=grad, out=out, dq=dq, lse=lse, lse_grad=lse_grad.contiguous(), delta=delta)
+    for numbers, passes in zip(_head_sets(call.heads), _QUERY_PASSES, strict=True):
+        for _, kernel, needed, positions in passes:
+            call.run(kernel, "query", needed, positions(call.n_q, call.n), numbers, given, "query")
+    # Several launches add up in fp32, in a fixed order; a single one writes the result.
+    launches = sum(
+        len(_progressions(numbers)) * len(passes)
+        for numbers, passes in zip(_head_sets(call.heads), _KEY_PASSES, strict=True)
+    )
+    dtypes = (k.dtype, v.dtype) if launches == 1 else (torch.float32, torch.float32)
+    dk, dv = (torch.zeros(x.shape, dtype=dtype, device=x.device) for x, dtype in zip((k, v), dtypes, strict=True))
+    given = call.arguments(grad=grad, dk=dk, dv=dv, lse=lse, delta=delta) | {"ADD": launches > 1}
+    for numbers, passes in zip(_head_sets(call.heads), _KEY_PASSES, strict=True):
+        for kernel, needed, positions in passes:
+            call.run(kernel, "key", needed, positions(call.n_q, call.n), numbers, given, "key")
+    return dq, dk.to(k.dtype), dv.to(v.dtype)
+
+
+# --- end ---

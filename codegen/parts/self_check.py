@@ -1,0 +1,66 @@
+"""What an emitted module does when it is run."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+NAME, INPUTS = "", {}
+
+
+def mask(n_q, n, heads, tables, device="cpu"): ...
+def _tables(inputs, n_q, n, heads, device): ...
+
+
+# --- begin ---
+
+
+def _dense(q, k, v, edges):
+    """Masked attention by the book, in the dtype of q; rows without edges give zeros."""
+    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+    scores = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).masked_fill(~edges, float("-inf"))
+    return torch.nan_to_num(scores.softmax(3)) @ v
+
+
+def _example_input(kind, shape, generator):
+    """Something plausible for an input: a few true entries, runs of equal numbers."""
+    if kind == "bool":
+        return torch.rand(shape, generator=generator) < 0.1
+    return (torch.rand(shape, generator=generator) < 0.05).cumsum(-1)
+
+
+def main():
+    """Compares outputs and gradients with dense attention in fp64 and prints the largest errors."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    function, generator = globals()[NAME], torch.Generator().manual_seed(0)
+    print(f"{NAME} on {device}: largest error against dense attention in fp64, and of dense attention itself")
+    print(f"{'dtype':<10}{'n_q':>6}{'n':>6}{'edges':>9}  {'output':>9}{'dense':>9}  {'gradient':>9}{'dense':>9}")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        for n_q, n in ((1, 1), (77, 77), (300, 300), (100, 500)):
+            shapes = ((1, 4, n_q, 64), (1, 2, n, 64), (1, 2, n, 64))
+            q, k, v = (torch.randn(s, generator=generator).to(device, dtype).requires_grad_() for s in shapes)
+            inputs = {
+                name: _example_input(kind, shape(n, 4), generator).to(device) for name, (kind, shape) in INPUTS.items()
+            }
+            edges = mask(n_q, n, 4, _tables(list(inputs.values()), n_q, n, 4, device), device)
+            grad = torch.randn((1, 4, n_q, 64), generator=generator).to(device, dtype)
+            results = []
+            for run, wide in ((function, False), (_dense, True), (_dense, False)):
+                args = [x.double() if wide else x for x in (q, k, v)]
+                out = run(*args, **inputs) if run is function else run(*args, edges)
+                given = torch.autograd.grad(out, (q, k, v), grad.to(out.dtype))
+                results.append((out.detach(), torch.cat([x.flatten() for x in given])))
+            ours, exact, dense = results
+            errors = [f"{float((x.double() - y.double()).abs().max()):>9.1e}" for x, y in zip(ours, exact)]
+            yardstick = [f"{float((x.double() - y.double()).abs().max()):>9.1e}" for x, y in zip(dense, exact)]
+            share = f"{float(edges.float().mean()):>8.1%}"
+            row = f"{str(dtype)[6:]:<10}{n_q:>6}{n:>6} {share}  {errors[0]}{yardstick[0]}  {errors[1]}{yardstick[1]}"
+            print(row)
+
+
+if __name__ == "__main__":
+    main()
+
+
+# --- end ---

@@ -1,0 +1,150 @@
+"""Triton building blocks: what is done with one pair of tiles, whatever the pattern."""
+
+from __future__ import annotations
+
+import os
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # the torch path needs no Triton
+    triton = None
+
+# --- begin ---
+
+
+def _jit(function):
+    """``triton.jit`` where Triton is installed; lengths and strides never cause a recompilation."""
+    if triton is None:
+        return function
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    free = {"n", "n_q", "heads", "group", "tiles", "head_start", "head_step", "head_count"}
+    steady = [name for name in names if name in free or name.endswith(("_batch", "_head", "_row"))]
+    return triton.jit(function, do_not_specialize=steady)
+
+
+@_jit
+def _floor_div(a, b):
+    """Division that rounds down, for a positive ``b``; Triton's own truncates."""
+    return (a - (a % b + b) % b) // b
+
+
+@_jit
+def _floor_mod(a, b):
+    """Remainder in ``0..b-1``, for a positive ``b``."""
+    return (a % b + b) % b
+
+
+# Triton's interpreter multiplies the bits of a bfloat16 as if they were integers.
+_WIDEN = triton and tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+
+
+@_jit
+def _dot(a, b, total, PRECISION: tl.constexpr):
+    """``a @ b + total`` in fp32."""
+    if _WIDEN:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision=PRECISION)
+    return tl.dot(a, b, total, input_precision=PRECISION)
+
+
+@_jit
+def _entry(table, place, size):
+    """Entries of a table; under a mask a place may lie outside, and what is read there is never used."""
+    return tl.load(table + place, mask=(place >= 0) & (place < size), other=0)
+
+
+@_jit
+def _parts(begin, end, full_begin, full_end, BLOCK: tl.constexpr):
+    """Cuts a sweep over ``[begin, end)`` into masked tiles, unmasked ones within ``[full_begin, full_end)``, masked.
+
+    Gives the number of leading masked tiles, where the unmasked tiles start and stop, and the number of
+    trailing masked tiles.
+    """
+    start = tl.minimum(tl.maximum(full_begin, begin), tl.maximum(end, begin))
+    leading = (start - begin + BLOCK - 1) // BLOCK
+    middle = begin + leading * BLOCK
+    stop = middle + tl.maximum((tl.minimum(full_end, end) - middle) // BLOCK, 0) * BLOCK
+    trailing = (tl.maximum(end - stop, 0) + BLOCK - 1) // BLOCK
+    return leading, middle, stop, trailing
+
+
+@_jit
+def _load_tile(base, row, stride, inside, EVEN: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """Rows ``row`` of a (length, dim) matrix as a (rows, BLOCK_DIM) tile, padded with zeros.
+
+    EVEN: all rows are inside.
+    """
+    column = tl.arange(0, BLOCK_DIM)
+    pointers = base + row[:, None] * stride + column[None, :]
+    if EVEN:
+        if DIM == BLOCK_DIM:
+            return tl.load(pointers)
+        return tl.load(pointers, mask=(column < DIM)[None, :], other=0.0)
+    if DIM == BLOCK_DIM:
+        return tl.load(pointers, mask=inside[:, None], other=0.0)
+    return tl.load(pointers, mask=inside[:, None] & (column < DIM)[None, :], other=0.0)
+
+
+@_jit
+def _store_tile(base, row, stride, inside, value, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """Stores the rows of a (rows, BLOCK_DIM) tile that are inside, in the dtype of ``base``."""
+    column = tl.arange(0, BLOCK_DIM)
+    pointers = base + row[:, None] * stride + column[None, :]
+    tl.store(pointers, value.to(base.dtype.element_ty), mask=inside[:, None] & (column < DIM)[None, :])
+
+
+@_jit
+def _attend(query, key, value, mask, total, row_max, row_sum, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr):
+    """One step of the online softmax (Milakov and Gimelshein 2018), in powers of two.
+
+    ``scale`` includes ``log2(e)``. A row that has met no edge yet has ``row_max`` minus infinity.
+    """
+    scores = _dot(query, tl.trans(key), None, PRECISION) * scale
+    if MASKED:
+        scores = tl.where(mask, scores, float("-inf"))
+    new_max = tl.maximum(row_max, tl.max(scores, 1))
+    shift = tl.where(new_max == float("-inf"), 0.0, new_max) if MASKED else new_max
+    weights = tl.exp2(scores - shift[:, None])
+    fade = tl.exp2(row_max - shift)
+    row_sum = row_sum * fade + tl.sum(weights, 1)
+    total = _dot(weights.to(value.dtype), value, total * fade[:, None], PRECISION)
+    return total, new_max, row_sum
+
+
+@_jit
+def _add_query_gradient(
+    query, grad, key, value, mask, lse, delta, d_query, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Adds what one tile of keys gives to the queries' gradients, but for the factor ``scale / log2(e)``."""
+    weights = tl.exp2(_dot(query, tl.trans(key), None, PRECISION) * scale - lse[:, None])
+    if MASKED:
+        weights = tl.where(mask, weights, 0.0)
+    d_scores = weights * (_dot(grad, tl.trans(value), None, PRECISION) - delta[:, None])
+    return _dot(d_scores.to(key.dtype), key, d_query, PRECISION)
+
+
+@_jit
+def _add_key_gradients(
+    query, grad, key, value, mask, lse, delta, d_key, d_value, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Adds what one tile of queries gives to the keys' and values' gradients; ``mask`` is (keys, queries)."""
+    weights = tl.exp2(_dot(key, tl.trans(query), None, PRECISION) * scale - lse[None, :])
+    if MASKED:
+        weights = tl.where(mask, weights, 0.0)
+    d_value = _dot(weights.to(grad.dtype), grad, d_value, PRECISION)
+    d_scores = weights * (_dot(value, tl.trans(grad), None, PRECISION) - delta[None, :])
+    d_key = _dot(d_scores.to(query.dtype), query, d_key, PRECISION)
+    return d_key, d_value
+
+
+@_jit
+def _is_picked(picks, row, column, rows, COUNT: tl.constexpr):
+    """Whether ``column`` is among the ``COUNT`` picks of ``row``; -1 fills the slots of a row that has fewer."""
+    found = (row < 0) & (column < 0)
+    inside = (row >= 0) & (row < rows)
+    for i in range(COUNT):
+        found = found | (tl.load(picks + row * COUNT + i, mask=inside, other=-1) == column)
+    return found
+
+
+# --- end ---
