@@ -1,0 +1,54 @@
+# Everything happens in .venv, which the first command makes. PYTHON names the interpreter to make it with,
+# TORCH the torch to put in: `make test TORCH=torch==2.13.0`. A venv keeps its torch until another is named.
+PYTHON ?= python3
+TORCH ?= $(shell cat .venv/torch 2>/dev/null || echo torch)
+BIN := .venv/bin
+# Two workers on two cores: more threads inside of each would only be in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+.PHONY: help demo test check fix clean FORCE
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo    train a small language model with a compiled pattern, beside dense attention (3 minutes)'
+	@echo 'make test    every test; ARGS="-k window" is passed to pytest'
+	@echo 'make check   format, lint, types, the import law, the line count'
+	@echo 'make fix     what the formatter and the linter can mend by themselves'
+	@echo 'make clean   take away .venv and everything built'
+	@echo
+	@echo 'The first command makes .venv; PYTHON=python3.12 and TORCH=torch==2.13.0 choose what it is made of.'
+
+demo: .venv/ready
+	$(BIN)/python examples/train_bytes.py
+
+test: .venv/ready
+	env -u TRITON_INTERPRET $(PYTEST) tests --ignore=tests/interpret $(ARGS)
+	TRITON_INTERPRET=1 $(PYTEST) tests/interpret $(ARGS)
+
+check: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python tools/count_lines.py
+
+fix: .venv/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv build dist attnc.egg-info
+
+# torch comes first and alone, so that what follows finds it and does not choose another.
+.venv/ready: pyproject.toml .venv/torch
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'attnc needs Python 3.11 or later; name one with `make PYTHON=python3.11 …`' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check '$(TORCH)'
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,others]'
+	@touch $@
+
+.venv/torch: FORCE
+	@mkdir -p .venv
+	@printf '%s\n' '$(TORCH)' | cmp -s - $@ || printf '%s\n' '$(TORCH)' > $@

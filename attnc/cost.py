@@ -1,0 +1,326 @@
+"""What a pattern costs, as closed forms in the number of keys: edges, FLOPs and bytes of one head.
+
+Exact wherever rows and columns are intervals, lattices, sets or lists; where an edge hangs on the contents of
+an input, an upper bound in ``count(x)``, the number of true entries of the input ``x``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import sympy
+
+from attnc.expression import (
+    HEAD,
+    HEADS,
+    ONE,
+    ZERO,
+    And,
+    Drawn,
+    Expr,
+    FloorDiv,
+    K,
+    Lookup,
+    Max,
+    Min,
+    Mod,
+    N,
+    Not,
+    Or,
+    PowerOfTwo,
+    Q,
+    Var,
+    add,
+    constant,
+    eq,
+    fold,
+    le,
+    scale,
+    sub,
+    variables,
+    walk,
+)
+from attnc.growth import joined, term_growth
+from attnc.pairs import NoFormula, Sizes, count_pairs, linear, numeric
+from attnc.relation import Term
+from attnc.steady import steady_form
+
+n = sympy.Symbol("n", integer=True, nonnegative=True)
+d = sympy.Symbol("d", integer=True, positive=True)
+count = sympy.Function("count", integer=True, nonnegative=True)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Edges of one head with ``n`` queries and ``n`` keys.
+
+    expr: over the symbol ``n`` and ``count(x)`` for inputs ``x``; holds for every ``n >= 0``.
+    exact: whether it is the number itself; otherwise it is never less than that.
+    growth: for people, in terms of the parameters' names: ``O(n*window)``.
+    steady, steady_from: the simpler form that ``expr`` takes for every ``n >= steady_from``.
+    """
+
+    expr: sympy.Expr
+    exact: bool
+    growth: str
+    steady: sympy.Expr
+    steady_from: int
+
+    def at(self, length: int, **counts: int) -> int:
+        """The value for a length and for the true entries of each input, as in ``at(4096, is_global=3)``."""
+        values = {count(sympy.Symbol(name)): value for name, value in counts.items()}
+        found = self.expr.xreplace({n: sympy.Integer(length)}).subs(values).doit()
+        if not found.is_Integer:
+            raise ValueError(
+                f"the cost hangs on {', '.join(map(str, found.atoms(count)))}; give {found.free_symbols}"
+            )
+        return int(found)
+
+
+def edges(terms: Iterable[Term]) -> Cost:
+    """The number of edges of disjoint terms, such as the terms of one body."""
+    terms = tuple(terms)
+    counted = [_term_edges(term) for term in terms]
+    expr = sympy.Add(*(part for part, _ in counted))
+    return _cost(expr, all(exact for _, exact in counted), joined(term_growth(term) for term in terms))
+
+
+def combine(costs: Sequence[Cost]) -> Cost:
+    """The most expensive of several bodies: what any head costs at most."""
+    if not costs:
+        return _cost(sympy.S.Zero, True, "O(1)")
+    distinct = list({cost.expr: cost for cost in costs}.values())
+    if len(distinct) == 1:
+        return distinct[0]
+    growth = joined(
+        part for cost in costs for part in cost.growth.removeprefix("O(").removesuffix(")").split(" + ")
+    )
+    return _cost(sympy.Max(*(cost.expr for cost in distinct)), all(c.exact for c in costs), growth)
+
+
+def flops(cost: Cost, forward: bool = True) -> sympy.Expr:
+    """Floating-point operations of one head of dimension ``d``: two products forward, five backward."""
+    return (4 if forward else 10) * d * cost.expr
+
+
+def traffic(itemsize: int = 2) -> sympy.Expr:
+    """Bytes of one head that must be moved at least: queries, keys, values and output once each."""
+    return 4 * n * d * itemsize
+
+
+def _cost(expr: sympy.Expr, exact: bool, growth: str) -> Cost:
+    return Cost(expr, exact, growth, *steady_form(expr, n))
+
+
+# --- one term -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A number of edges or positions, and whether it is the number or only never below it."""
+
+    value: sympy.Expr
+    exact: bool
+
+
+def _term_edges(term: Term) -> tuple[sympy.Expr, bool]:
+    literals = _literals(fold(term.formula()))
+    sizes = Sizes()
+    sizes.symbols["n"] = n
+    found = _bounded(literals, sizes, _reach_of_row(term))
+    return sizes.plain(found.value), found.exact
+
+
+def _literals(expr: Expr) -> tuple[Expr, ...]:
+    return expr.args if isinstance(expr, And) else (expr,)
+
+
+def _has(expr: Expr, *kinds: type[Expr]) -> bool:
+    return any(isinstance(part, kinds) for part in walk(expr))
+
+
+def _bounded(literals: tuple[Expr, ...], sizes: Sizes, width: int | None) -> _Bound:
+    """How many pairs meet all literals, or a bound on it."""
+    for place, literal in enumerate(literals):
+        if isinstance(literal, Not) and isinstance(literal.body, PowerOfTwo):
+            rest = literals[:place] + literals[place + 1 :]
+            everything = _bounded(rest, sizes, width)
+            powers = _bounded((*rest, literal.body), sizes, width)
+            if everything.exact and powers.exact:
+                return _Bound(everything.value - powers.value, True)
+            return _Bound(everything.value, False)
+    plain: list[Expr] = []
+    fancy: list[Expr] = []
+    for literal in literals:
+        irregular = _has(literal, Lookup, Drawn, PowerOfTwo) or variables(literal) & {HEAD.name, HEADS.name}
+        (fancy if irregular else plain).append(literal)
+    if not fancy:
+        return _regular(plain, sizes)
+    if len(fancy) == 1:
+        match fancy[0]:
+            case PowerOfTwo(body):
+                found = _powers(body, plain, sizes)
+                if found is not None:
+                    return _Bound(found, True)
+            case Drawn(past=True, row=row, column=column, count=draws) if (row, column) == (Q, K):
+                # As many keys as the last `count` ones up to the row itself.
+                recent = (le(add(Q, scale(-1, draws), 1), K), le(K, Q))
+                return _Bound(_regular(list(recent), sizes).value, _vacuous(plain, sizes, past=True))
+    drawn = next((literal for literal in fancy if isinstance(literal, Drawn)), None)
+    if drawn is not None:
+        return _drawn(drawn, plain, len(fancy) == 1, sizes)
+    return _populated(plain, fancy, sizes, width)
+
+
+def _regular(plain: Sequence[Expr], sizes: Sizes) -> _Bound:
+    """Arithmetic conditions: counted exactly, or else without those that no formula covers."""
+    try:
+        return _Bound(count_pairs(plain, N, N, sizes), True)
+    except NoFormula:
+        pass
+    kept: list[Expr] = []
+    best: sympy.Expr = sizes.symbol("n") ** 2
+    for condition in plain:
+        try:
+            best = count_pairs([*kept, condition], N, N, sizes)
+        except NoFormula:
+            continue
+        kept.append(condition)
+    return _Bound(best, False)
+
+
+def _vacuous(plain: Sequence[Expr], sizes: Sizes, past: bool = False) -> bool:
+    """Whether the conditions leave every pair (every past pair) alone."""
+    everything = [le(K, Q)] if past else []
+    found = _regular([*everything, *plain], sizes)
+    return found.exact and sympy.expand(found.value - _regular(everything, sizes).value) == 0
+
+
+def _one_sided(conditions: Sequence[Expr], var: Var, sizes: Sizes) -> _Bound:
+    """How many positions of one axis meet conditions on it alone, inputs included."""
+    arithmetic = [c for c in conditions if not _has(c, Lookup)]
+    selected = [c for c in conditions if _has(c, Lookup)]
+    rows, columns = (N, ONE) if var == Q else (ONE, N)
+    try:
+        total = _Bound(count_pairs(arithmetic, rows, columns, sizes), True)
+    except NoFormula:
+        total = _Bound(sizes.symbol("n"), False)
+    if not selected:
+        return total
+    whole = total.exact and total.value == sizes.symbol("n")
+    bounds = [_chosen(condition, var, sizes) for condition in selected]
+    # Of several conditions each alone bounds the number; the one on a true entry says most.
+    best = min(bounds, key=lambda b: (b.value.has(sizes.symbol("n")), len(str(b.value))))
+    if not whole and best.value.has(sizes.symbol("n")):
+        return _Bound(total.value, False)
+    return _Bound(best.value, best.exact and whole and len(selected) == 1)
+
+
+def _chosen(condition: Expr, var: Var, sizes: Sizes) -> _Bound:
+    match condition:
+        case Lookup(table, (place,), "bool"):
+            entries = count(sympy.Symbol(table))
+            if place == var:
+                return _Bound(entries, True)
+            if isinstance(place, FloorDiv) and place.left == var and (size := constant(place.right)):
+                return _Bound(size * entries, False)
+        case Not(Lookup(table, (place,), "bool")) if place == var:
+            return _Bound(sizes.symbol("n") - count(sympy.Symbol(table)), True)
+        case Or(args):
+            bounds = [_one_sided((arg,), var, sizes) for arg in args]
+            return _Bound(sympy.Add(*(b.value for b in bounds)), False)
+        case And(args):
+            return _one_sided(args, var, sizes)
+    return _Bound(sizes.symbol("n"), False)
+
+
+def _populated(plain: Sequence[Expr], fancy: Sequence[Expr], sizes: Sizes, width: int | None) -> _Bound:
+    """Rows or columns chosen by inputs: their number times what the other side may have."""
+    known = [literal for literal in fancy if not _has(literal, PowerOfTwo) and _about_one_axis(literal)]
+    both = [c for c in plain if {Q.name, K.name} <= variables(c)]
+    dropped = len(known) < len(fancy)
+    sides = {
+        var: [c for c in (*plain, *known) if variables(c) & {Q.name, K.name} == {var.name}] for var in (Q, K)
+    }
+    rows, columns = (_one_sided(sides[var], var, sizes) for var in (Q, K))
+    if not known:
+        return replace(_regular(plain, sizes), exact=False)
+    if width is not None and both:
+        narrow = [
+            side.value for var, side in ((Q, rows), (K, columns)) if any(c in known for c in sides[var])
+        ]
+        return _Bound(min(narrow, key=lambda value: value.has(sizes.symbol("n"))) * width, False)
+    exact = rows.exact and columns.exact and not dropped and _vacuous(both, sizes)
+    return _Bound(rows.value * columns.value, exact)
+
+
+def _about_one_axis(literal: Expr) -> bool:
+    return len(variables(literal) & {Q.name, K.name}) == 1 and not variables(literal) & {"h", "H"}
+
+
+def _drawn(drawn: Drawn, plain: Sequence[Expr], alone: bool, sizes: Sizes) -> _Bound:
+    """``count`` keys for every row, or as many as there are; blocks of them where blocks are drawn."""
+    sides = [c for c in plain if Q.name in variables(c) and K.name not in variables(c)]
+    rows = _one_sided(sides, Q, sizes)
+    size = next((constant(p.right) for p in walk(drawn.column) if isinstance(p, FloorDiv)), 1) or 1
+    population = sympy.ceiling(sizes.symbol("n") / size) if size > 1 else sizes.symbol("n")
+    picks = sympy.Min(constant(drawn.count) or 0, population)
+    exact = (
+        alone
+        and rows.exact
+        and size == 1
+        and not drawn.past
+        and _vacuous([c for c in plain if c not in sides], sizes)
+    )
+    keys = picks * size
+    return _Bound(rows.value * keys, exact)
+
+
+def _powers(body: Expr, plain: Sequence[Expr], sizes: Sizes) -> sympy.Expr | None:
+    """Pairs whose distance is 0 or a power of two."""
+    distance = Var("distance")
+    if sub(body, sub(Q, K)) != ZERO:
+        return None
+    sizes.ranges["distance"] = (0, sizes.ranges["n"][1])
+    try:
+        per = count_pairs([eq(sub(Q, K), distance), *plain], N, N, sizes)
+    except NoFormula:
+        return None
+    per, size = sizes.plain(per), sizes.symbol("n")
+    symbol = sizes.symbol("distance")
+    at_zero = per.xreplace({symbol: sympy.S.Zero})
+    if sympy.expand(per - sympy.Max(0, size - symbol)) == 0:
+        bits = sympy.ceiling(sympy.log(sympy.Max(size, 1), 2))
+        return size + size * bits - 2**bits + 1
+    power = sympy.Symbol("i", integer=True, nonnegative=True)
+    bits = sympy.ceiling(sympy.log(sympy.Max(size, 1), 2))
+    return at_zero + sympy.Sum(per.xreplace({symbol: 2**power}), (power, 0, bits - 1))
+
+
+def _reach_of_row(term: Term) -> int | None:
+    """The most columns that the interval of any row can hold, where that is a number."""
+    widths: list[float] = []
+    for low in _arms(fold(term.low), Max):
+        for high in _arms(fold(term.high), Min):
+            gap = _unrounded(add(sub(high, low), 1))
+            widths.append(numeric(gap, {})[1])
+    least = min(widths)
+    return int(least) if least < 2**62 else None
+
+
+def _arms(expr: Expr, kind: type[Min] | type[Max]) -> tuple[Expr, ...]:
+    return expr.args if isinstance(expr, kind) else (expr,)
+
+
+def _unrounded(expr: Expr) -> Expr:
+    """``s * (x // s)`` written as ``x - x % s``, so that positions cancel."""
+    terms, start = linear(expr)
+    total: Expr = add(start)
+    for atom, c in terms.items():
+        size = constant(atom.right) if isinstance(atom, FloorDiv) else None
+        if isinstance(atom, FloorDiv) and size and c % size == 0:
+            total = add(total, scale(c // size, sub(atom.left, Mod(atom.left, atom.right))))
+        else:
+            total = add(total, scale(c, atom))
+    return total

@@ -1,0 +1,16 @@
+"""``ATTNC_DEBUG``: 1 tells the passes and their times on standard error, 2 prints their outcomes, too."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def level() -> int:
+    wanted = os.environ.get("ATTNC_DEBUG", "").strip()
+    return int(wanted) if wanted.isdecimal() else int(bool(wanted))
+
+
+def say(text: str, at: int = 1) -> None:
+    if level() >= at:
+        print(f"attnc: {text}", file=sys.stderr)

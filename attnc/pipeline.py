@@ -1,0 +1,293 @@
+"""The compiler, read from top to bottom: a row of passes from a pattern's text to a module's text.
+
+Each pass is a pure function from one record to the next, which holds everything before it and one thing more.
+Its outcome is verified before the next pass sees it: what the user got wrong comes back as diagnostics, what
+the compiler got wrong as a ``PassError``. Any outcome can be printed.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from attnc import cost as costs
+from attnc import debug, plan_proofs, proofs, schedule
+from attnc.codegen import module
+from attnc.cost import Cost
+from attnc.decompose import decompose
+from attnc.diagnostics import AttncError, Diagnostic
+from attnc.expression import tables, variables
+from attnc.parser import parse, parse_body
+from attnc.pattern import Pattern, formula
+from attnc.proofs import ClaimResult
+from attnc.relation import BodyTerms
+from attnc.relation import describe as describe_terms
+from attnc.request import Request
+from attnc.resolver import describe as describe_pattern
+from attnc.resolver import resolve
+from attnc.schedule import Schedule
+from attnc.syntax import File, dump
+
+
+class PassError(RuntimeError):
+    """A pass of the compiler made something that cannot be right: a fault of attnc, not of the pattern."""
+
+
+# --- what the passes hand on ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parsed:
+    request: Request
+    file: File
+
+
+@dataclass(frozen=True)
+class Settled(Parsed):
+    pattern: Pattern
+    warnings: tuple[Diagnostic, ...]
+
+
+@dataclass(frozen=True)
+class Decomposed(Settled):
+    bodies: tuple[BodyTerms, ...]
+
+
+@dataclass(frozen=True)
+class Judged(Decomposed):
+    claims: tuple[ClaimResult, ...]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Planned(Judged):
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
+class Emitted(Planned):
+    text: str
+
+
+# --- the passes -----------------------------------------------------------------------------------------
+
+
+def syntax_pass(request: Request) -> Parsed:
+    header = request.header
+    if header is None:
+        return Parsed(request, parse(request.source))
+    return Parsed(request, parse_body(request.source, header.name, header.params, header.inputs))
+
+
+def pattern_pass(parsed: Parsed) -> Settled:
+    resolved = resolve(parsed.file, parsed.request.params, choose(parsed))
+    return Settled(**vars(parsed), pattern=resolved.patterns[0], warnings=resolved.warnings)
+
+
+def terms_pass(settled: Settled) -> Decomposed:
+    return Decomposed(**vars(settled), bodies=decompose(settled.pattern))
+
+
+def claims_pass(decomposed: Decomposed) -> Judged:
+    pattern, bodies = decomposed.pattern, decomposed.bodies
+    return Judged(
+        **vars(decomposed),
+        claims=proofs.prove_claims(pattern, bodies),
+        cost=costs.combine([costs.edges(body.terms) for body in bodies]),
+    )
+
+
+def schedule_pass(judged: Judged) -> Planned:
+    planned = schedule.plan(judged.pattern, judged.bodies)
+    return Planned(**vars(judged), schedule=plan_proofs.verify(judged.pattern, planned))
+
+
+def module_pass(planned: Planned) -> Emitted:
+    return Emitted(**vars(planned), text=module.emit(planned.pattern, planned.schedule, facts(planned)))
+
+
+def facts(planned: Planned) -> module.Facts:
+    """What a module's head tells about where it came from and what is known of it."""
+    source = planned.pattern.source
+    return module.Facts(
+        source=source.name,
+        digest=hashlib.sha256(source.text.encode("utf-8")).hexdigest(),
+        params=parameters(planned.pattern),
+        claims=planned.claims,
+        cost=planned.cost,
+    )
+
+
+def parameters(pattern: Pattern) -> tuple[tuple[str, int | float], ...]:
+    """Names and values of all parameters, those that count edges first."""
+    return (*((param.name, param.value) for param in pattern.params), *pattern.float_params)
+
+
+def choose(parsed: Parsed) -> str:
+    """The name of the pattern to compile.
+
+    Raises ``AttncError`` when the file holds several and the request does not say which.
+    """
+    request, patterns = parsed.request, parsed.file.patterns
+    if request.pattern is not None:
+        return request.pattern
+    names = [pattern.name.text for pattern in patterns]
+    if len(names) == 1 or request.prefer in names:
+        return names[0] if len(names) == 1 else str(request.prefer)
+    raise AttncError(
+        (
+            Diagnostic(
+                code="several-patterns",
+                level="error",
+                message=f"this file holds {len(names)} patterns; say which one to compile",
+                source=parsed.file.source,
+                span=patterns[1].name.span,
+                label="the second one",
+                notes=(f"the patterns are {', '.join(f'`{name}`' for name in names)}",),
+                help=f"`--pattern {names[0]}` on the command line, `pattern={names[0]!r}` in Python",
+            ),
+        )
+    )
+
+
+# --- what must hold of their outcomes -------------------------------------------------------------------
+
+Problems = tuple[Diagnostic, ...]
+
+
+def check_syntax(parsed: Parsed) -> Problems:
+    end = len(parsed.file.source.text)
+    for pattern in parsed.file.patterns:
+        if not 0 <= pattern.span.start <= pattern.span.end <= end:
+            raise PassError(f"the tree of `{pattern.name.text}` lies outside of its source")
+    return ()
+
+
+def check_pattern(settled: Settled) -> Problems:
+    pattern = settled.pattern
+    known = {item.name for item in pattern.inputs}
+    if not pattern.bodies:
+        raise PassError(f"`{pattern.name}` has no body")
+    for body in pattern.bodies:
+        expr = formula(body.relation)
+        if stray := variables(expr) - {"q", "k", "n", "h", "H"}:
+            raise PassError(f"`{pattern.name}` has unresolved variables: {', '.join(sorted(stray))}")
+        if unknown := {table.split(".")[0] for table in tables(expr)} - known:
+            raise PassError(f"`{pattern.name}` reads undeclared inputs: {', '.join(sorted(unknown))}")
+    return proofs.index_bounds(pattern)
+
+
+def check_terms(decomposed: Decomposed) -> Problems:
+    if tuple(terms.body for terms in decomposed.bodies) != decomposed.pattern.bodies:
+        raise PassError(f"the terms of `{decomposed.pattern.name}` are not those of its bodies")
+    return ()
+
+
+def check_claims(judged: Judged) -> Problems:
+    if tuple(result.claim for result in judged.claims) != judged.pattern.claims:
+        raise PassError(f"the claims that were judged are not those of `{judged.pattern.name}`")
+    return proofs.claim_diagnostics(judged.pattern, judged.claims)
+
+
+def check_schedule(planned: Planned) -> Problems:
+    # The proof itself is part of the pass, because a plan that cannot be proven is replaced by a safer one.
+    return ()
+
+
+def check_module(emitted: Emitted) -> Problems:
+    name = emitted.pattern.name
+    try:
+        tree = ast.parse(emitted.text)
+    except SyntaxError as error:
+        raise PassError(f"the module of `{name}` is not valid Python: {error}") from error
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    if not functions:
+        raise PassError(f"the module of `{name}` defines no function of that name")
+    given = {arg.arg for arg in functions[-1].args.kwonlyargs}
+    wanted = {item.name for item in emitted.pattern.inputs} | {"scale", "backend"}
+    if given != wanted:
+        raise PassError(f"the function `{name}` takes {sorted(given)} by name, not {sorted(wanted)}")
+    return ()
+
+
+# --- how they are shown ---------------------------------------------------------------------------------
+
+
+def show_claims(judged: Judged) -> str:
+    lines = [f"edges {judged.cost.expr}, {judged.cost.growth}"]
+    lines += [f"{result.claim.text}: {result.finding.verdict}" for result in judged.claims]
+    return "\n".join(lines)
+
+
+# --- the row --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One step: what it does, what must hold of its outcome, and how that is shown."""
+
+    name: str
+    run: Callable[[Any], Any]
+    verify: Callable[[Any], Problems]
+    show: Callable[[Any], str]
+
+
+PASSES = (
+    Pass("syntax", syntax_pass, check_syntax, lambda done: dump(done.file)),
+    Pass("pattern", pattern_pass, check_pattern, lambda done: describe_pattern(done.pattern)),
+    Pass("terms", terms_pass, check_terms, lambda done: describe_terms(done.bodies)),
+    Pass("claims", claims_pass, check_claims, show_claims),
+    Pass("schedule", schedule_pass, check_schedule, lambda done: schedule.describe(done.schedule)),
+    Pass("module", module_pass, check_module, lambda done: done.text),
+)
+
+
+def advance(step: Pass, value: Any) -> tuple[Any, Problems]:
+    """Runs one pass and verifies its outcome; says so on standard error when ``ATTNC_DEBUG`` is set."""
+    level = debug.level()
+    started = time.perf_counter()
+    outcome = step.run(value)
+    ran = time.perf_counter()
+    problems = step.verify(outcome)
+    if level:
+        verified = time.perf_counter()
+        debug.say(
+            f"{step.name:<8} {1e3 * (ran - started):7.1f} ms, verified in {1e3 * (verified - ran):.1f} ms"
+        )
+    if level > 1:
+        debug.say(f"{step.name}:\n{step.show(outcome)}\n", at=2)
+    return outcome, problems
+
+
+def run(request: Request, last: str = "module") -> Any:
+    """The outcome of the pass named ``last``. Raises ``AttncError`` with every error that a pass found."""
+    value: Any = request
+    for step in PASSES:
+        value, problems = advance(step, value)
+        if any(problem.level == "error" for problem in problems):
+            raise AttncError(problems)
+        if step.name == last:
+            return value
+    raise ValueError(f"no pass is called {last!r}: there are {', '.join(step.name for step in PASSES)}")
+
+
+def emit(request: Request, stage: str) -> str:
+    """The outcome of a pass as text, for people."""
+    done = run(request, stage)
+    return next(step.show(done) for step in PASSES if step.name == stage)
+
+
+def settle_pattern(request: Request) -> Settled:
+    """The pattern with names, types and parameters settled."""
+    settled: Settled = run(request, "pattern")
+    return settled
+
+
+def compile_pattern(request: Request) -> Emitted:
+    """All of it: the module's text, and everything that was found on the way."""
+    emitted: Emitted = run(request)
+    return emitted

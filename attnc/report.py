@@ -1,0 +1,242 @@
+"""Every fact about a file's patterns, for people and for programs: what ``attnc check`` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from attnc import proofs
+from attnc.cost import Cost
+from attnc.diagnostics import AttncError, Diagnostic, render, to_json
+from attnc.expression import TRUE
+from attnc.pattern import Pattern
+from attnc.pipeline import PASSES, Decomposed, Judged, Parsed, Pass, Settled, advance, parameters
+from attnc.proofs import ClaimResult, Finding
+from attnc.reach import Reach
+from attnc.reach import reach as measure_reach
+from attnc.relation import BodyTerms
+from attnc.request import Request
+from attnc.resolver import resolve
+
+
+@dataclass(frozen=True)
+class PatternReport:
+    """What is known of one pattern.
+
+    cost: the edges of one head, as a closed form in the number of keys.
+    reach: layers until every token has reached every token it may reach; None where it was not measured.
+    terms: how the relation was taken apart, for each body: which heads, and how each part is walked.
+    plan: how the kernels walk it; lost: what could not be proven of that and is masked instead.
+    """
+
+    name: str
+    params: tuple[tuple[str, int | float], ...]
+    inputs: tuple[str, ...]
+    causal: Finding
+    nonempty: Finding
+    cost: Cost
+    claims: tuple[ClaimResult, ...]
+    reach: Reach | None
+    bodies: tuple[tuple[str, tuple[str, ...]], ...]
+    plan: str | None
+    lost: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        cost = self.cost
+        return {
+            "name": self.name,
+            "params": dict(self.params),
+            "inputs": list(self.inputs),
+            "causal": _finding_json(self.causal),
+            "nonempty": _finding_json(self.nonempty),
+            "edges": str(cost.expr),
+            "exact": cost.exact,
+            "growth": cost.growth,
+            "steady": None if cost.steady is None else str(cost.steady),
+            "steady_from": cost.steady_from,
+            "claims": [
+                {
+                    "claim": result.claim.text,
+                    "verdict": result.finding.verdict,
+                    "assumed": result.claim.assumed,
+                    "witness": _witness_json(result.finding),
+                    "note": result.finding.note,
+                }
+                for result in self.claims
+            ],
+            "reach": None if self.reach is None else str(self.reach),
+            "bodies": [{"heads": heads, "terms": list(terms)} for heads, terms in self.bodies],
+            "plan": self.plan,
+            "lost": list(self.lost),
+        }
+
+    def __str__(self) -> str:
+        bound = ", ".join(f"{name} = {value}" for name, value in self.params)
+        lines = [f"{self.name}({bound})" if bound else self.name]
+        lines += _aligned(self._rows())
+        return "\n".join(lines)
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        if self.inputs:
+            yield "inputs", ", ".join(self.inputs)
+        yield "causal", _finding_text(self.causal)
+        yield "nonempty", _finding_text(self.nonempty)
+        cost = self.cost
+        yield "edges", f"{'' if cost.exact else 'at most '}{cost.expr}"
+        if cost.steady is not None and cost.steady != cost.expr:
+            since = f"  for n >= {cost.steady_from}" if cost.steady_from else ""
+            yield "", f"= {cost.steady}{since}"
+        yield "growth", cost.growth
+        if self.reach is not None:
+            yield "reach", str(self.reach)
+        for result in self.claims:
+            trust = "taken on trust; " if _on_trust(result) else ""
+            word = trust + _finding_text(result.finding)
+            yield ("assume" if result.claim.assumed else "require"), f"{_bare(result.claim.text)}: {word}"
+        for heads, terms in self.bodies:
+            for place, term in enumerate(terms):
+                yield (heads if place == 0 else ""), term
+        for loss in self.lost:
+            yield "masked", loss
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of every pattern of a file, and everything that is wrong with it.
+
+    ``str(report)`` is for people; ``to_json()`` gives plain data.
+    """
+
+    patterns: tuple[PatternReport, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything in it compiles."""
+        return not any(found.level == "error" for found in self.diagnostics)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "patterns": [pattern.to_json() for pattern in self.patterns],
+            "diagnostics": [to_json(found) for found in self.diagnostics],
+        }
+
+    def render(self, color: bool = False) -> str:
+        parts = [*map(str, self.patterns), *(render(found, color) for found in self.diagnostics)]
+        return "\n\n".join(part.rstrip("\n") for part in parts)
+
+    def __str__(self) -> str:
+        return self.render()
+
+
+# --- from a request to a report -------------------------------------------------------------------------
+
+
+def examine(request: Request) -> Report:
+    """The report on the pattern that was asked for, or on the whole file; nothing that is wrong is raised."""
+    try:
+        parsed, _ = advance(_pass("syntax"), request)
+        resolved = resolve(parsed.file, request.params, request.pattern)
+    except AttncError as error:
+        return Report((), error.diagnostics)
+    reports: list[PatternReport] = []
+    diagnostics: list[Diagnostic] = list(resolved.warnings)
+    for pattern in resolved.patterns:
+        try:
+            report, problems = _examine(parsed, pattern)
+            reports.append(report)
+            diagnostics += problems
+        except AttncError as error:
+            diagnostics += error.diagnostics
+    return Report(tuple(reports), tuple(diagnostics))
+
+
+def _examine(parsed: Parsed, pattern: Pattern) -> tuple[PatternReport, list[Diagnostic]]:
+    settled = Settled(**vars(parsed), pattern=pattern, warnings=())
+    problems = list(_pass("pattern").verify(settled))
+    decomposed: Decomposed = _advance("terms", settled, problems)
+    judged: Judged = _advance("claims", decomposed, problems)
+    plan, lost = None, ()
+    if not any(problem.level == "error" for problem in problems):
+        planned = _advance("schedule", judged, problems)
+        plan, lost = _pass("schedule").show(planned), planned.schedule.reports
+    report = PatternReport(
+        name=pattern.name,
+        params=parameters(pattern),
+        inputs=tuple(item.name for item in pattern.inputs),
+        causal=_known(judged, "causal", lambda: proofs.causal(pattern)),
+        nonempty=_known(judged, "nonempty", lambda: proofs.nonempty(pattern, judged.bodies)),
+        cost=judged.cost,
+        claims=judged.claims,
+        reach=measure_reach(pattern),
+        bodies=tuple(_body(terms) for terms in judged.bodies),
+        plan=plan,
+        lost=tuple(lost),
+    )
+    return report, problems
+
+
+def _pass(name: str) -> Pass:
+    return next(step for step in PASSES if step.name == name)
+
+
+def _advance(name: str, value: Any, problems: list[Diagnostic]) -> Any:
+    outcome, found = advance(_pass(name), value)
+    problems += found
+    return outcome
+
+
+def _known(judged: Judged, kind: str, ask: Callable[[], Finding]) -> Finding:
+    """The finding of a claim of that kind when there is one, so that nothing is proven twice."""
+    return next((result.finding for result in judged.claims if result.claim.kind == kind), None) or ask()
+
+
+def _body(terms: BodyTerms) -> tuple[str, tuple[str, ...]]:
+    heads = terms.body.heads
+    return ("terms" if heads.condition == TRUE else f"heads {heads.text}"), tuple(
+        term.origin for term in terms.terms
+    )
+
+
+# --- in words -------------------------------------------------------------------------------------------
+
+
+def _aligned(rows: Iterator[tuple[str, str]]) -> list[str]:
+    listed = list(rows)
+    width = max(len(name) for name, _ in listed)
+    lines = []
+    for name, text in listed:
+        first, *rest = text.splitlines() or [""]
+        lines.append(f"  {name:<{width}}  {first}".rstrip())
+        lines += [f"  {'':<{width}}  {line}".rstrip() for line in rest]
+    return lines
+
+
+def _finding_text(finding: Finding) -> str:
+    witness = finding.witness or {}
+    words = str(finding.verdict)
+    if "q" in witness and "n" in witness:
+        key = witness.get("k")
+        does = "has no key" if key is None else f"reads k = {key}"
+        words += f": q = {witness['q']} {does} when n = {witness['n']}"
+    note = finding.note.strip()
+    return f"{words} ({note})" if note and not note.startswith(str(finding.verdict)) else words
+
+
+def _witness_json(finding: Finding) -> dict[str, int | None] | None:
+    witness = finding.witness
+    return None if witness is None else {name: witness.get(name) for name in ("q", "k", "n")}
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    return {"verdict": finding.verdict, "witness": _witness_json(finding), "note": finding.note}
+
+
+def _on_trust(result: ClaimResult) -> bool:
+    return result.claim.assumed and result.finding.verdict != "proven"
+
+
+def _bare(text: str) -> str:
+    """A claim's text without the word that the report puts in front of it."""
+    return text.removeprefix("require ").removeprefix("assume ")

@@ -1,0 +1,68 @@
+"""What somebody wants compiled, as a value."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from attnc.diagnostics import Source
+
+ParamValue = int | float | bool | str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands in the place of ``pattern name(…) {`` when only a pattern's body is given.
+
+    params: name, kind (``int``, ``float`` or ``bool``) and default of every parameter.
+    inputs: names of the inputs that the body must declare.
+    """
+
+    name: str
+    params: tuple[tuple[str, str, int | float | bool], ...] = ()
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides what comes out of the compiler.
+
+    pattern: the pattern's name; None for the only one of the source.
+    params: values of parameters by name, or their text.
+    prefer: the pattern to take when there are several and ``pattern`` does not say which.
+    header: given when the source is the body of a pattern alone.
+    identity: what the cache knows the source by, where its text is padded with what the compiler skips.
+    """
+
+    source: Source
+    pattern: str | None = None
+    params: Mapping[str, ParamValue] = field(default_factory=dict)
+    prefer: str | None = None
+    header: Header | None = None
+    identity: str | None = None
+
+
+def gather(params: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, ParamValue]:
+    """Parameters given as a mapping and by keyword, as plain Python numbers (or their text).
+
+    Raises ``TypeError`` for a parameter that is given twice, or is no number.
+    """
+    given = dict(params or {})
+    if twice := sorted(given.keys() & more.keys()):
+        raise TypeError(f"parameter {twice[0]!r} is given twice: in `params` and by keyword")
+    return {str(name): _plain(str(name), value) for name, value in (given | dict(more)).items()}
+
+
+def _plain(name: str, value: Any) -> ParamValue:
+    if isinstance(value, (bool, str)):
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, float):
+            return float(value)
+    raise TypeError(
+        f"parameter {name!r} must be an int, a float or a bool; got {value!r} of type {type(value).__name__}"
+    )

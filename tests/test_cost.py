@@ -1,0 +1,239 @@
+"""The closed form against the number of true entries of the mask."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sympy
+
+from attnc import cost as costs
+from attnc.cost import Cost, combine, d, edges, flops, n, traffic
+from attnc.decompose import decompose
+from attnc.diagnostics import Source
+from attnc.parser import parse
+from attnc.pattern import Pattern
+from attnc.reference import mask
+from attnc.resolver import resolve
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+# Constants small enough for short sequences to show what they do.
+SMALL: dict[str, dict[str, object]] = {
+    "axial": {"height": 4, "width": 4},
+    "bigbird": {"block": 4, "picks": 2},
+    "dilated": {"width": 5, "dilation": 3},
+    "etc": {"globals": 5, "radius": 3},
+    "image_transformer_1d": {"block": 6},
+    "image_transformer_2d": {"block": 2, "width": 6},
+    "llama4_chunked": {"size": 7},
+    "longformer": {"window": 6},
+    "mistral": {"window": 5},
+    "sparse_transformer_fixed": {"step": 8, "summary": 3},
+    "sparse_transformer_strided": {"step": 6},
+    "streaming_llm": {"sinks": 3, "window": 7},
+    "strided": {"step": 5},
+    "swin": {"size": 2, "height": 6, "width": 6},
+    "swin_shifted": {"size": 3, "shift": 1, "height": 6, "width": 6},
+}
+
+EXACT = [
+    "all",
+    "none",
+    "self",
+    "causal",
+    "!causal",
+    "window(3)",
+    "window(3, 2)",
+    "window(0, 7)",
+    "window(5, dilation=3)",
+    "window(2, 3, dilation=4)",
+    "window(9) - window(4)",
+    "window(9, 3) - window(4, 1)",
+    "!window(3, 2)",
+    "causal - window(6)",
+    "chunk(5)",
+    "chunk(5) & causal",
+    "chunk(5) & !causal",
+    "chunk(8) & window(3)",
+    "chunk(4) | window(2)",
+    "chunk(4) | chunk(6) & causal",
+    "chunk(4) - chunk(2)",
+    "causal - chunk(5)",
+    "stride(4)",
+    "stride(4) & causal",
+    "stride(3) | window(2)",
+    "stride(4) | chunk(4)",
+    "stride(2) - stride(6)",
+    "causal & to(first(4))",
+    "window(3) | to(first(2))",
+    "window(3, 1) | to(first(3)) | from(first(3))",
+    "to(last(3)) | window(2)",
+    "from(last(2)) | causal",
+    "to(every(4))",
+    "to(every(6, 5)) & causal",
+    "from(every(5, 2))",
+    "to(every(4, 3)) & from(every(6, 1))",
+    "window(4) | to(every(5, 4)) & causal",
+    "chunk(6) & causal | to(every(6, 5)) & causal",
+    "to({0, 7, 19})",
+    "to({0, 7, 19}) & causal",
+    "to(first(3) + last(2)) - window(1, 1)",
+    "offsets({0, 1, 5, -3})",
+    "offsets({2, 9}) | window(3)",
+    "offsets(powers(2))",
+    "offsets(powers(2)) & causal",
+    "causal - offsets(powers(2))",
+    "blocks(4, window(1, 1))",
+    "blocks(4, causal)",
+    "blocks(4, causal) & causal",
+    "blocks(3, window(1)) & causal",
+    "blocks(4, to(first(1)) | to(last(1)) | self)",
+    "blocks(2, blocks(3, window(1)))",
+    "blocks(3, stride(2))",
+    "random(3, seed=1)",
+    "random(3, seed=1, past=true)",
+    "where q + k < n",
+    "where q + k == 11",
+    "where q + 2 <= k < q + 6",
+    "where k <= n - 1 - q and k % 3 == 1",
+    "where k % 4 < 2",
+    "where q % 4 <= k % 4",
+    "where abs(q - k) >= 5",
+    "where min(q, k) < 3",
+    "where max(q, k) < 9",
+    "where q < k < 9",
+    "where (q + 1) // 3 == (k + 2) // 3",
+    "where n >= 17",
+]
+
+BOUNDED = [
+    "input x: bool[n] attend to(x)",
+    "input x: bool[n] attend to(x) | from(x) | window(2, 2)",
+    "input x: bool[n] attend to(x) & causal",
+    "input x: bool[n] attend from(x) & window(3)",
+    "input x: bool[n] attend from(x) - to(x)",
+    "input x: bool[n] attend to(x) & from(x)",
+    "input x: bool[(n + 3) / 4] attend blocks(4, to(x))",
+    "input x: int[n] attend same(x)",
+    "input x: int[n] attend same(x) & causal",
+    "attend random(2, seed=0) | window(3)",
+    "attend blocks(4, random(2, seed=0))",
+    "attend where q * k < 40",
+    "attend to(every(4)) & blocks(6, window(1, 1))",
+]
+
+
+def pattern(text: str, name: str = "t.attn", **params: object) -> Pattern:
+    text = text if text.lstrip().startswith(("pattern", "#")) else f"pattern p() {{ {text} }}"
+    return resolve(parse(Source(name, text)), params).patterns[0]
+
+
+def found(item: Pattern) -> Cost:
+    return combine([edges(body.terms) for body in decompose(item)])
+
+
+def check(item: Pattern, lengths: list[int], exact: bool | None = None) -> None:
+    cost = found(item)
+    assert exact is None or cost.exact is exact
+    heads = 2
+    rng = np.random.default_rng(0)
+    for length in lengths:
+        inputs = {}
+        for given in item.inputs:
+            size = (length + 3) // 4 if "x: bool[(n" in item.source.text else length
+            inputs[given.name] = rng.random(size) < 0.3 if given.kind == "bool" else rng.integers(0, 3, size)
+        dense = mask(item, length, heads, inputs).reshape(heads, -1)
+        most = int(dense.sum(axis=1).max()) if length else 0
+        counts = {name: int(value.sum()) for name, value in inputs.items() if value.dtype == np.bool_}
+        told = cost.at(length, **counts)
+        assert told == most if cost.exact else told >= most, (length, told, most, cost.expr)
+        if length >= cost.steady_from:
+            steady = Cost(cost.steady, cost.exact, "", cost.steady, 0)
+            assert steady.at(length, **counts) == told, (length, cost.steady)
+
+
+@pytest.mark.parametrize("relation", EXACT)
+def test_closed_forms_are_exact(relation: str) -> None:
+    check(pattern(f"attend {relation}"), [*range(0, 42), 64, 97], exact=True)
+
+
+@pytest.mark.parametrize("text", BOUNDED)
+def test_bounds_hold(text: str) -> None:
+    check(pattern(text), [*range(0, 26), 50])
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.attn")), ids=lambda path: path.stem)
+def test_examples(path: Path) -> None:
+    source = Source(str(path), path.read_text())
+    for item in resolve(parse(source)).patterns:
+        small = resolve(parse(source), SMALL.get(item.name, {}), item.name).patterns[0]
+        check(small, [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 120])
+
+
+def test_a_window_is_told_as_people_tell_it() -> None:
+    cost = found(pattern("pattern p(window: int = 4096) { attend window(window - 1) }"))
+    assert cost.exact
+    assert cost.steady == 4096 * n - 8386560
+    assert cost.steady_from == 4096
+    assert cost.growth == "O(n*window)"
+
+
+@pytest.mark.parametrize(
+    ("text", "growth"),
+    [
+        ("pattern p() { attend causal }", "O(n^2)"),
+        ("pattern p() { attend window(7) }", "O(n)"),
+        ("pattern p(step: int = 8) { attend stride(step) & causal }", "O(n^2/step)"),
+        ("pattern p(size: int = 8) { attend chunk(size) & causal }", "O(n*size)"),
+        ("pattern p(m: int = 4) { attend to(first(m)) }", "O(n*m)"),
+        ("pattern p() { attend offsets(powers(2)) & causal }", "O(n*log(n))"),
+        (
+            "pattern p(window: int = 8) { input is_global: bool[n] attend window(window) | to(is_global) }",
+            "O(n*count(is_global) + n*window)",
+        ),
+        ("pattern p(window: int = 8) { attend window(window) | causal }", "O(n^2)"),
+        ("pattern p(block: int = 8, picks: int = 3) { attend blocks(block, random(picks, 0)) }", "O(n*block*picks)"),
+    ],
+)
+def test_growth(text: str, growth: str) -> None:
+    assert found(pattern(text)).growth == growth
+
+
+def test_bodies_are_joined_by_their_maximum() -> None:
+    item = pattern("pattern p() { heads even { attend window(3) } heads odd { attend causal } }")
+    cost = found(item)
+    assert [cost.at(length) for length in (0, 1, 5, 40)] == [0, 1, 15, 820]
+    assert combine([]).expr == 0
+
+
+def test_flops_and_bytes() -> None:
+    cost = found(pattern("attend all"))
+    assert flops(cost) == 4 * d * n**2
+    assert flops(cost, forward=False) == 10 * d * n**2
+    assert traffic(2) == 8 * n * d
+
+
+def test_a_bound_needs_its_counts() -> None:
+    cost = found(pattern("input x: bool[n] attend to(x)"))
+    assert cost.expr == n * costs.count(sympy.Symbol("x"))
+    assert cost.at(10, x=3) == 30
+    with pytest.raises(ValueError, match="x"):
+        cost.at(10)
+
+
+def test_large_lengths_are_exact_integers() -> None:
+    length = 3_000_000_019
+    cost = found(pattern("attend chunk(1024) & causal"))
+    whole, rest = divmod(length, 1024)
+    assert cost.at(length) == whole * 1024 * 1025 // 2 + rest * (rest + 1) // 2
+
+
+def test_typical_patterns_cost_little_time() -> None:
+    terms = decompose(pattern("attend window(1023) | to(first(4)) & causal"))[0].terms
+    edges(terms)
+    start = time.perf_counter()
+    edges(terms)
+    assert time.perf_counter() - start < 1.0

@@ -1,0 +1,303 @@
+"""From a pattern to a ready function: the doors in Python, and the cache behind them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import attnc
+from attnc import cache, runtime
+from attnc.diagnostics import AttncError
+from attnc.reference import attention
+
+ROOT = Path(__file__).parent.parent
+SLIDING = """pattern sliding(window: int = 5) {
+    attend window(window - 1)
+    require causal
+}
+"""
+HUBS = "pattern hubs(reach: int = 2) { input hub: bool[n] attend window(reach, reach) | to(hub) }"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache, and a process that has loaded nothing yet."""
+    home = tmp_path / "cache"
+    monkeypatch.setenv("ATTNC_CACHE_DIR", str(home))
+    monkeypatch.setattr(runtime, "_functions", {})
+    yield home
+
+
+def tensors(n: int = 37, n_q: int | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    make = torch.Generator().manual_seed(0)
+    q = torch.randn(2, 4, n if n_q is None else n_q, 16, generator=make)
+    k, v = (torch.randn(2, 2, n, 16, generator=make) for _ in range(2))
+    return q, k, v
+
+
+def agrees(out: torch.Tensor, mask: torch.Tensor, n: int = 37, n_q: int | None = None) -> None:
+    q, k, v = (part.double() for part in tensors(n, n_q))
+    wanted, _ = attention(q, k, v, mask.numpy())
+    torch.testing.assert_close(out.double(), wanted, atol=1e-5, rtol=1e-5)
+
+
+# --- load -----------------------------------------------------------------------------------------------
+
+
+def test_from_a_text_and_from_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "sliding.attn"
+    path.write_text(SLIDING)
+    for given in (SLIDING, path, str(path)):
+        function = attnc.load(given, window=3)
+        assert function.__name__ == "sliding"
+        agrees(function(*tensors()), attnc.mask(given, 37, heads=4, window=3))
+
+
+def test_fewer_queries_than_keys() -> None:
+    agrees(attnc.load(SLIDING)(*tensors(37, 9)), attnc.mask(SLIDING, 37, heads=4, n_q=9), 37, 9)
+
+
+def test_inputs() -> None:
+    hub = torch.zeros(37, dtype=torch.bool)
+    hub[[0, 20]] = True
+    agrees(attnc.load(HUBS)(*tensors(), hub=hub), attnc.mask(HUBS, 37, heads=4, inputs={"hub": hub}))
+
+
+def test_which_pattern() -> None:
+    both = SLIDING + HUBS
+    assert attnc.load(both, "hubs").__name__ == "hubs"
+    with pytest.raises(AttncError, match="sliding"):
+        attnc.load(both)
+    with pytest.raises(AttncError, match="unknown-pattern"):
+        attnc.load(both, "hub")
+
+
+def test_parameters() -> None:
+    awkward = "pattern p(n_q: int = 1, params: int = 2) { attend window(params * n_q) }"
+    assert attnc.mask(awkward, 9, params={"n_q": 2, "params": 3}).sum() == 9 * 7 - 21
+    assert attnc.mask(SLIDING, 9, window=np.int64(2)).sum() == 17
+    assert attnc.mask(SLIDING, 9, window="2").sum() == 17
+    with pytest.raises(AttncError, match="unknown-parameter"):
+        attnc.load(SLIDING, windw=3)
+    with pytest.raises(TypeError, match=r"'window' must be an int.*list"):
+        attnc.load(SLIDING, window=[3])
+    with pytest.raises(TypeError, match="given twice"):
+        attnc.load(SLIDING, params={"window": 3}, window=3)
+
+
+def test_backends() -> None:
+    with pytest.raises(ValueError, match="unknown backend 'cuda': choose 'triton' or 'torch'"):
+        attnc.load(SLIDING, backend="cuda")
+    plain, bound = attnc.load(SLIDING), attnc.load(SLIDING, backend="torch")
+    assert bound.__name__ == "sliding" and bound.__doc__ == plain.__doc__
+    assert inspect.signature(bound) == inspect.signature(plain)
+    assert torch.equal(bound(*tensors()), plain(*tensors(), backend="torch"))
+
+
+def test_a_missing_file() -> None:
+    with pytest.raises(FileNotFoundError, match=r"cannot read 'nowhere\.attn': there is no such file"):
+        attnc.load("nowhere.attn")
+
+
+def test_warnings_of_the_compiler() -> None:
+    with pytest.warns(UserWarning, match="unused-name"):
+        attnc.load("pattern p(spare: int = 1) { attend causal }")
+
+
+# --- check, compile, mask -------------------------------------------------------------------------------
+
+
+def test_check() -> None:
+    report = attnc.check(SLIDING, window=3)
+    assert report.ok and [pattern.name for pattern in report.patterns] == ["sliding"]
+    assert "sliding(window = 3)" in str(report)
+    report = attnc.check("pattern p() { attend window(1, 1) require causal }")
+    assert not report.ok and report.diagnostics[0].code == "not-causal"
+    assert report.to_json()["patterns"][0]["causal"]["witness"] == {"q": 0, "k": 1, "n": 2}
+    assert [found.code for found in attnc.check("pattern p() {").diagnostics]
+
+
+def test_check_of_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "p.attn"
+    path.write_bytes(b"\0")
+    assert [found.code for found in attnc.check(path).diagnostics] == ["not-text"]
+
+
+def test_compile_gives_the_module(tmp_path: Path) -> None:
+    text = attnc.compile(SLIDING, window=3)
+    assert "generated by attnc" in text.splitlines()[0]
+    (tmp_path / "alone.py").write_text(text)
+    lines = (
+        "import sys, torch, alone",
+        "out = alone.sliding(*torch.ones(3, 1, 1, 9, 8))",
+        "assert not any(name.split('.')[0] == 'attnc' for name in sys.modules)",
+        "assert torch.allclose(out, torch.ones(1, 1, 9, 8))",
+    )
+    subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, env=_bare(), check=True, timeout=120
+    )
+
+
+def _bare() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def test_mask_of_inputs_with_a_batch() -> None:
+    hub = torch.zeros(3, 9, dtype=torch.bool)
+    hub[1, 8] = True
+    mask = attnc.mask(HUBS, 9, heads=2, inputs={"hub": hub})
+    assert mask.shape == (3, 2, 9, 9) and mask.dtype == torch.bool
+    assert mask[1, 0, 0].tolist() == [True, True, True, *[False] * 5, True]
+    with pytest.raises(TypeError, match="hub"):
+        attnc.mask(HUBS, 9)
+
+
+# --- the cache ------------------------------------------------------------------------------------------
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_functions", {})
+
+
+def count_compiles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    from attnc import pipeline
+
+    done: list[str] = []
+    real = pipeline.compile_pattern
+
+    def counted(request: Any) -> Any:
+        done.append(request.source.text)
+        return real(request)
+
+    monkeypatch.setattr(pipeline, "compile_pattern", counted)
+    return done
+
+
+def test_compiled_once(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path) -> None:
+    compiles = count_compiles(monkeypatch)
+    first = attnc.load(SLIDING)
+    assert attnc.load(SLIDING) is first and len(compiles) == 1
+    forget(monkeypatch)
+    assert attnc.load(SLIDING) is first and len(compiles) == 1, "one module for one text"
+    moved = tmp_path / "elsewhere.attn"
+    moved.write_text(SLIDING)
+    assert attnc.load(moved) is first and len(compiles) == 1
+    assert attnc.load(SLIDING, window=6) is not first and len(compiles) == 2
+    assert len(list(folder.glob("*.py"))) == 2
+
+
+def test_equal_parameters_are_one_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiles = count_compiles(monkeypatch)
+    functions = {attnc.load(SLIDING), attnc.load(SLIDING, window=5), attnc.load(SLIDING, window="5")}
+    assert len(functions) == 1 and len(compiles) == 3
+
+
+def test_a_damaged_entry_is_rebuilt(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    compiles = count_compiles(monkeypatch)
+    attnc.load(SLIDING)
+    (entry,) = folder.glob("*.py")
+    good = entry.read_bytes()
+    entry.write_bytes(good.replace(b"def sliding", b"raise SystemExit\ndef sliding"))
+    forget(monkeypatch)
+    with pytest.warns(UserWarning, match="damaged"):
+        function = attnc.load(SLIDING)
+    agrees(function(*tensors()), attnc.mask(SLIDING, 37, heads=4))
+    assert len(compiles) == 2 and entry.read_bytes() == good
+
+
+def test_an_unusable_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file")
+    monkeypatch.setenv("ATTNC_CACHE_DIR", str(blocked))
+    with pytest.warns(UserWarning, match="cannot be used"):
+        function = attnc.load(SLIDING, window=7)
+    agrees(function(*tensors()), attnc.mask(SLIDING, 37, heads=4, window=7))
+
+
+def test_errors_are_not_kept(folder: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(AttncError):
+            attnc.load("pattern p() { attend window(1, 1) require causal }")
+    assert not list(folder.glob("*.py"))
+
+
+RACE = """
+import os, sys, attnc, torch
+text = sys.stdin.read()
+q = torch.ones(1, 1, 9, 8)
+print(attnc.load(text)(q, q, q).sum().item())
+"""
+
+
+def test_two_processes_at_once(folder: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", RACE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+        )
+        for _ in range(2)
+    ]
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write(SLIDING)
+        process.stdin.close()
+        process.stdin = None
+    for process in running:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert float(out) == 72
+    assert len(list(folder.glob("*.py"))) == 1 and not list(folder.glob(".*"))
+
+
+CACHED = """
+import sys, time
+import torch, triton, attnc
+start = time.perf_counter()
+function = attnc.load(sys.argv[1])
+took = time.perf_counter() - start
+heavy = {"z3", "sympy.core", "lark", "networkx"} & set(sys.modules)
+print(took, sorted({"z3", "lark", "attnc.pipeline"} & set(sys.modules)))
+"""
+
+
+def test_a_cached_load_needs_no_compiler(tmp_path: Path) -> None:
+    path = tmp_path / "sliding.attn"
+    path.write_text(SLIDING)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", CACHED, str(path)]
+    first = subprocess.run(words, capture_output=True, text=True, env=env, check=True, timeout=120)
+    assert "attnc.pipeline" in first.stdout
+    second = subprocess.run(words, capture_output=True, text=True, env=env, check=True, timeout=120)
+    assert re.fullmatch(r"[0-9.e-]+ \[\]\n", second.stdout)
+
+
+def test_nothing_is_said_without_need() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attnc.load(SLIDING, window=11)
+        attnc.load(SLIDING, window=11)
+
+
+def test_the_key_follows_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiles = count_compiles(monkeypatch)
+    attnc.load(SLIDING)
+    monkeypatch.setattr(cache, "code_version", lambda: "another")
+    forget(monkeypatch)
+    attnc.load(SLIDING)
+    assert len(compiles) == 2

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Build a source distribution, a wheel from it, and use the wheel outside of the checkout.
+# Usage: tools/try_wheel.sh PYTHON, an interpreter that has torch, `build` and everything that attnc needs.
+set -euo pipefail
+exec </dev/null
+
+python=$(realpath --no-symlinks "${1:?usage: tools/try_wheel.sh PYTHON}")
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+echo "-- build"
+"$python" -m build --outdir "$work/dist" "$root" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+
+echo "-- what they carry"
+"$python" - "$root" "$work/dist" <<'PYTHON'
+import sys, tarfile, zipfile
+from pathlib import Path
+
+root, dist = map(Path, sys.argv[1:])
+[wheel], [sdist] = dist.glob("*.whl"), dist.glob("*.tar.gz")
+shipped = set(zipfile.ZipFile(wheel).namelist())
+sources = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+
+
+def below(folder, *suffixes):
+    # The links attnc/codegen and attnc/grammar are the same files once more.
+    paths = (path for suffix in suffixes for path in (root / folder).rglob(f"*{suffix}"))
+    return [path for path in paths if not any(parent.is_symlink() for parent in path.parents)]
+
+
+package = {f"attnc/{path.relative_to(root / 'attnc')}" for path in below("attnc", ".py", "py.typed")}
+for room in ("codegen", "grammar"):
+    package |= {f"attnc/{path.relative_to(root)}" for path in below(room, ".py", ".lark")}
+house = {
+    str(path.relative_to(root))
+    for room in ("attnc", "codegen", "grammar", "examples", "tests", "tools")
+    for path in below(room, ".py", ".lark", ".attn", "README.md", ".sh")
+}
+for what, wanted, there in ((wheel.name, package, shipped), (sdist.name, house, sources)):
+    print(f"{what}: {len(there)} files")
+    if missing := sorted(wanted - there):
+        sys.exit(f"error: {what} lacks {', '.join(missing)}")
+if strangers := sorted(name for name in shipped if not name.startswith(("attnc/", "attnc-"))):
+    sys.exit(f"error: {wheel.name} would install {', '.join(strangers)} beside the package")
+PYTHON
+
+echo "-- install into a fresh environment"
+"$python" -m venv "$work/venv"
+new="$work/venv/bin"
+# Dependencies are borrowed: downloading torch once more would prove nothing about attnc.
+"$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+    >"$("$new/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
+"$new/pip" install -q --disable-pip-version-check --ignore-installed --no-deps "$work"/dist/*.whl
+"$new/pip" check --disable-pip-version-check
+
+echo "-- use it"
+mkdir "$work/elsewhere"
+cd "$work/elsewhere"
+export ATTNC_CACHE_DIR="$work/cache"
+cat >local.attn <<'ATTN'
+# A window and a few tokens that everyone reads and that read everyone.
+pattern local(window: int = 8) {
+    input hub: bool[n]
+    attend window(window, window) | to(hub) | from(hub)
+    require nonempty
+}
+ATTN
+"$new/attnc" --version
+"$new/attnc" check local.attn
+"$new/attnc" compile local.attn -o local.py -p window=4
+"$new/python" - "$work/venv" <<'PYTHON'
+import sys
+from pathlib import Path
+
+import attnc, attnc.cli, attnc.codegen, attnc.grammar
+
+for module in (attnc, attnc.cli, attnc.codegen, attnc.grammar):
+    place = Path(module.__file__ or "").resolve()
+    if not place.is_relative_to(Path(sys.argv[1]).resolve()):
+        sys.exit(f"error: {module.__name__} came from {place}, not from the wheel")
+    print(f"{module.__name__}: from the wheel")
+PYTHON
+# The emitted module stands alone: in this process attnc cannot be imported.
+"$new/python" - <<'PYTHON'
+import sys
+
+sys.modules["attnc"] = None
+import torch
+from local import local
+
+torch.manual_seed(0)
+q, k, v = (torch.randn(2, 3, 77, 32, dtype=torch.float64).float() for _ in range(3))
+hub = torch.rand(77) < 0.1
+i = torch.arange(77)
+mask = ((i[:, None] - i[None]).abs() <= 4) | hub[:, None] | hub[None]
+want = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double(), attn_mask=mask)
+worst = (local(q, k, v, hub=hub) - want).abs().max().item()
+print(f"emitted module against dense attention in fp64: largest difference {worst:.1e}")
+if not worst < 1e-5:
+    sys.exit("error: the emitted module and dense attention disagree")
+PYTHON
+echo "-- the wheel is good"
