@@ -141,7 +141,7 @@ def _compile(options: argparse.Namespace) -> int:
         request = _request(options, params)
         from attnc.pipeline import compile_pattern, emit
 
-        if options.output is None:
+        if options.output is None and options.emit is not None:
             print(emit(request, options.emit).rstrip("\n"))
             return 0
         emitted = compile_pattern(request)

@@ -42,9 +42,10 @@ from attnc.expression import (
     walk,
 )
 from attnc.growth import joined, term_growth
-from attnc.pairs import NoFormula, Sizes, count_pairs, linear, numeric
+from attnc.pairs import count_pairs
 from attnc.relation import Term
-from attnc.steady import steady_form
+from attnc.sizes import MOST_WORK, NoFormula, Sizes, linear, numeric
+from attnc.steady import MOST_EXTREMA, steady_form, value_of
 
 n = sympy.Symbol("n", integer=True, nonnegative=True)
 d = sympy.Symbol("d", integer=True, positive=True)
@@ -70,12 +71,13 @@ class Cost:
     def at(self, length: int, **counts: int) -> int:
         """The value for a length and for the true entries of each input, as in ``at(4096, is_global=3)``."""
         values = {count(sympy.Symbol(name)): value for name, value in counts.items()}
-        found = self.expr.xreplace({n: sympy.Integer(length)}).subs(values).doit()
-        if not found.is_Integer:
+        try:
+            return int(value_of(self.expr, {n: length, **values}))
+        except KeyError as missing:
+            name = str(missing.args[0].args[0])
             raise ValueError(
-                f"the cost hangs on {', '.join(map(str, found.atoms(count)))}; give {found.free_symbols}"
-            )
-        return int(found)
+                f"the cost hangs on how many entries of `{name}` are true: give `{name}=` to `at`"
+            ) from None
 
 
 def edges(terms: Iterable[Term]) -> Cost:
@@ -179,6 +181,7 @@ def _regular(plain: Sequence[Expr], sizes: Sizes) -> _Bound:
         return _Bound(count_pairs(plain, N, N, sizes), True)
     except NoFormula:
         pass
+    sizes.work = max(sizes.work, MOST_WORK // 4)
     kept: list[Expr] = []
     best: sympy.Expr = sizes.symbol("n") ** 2
     for condition in plain:
@@ -287,14 +290,25 @@ def _powers(body: Expr, plain: Sequence[Expr], sizes: Sizes) -> sympy.Expr | Non
         per = count_pairs([eq(sub(Q, K), distance), *plain], N, N, sizes)
     except NoFormula:
         return None
-    per, size = sizes.plain(per), sizes.symbol("n")
-    symbol = sizes.symbol("distance")
-    at_zero = per.xreplace({symbol: sympy.S.Zero})
-    if sympy.expand(per - sympy.Max(0, size - symbol)) == 0:
-        bits = sympy.ceiling(sympy.log(sympy.Max(size, 1), 2))
-        return size + size * bits - 2**bits + 1
-    power = sympy.Symbol("i", integer=True, nonnegative=True)
+    per, size, symbol = sizes.plain(per), sizes.symbol("n"), sizes.symbol("distance")
+    # How many powers of two are below n.
     bits = sympy.ceiling(sympy.log(sympy.Max(size, 1), 2))
+    if len(per.atoms(sympy.Max, sympy.Min)) > MOST_EXTREMA:
+        return None
+    at_zero = per.xreplace({symbol: sympy.S.Zero})
+    # Below, 1 <= distance < n decides most maxima.
+    above, rest = (sympy.Dummy(integer=True, nonnegative=True) for _ in range(2))
+    least = sympy.expand(at_zero.xreplace({size: rest + 1}))
+    others = sympy.expand(per.xreplace({symbol: above + 1, size: above + rest + 2}))
+    if not any(part.has(sympy.Max, sympy.Min, sympy.floor, sympy.Mod) for part in (least, others)):
+        shifted = others.xreplace({rest: size - symbol - 1, above: symbol - 1})
+        sums = {0: bits, 1: 2**bits - 1, 2: (4**bits - 1) / sympy.Integer(3)}
+        found = sympy.expand(least.xreplace({rest: size - 1})) + sympy.Add(
+            *(c * sums[degree] for (degree,), c in sympy.Poly(sympy.expand(shifted), symbol).terms())
+        )
+        if found.xreplace({size: sympy.S.Zero}) == 0:
+            return found
+    power = sympy.Symbol("i", integer=True, nonnegative=True)
     return at_zero + sympy.Sum(per.xreplace({symbol: 2**power}), (power, 0, bits - 1))
 
 

@@ -13,27 +13,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
-from typing import Any
+from functools import lru_cache, reduce
+from typing import Any, TypeVar, dataclass_transform
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 class Expr:
     """Base of all expressions; integers and booleans alike."""
 
-    __slots__ = ()
+
+@dataclass_transform(frozen_default=True)
+def _node(cls: type[T]) -> type[T]:
+    """A frozen dataclass that computes its hash once: expressions are looked up far more often than made."""
+    made = dataclass(frozen=True)(cls)
+    plain = made.__hash__
+
+    def remembered(self: T) -> int:
+        found: int | None = self.__dict__.get("_hash")
+        if found is None:
+            found = self.__dict__["_hash"] = plain(self)
+        return found
+
+    made.__hash__ = remembered  # type: ignore[method-assign, assignment]
+    return made
 
 
 # --- integers -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@_node
 class Const(Expr):
     value: int
 
 
-@dataclass(frozen=True)
+@_node
 class Param(Expr):
     """A pattern's parameter: a constant that kept its name, so that costs can be told in its terms."""
 
@@ -41,12 +57,12 @@ class Param(Expr):
     value: int
 
 
-@dataclass(frozen=True)
+@_node
 class Var(Expr):
     name: str
 
 
-@dataclass(frozen=True)
+@_node
 class Sum(Expr):
     """``constant + sum(coefficient * atom)``; atoms are distinct, not sums, and sorted."""
 
@@ -54,7 +70,7 @@ class Sum(Expr):
     constant: int
 
 
-@dataclass(frozen=True)
+@_node
 class Mul(Expr):
     """A product that no coefficient can say: of two variables, or with a named parameter."""
 
@@ -62,29 +78,29 @@ class Mul(Expr):
     right: Expr
 
 
-@dataclass(frozen=True)
+@_node
 class FloorDiv(Expr):
     left: Expr
     right: Expr
 
 
-@dataclass(frozen=True)
+@_node
 class Mod(Expr):
     left: Expr
     right: Expr
 
 
-@dataclass(frozen=True)
+@_node
 class Min(Expr):
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@_node
 class Max(Expr):
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@_node
 class Select(Expr):
     """``then`` where ``condition`` holds, ``otherwise`` elsewhere."""
 
@@ -93,21 +109,21 @@ class Select(Expr):
     otherwise: Expr
 
 
-@dataclass(frozen=True)
+@_node
 class TileMin(Expr):
     """The least value of ``body`` over the rows of the tile at hand; known to kernels, not to proofs."""
 
     body: Expr
 
 
-@dataclass(frozen=True)
+@_node
 class TileMax(Expr):
     """The greatest value of ``body`` over the rows of the tile at hand."""
 
     body: Expr
 
 
-@dataclass(frozen=True)
+@_node
 class Lookup(Expr):
     """An entry of a runtime input; boolean when ``kind`` is ``bool``.
 
@@ -124,33 +140,33 @@ class Lookup(Expr):
 # --- booleans -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@_node
 class Truth(Expr):
     value: bool
 
 
-@dataclass(frozen=True)
+@_node
 class Le0(Expr):
     """``body <= 0``."""
 
     body: Expr
 
 
-@dataclass(frozen=True)
+@_node
 class Eq0(Expr):
     """``body == 0``."""
 
     body: Expr
 
 
-@dataclass(frozen=True)
+@_node
 class PowerOfTwo(Expr):
     """``body`` is 0 or a power of two: the members of ``powers(2)``."""
 
     body: Expr
 
 
-@dataclass(frozen=True)
+@_node
 class Drawn(Expr):
     """``column`` is among the ``count`` columns drawn for ``row``, out of ``population`` columns.
 
@@ -165,19 +181,19 @@ class Drawn(Expr):
     population: Expr
 
 
-@dataclass(frozen=True)
+@_node
 class Not(Expr):
     """Of an ``Eq0``, a ``Lookup``, a ``PowerOfTwo`` or a ``Drawn``; everything else absorbs its negation."""
 
     body: Expr
 
 
-@dataclass(frozen=True)
+@_node
 class And(Expr):
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@_node
 class Or(Expr):
     args: tuple[Expr, ...]
 
@@ -231,13 +247,19 @@ def _linear(expr: Expr) -> tuple[dict[Expr, int], int]:
     return {expr: 1}, 0
 
 
+@lru_cache(maxsize=1 << 14)
+def _order(expr: Expr) -> str:
+    """What arguments are sorted by, so that equal expressions are built equal."""
+    return repr(expr)
+
+
 def _from_linear(terms: Mapping[Expr, int], start: int) -> Expr:
     kept = [(c, atom) for atom, c in terms.items() if c]
     if not kept:
         return Const(start)
     if len(kept) == 1 and kept[0][0] == 1 and start == 0:
         return kept[0][1]
-    return Sum(tuple(sorted(kept, key=lambda item: repr(item[1]))), start)
+    return Sum(tuple(sorted(kept, key=lambda item: _order(item[1]))), start)
 
 
 def add(*args: IntLike) -> Expr:
@@ -270,7 +292,7 @@ def mul(left: IntLike, right: IntLike) -> Expr:
         return scale(left.value, right)
     if isinstance(right, Const):
         return scale(right.value, left)
-    first, second = sorted((left, right), key=repr)
+    first, second = sorted((left, right), key=_order)
     return Mul(first, second)
 
 
@@ -327,7 +349,7 @@ def _extremum(kind: type[Min] | type[Max], pick: Callable[[int, int], int], args
         terms, start = _linear(arg)
         rest = _from_linear(terms, 0)
         best[rest] = pick(best[rest], start) if rest in best else start
-    kept = tuple(sorted((add(rest, start) for rest, start in best.items()), key=repr))
+    kept = tuple(sorted((add(rest, start) for rest, start in best.items()), key=_order))
     return kept[0] if len(kept) == 1 else kind(kept)
 
 
@@ -376,7 +398,7 @@ def eq(left: IntLike, right: IntLike) -> Expr:
     if value is not None:
         return Truth(value == 0)
     flipped = neg(body)
-    return Eq0(min(body, flipped, key=repr))
+    return Eq0(min(body, flipped, key=_order))
 
 
 def between(low: IntLike, expr: IntLike, high: IntLike) -> Expr:
@@ -493,6 +515,7 @@ def substitute(expr: Expr, mapping: Mapping[Expr, Expr]) -> Expr:
     return expr if fresh == parts else rebuild(expr, fresh)
 
 
+@lru_cache(maxsize=1 << 14)
 def fold(expr: Expr) -> Expr:
     """The expression with every parameter replaced by its value."""
     if isinstance(expr, Param):
@@ -572,8 +595,8 @@ def evaluate(expr: Expr, env: Env) -> Any:
         case Eq0(body):
             return evaluate(body, env) == 0
         case PowerOfTwo(body):
-            value = np.asarray(evaluate(body, env))
-            return (value >= 0) & ((value & (value - 1)) == 0)
+            number = np.asarray(evaluate(body, env))
+            return (number >= 0) & ((number & (number - 1)) == 0)
         case Not(body):
             return np.logical_not(evaluate(body, env))
         case And(args):
@@ -583,8 +606,8 @@ def evaluate(expr: Expr, env: Env) -> Any:
         case Drawn(_, _, _, row, column, population):
             if env.drawn is None:
                 raise ValueError("this expression draws at random, and the environment has no way to draw")
-            places = (evaluate(part, env) for part in (row, column, population))
-            return env.drawn(expr, *places, env.variables["h"])
+            at = (evaluate(row, env), evaluate(column, env), evaluate(population, env))
+            return env.drawn(expr, *at, env.variables["h"])
     raise TypeError(f"cannot evaluate {type(expr).__name__}")
 
 

@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from attnc.relation import BodyTerms
-from attnc.tiling import Ints, Runs, Scattered, Tiles, classify, filled, merge
+from attnc.runs import Runs, Scattered, merge
+from attnc.tiles import Tiles
+from attnc.tiling import classify, filled
 
 # A drawing or an analysis of more edges than this wants a coarser tile.
 MOST_EDGES = 2_000_000
@@ -158,6 +160,3 @@ def block_graph(
         return BlockGraph(n, tile, Runs.none(0))
     runs, scattered, touching = classify(body_terms.terms, tiles)
     return BlockGraph(n, tile, filled(runs, touching, body_terms.terms, tiles), scattered)
-
-
-__all__ = ["BlockGraph", "Ints", "Kind", "Run", "block_graph"]

@@ -68,7 +68,7 @@ class Tile:
 
 
 def direction(expr: Expr, var: Var) -> int | None:
-    """+1, -1 or 0: the expression never falls, never rises, doesn't change as ``var`` rises; None: neither."""
+    """+1, -1 or 0: the expression never falls, never rises, or stays as ``var`` rises; None: neither."""
     if expr == var:
         return 1
     if not any(part == var for part in walk(expr)):
@@ -108,8 +108,12 @@ def bounds(expr: Expr, tile: Tile) -> Range:
         return expr, expr
     ways = [direction(expr, var) for var in moving]
     if all(way is not None for way in ways):
-        at_low = {v: tile.ranges[v][0 if w == 1 else 1] for v, w in zip(moving, ways, strict=True)}
-        at_high = {v: tile.ranges[v][1 if w == 1 else 0] for v, w in zip(moving, ways, strict=True)}
+        at_low: dict[Expr, Expr] = {
+            v: tile.ranges[v][0 if w == 1 else 1] for v, w in zip(moving, ways, strict=True)
+        }
+        at_high: dict[Expr, Expr] = {
+            v: tile.ranges[v][1 if w == 1 else 0] for v, w in zip(moving, ways, strict=True)
+        }
         return substitute(expr, at_low), substitute(expr, at_high)
     match expr:
         case Sum(terms, start):
@@ -134,19 +138,19 @@ def bounds(expr: Expr, tile: Tile) -> Range:
         case Min(args):
             lows, highs = zip(*(bounds(arg, tile) for arg in args), strict=True)
             known = [high for high in highs if high is not None]
-            low = minimum(*[x for x in lows if x is not None]) if None not in lows else None
-            return low, minimum(*known) if known else None
+            least = minimum(*[x for x in lows if x is not None]) if None not in lows else None
+            return least, minimum(*known) if known else None
         case Max(args):
             lows, highs = zip(*(bounds(arg, tile) for arg in args), strict=True)
             known = [low for low in lows if low is not None]
-            high = maximum(*[x for x in highs if x is not None]) if None not in highs else None
-            return maximum(*known) if known else None, high
+            most = maximum(*[x for x in highs if x is not None]) if None not in highs else None
+            return maximum(*known) if known else None, most
         case Select(condition, then, otherwise):
             (a, b), (c, d) = bounds(then, tile), bounds(otherwise, tile)
             always, sometimes = must(condition, tile), may(condition, tile)
-            low = None if a is None or c is None else _chosen(always, sometimes, a, c, minimum(a, c))
-            high = None if b is None or d is None else _chosen(always, sometimes, b, d, maximum(b, d))
-            return low, high
+            least = None if a is None or c is None else _chosen(always, sometimes, a, c, minimum(a, c))
+            most = None if b is None or d is None else _chosen(always, sometimes, b, d, maximum(b, d))
+            return least, most
         case Lookup() if moving == [tile.reduced]:
             return TileMin(expr), TileMax(expr)
     return UNKNOWN

@@ -59,6 +59,8 @@ FUNCTIONS = ("abs", "min", "max", "count")
 
 # Arguments of the emitted function, and what its module imports.
 _EMITTED = frozenset({"q", "k", "v", "scale", "backend", "self", "torch", "triton", "tl"})
+# What else a function of the module's own would hide, and an argument would hide from the function.
+_MODULE = {"pattern": frozenset({"mask", "main", "math", "os", "NAME", "DIGEST", "INPUTS"}), "input": frozenset({"math"})}
 _OWN_WORDS = frozenset((*ITEMS, "pattern", "where", "and", "or", "not", "true", "false"))
 _PYTHON_BUILTINS = frozenset(dir(builtins))
 
@@ -77,7 +79,7 @@ def refusal(name: str, role: str) -> str | None:
         return f"`{name}` is a relation of the language"
     if keyword.iskeyword(name):
         return "it is a keyword of Python, in which the pattern is emitted"
-    if name in _EMITTED:
+    if name in _EMITTED or name in _MODULE.get(role, ()):
         return f"the emitted module has its own `{name}`"
     if role in ("pattern", "input") and name in _PYTHON_BUILTINS:
         return "it is built into Python, in which the pattern is emitted"

@@ -7,11 +7,11 @@ the compiler got wrong as a ``PassError``. Any outcome can be printed.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 from attnc import cost as costs
@@ -201,13 +201,14 @@ def check_schedule(planned: Planned) -> Problems:
 def check_module(emitted: Emitted) -> Problems:
     name = emitted.pattern.name
     try:
-        tree = ast.parse(emitted.text)
+        code = compile(emitted.text, f"<module of {name}>", "exec", dont_inherit=True)
     except SyntaxError as error:
         raise PassError(f"the module of `{name}` is not valid Python: {error}") from error
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    functions = [item for item in code.co_consts if isinstance(item, CodeType) and item.co_name == name]
     if not functions:
         raise PassError(f"the module of `{name}` defines no function of that name")
-    given = {arg.arg for arg in functions[-1].args.kwonlyargs}
+    positional, named = functions[-1].co_argcount, functions[-1].co_kwonlyargcount
+    given = set(functions[-1].co_varnames[positional : positional + named])
     wanted = {item.name for item in emitted.pattern.inputs} | {"scale", "backend"}
     if given != wanted:
         raise PassError(f"the function `{name}` takes {sorted(given)} by name, not {sorted(wanted)}")

@@ -113,31 +113,29 @@ def _ownership(passes: tuple[Pass, ...]) -> list[str]:
 
 def _edges(passes: tuple[Pass, ...], relation: Expr, heads: Expr) -> list[str]:
     side = passes[0].side
-    other = K if side == "query" else Q
-    found: list[str] = []
-    per_pass: list[list[Expr]] = []
-    given = [POSITIONS, heads, TILE, between(FIRST_ROW, Q if side == "query" else K, LAST_ROW)]
-    for part in passes:
-        here = conj(part.owned, part.walk.condition())
-        visits = [visited(sweep, other) for sweep in part.sweeps]
-        per_pass.append([conj(here, visit) for visit in visits])
-        for sweep, visit in zip(part.sweeps, visits, strict=True):
-            where = f"the {side} sweep `{sweep.origin}`"
-            found += _asked(valid(relation, [*given, here, visit]), f"{where} visits what is no edge")
-        for (one, a), (two, b) in combinations(zip(part.sweeps, visits, strict=True), 2):
-            where = f"the {side} sweeps `{one.origin}` and `{two.origin}`"
-            found += _asked(satisfiable(conj(*given, here, a, b)), f"{where} visit one edge twice")
-        for sweep in part.sweeps:
-            where = f"the {side} sweep `{sweep.origin}`"
-            found += _asked(satisfiable(conj(TILE, heads, _outside(sweep))), f"{where} leaves the sequence")
-    # A query's edges are all its own pass's; a key's may be spread over passes, and must not meet there.
-    everything = [visit for visits in per_pass for visit in visits]
-    found += _asked(valid(disj(*everything), [*given, relation]), f"the {side} sweeps miss an edge")
-    if side == "key":
-        for one, two in combinations(per_pass, 2):
-            met = conj(*given, disj(*one), disj(*two))
-            found += _asked(satisfiable(met), "two key passes visit one edge")
-    return found
+    own, other = (Q, K) if side == "query" else (K, Q)
+    given = conj(POSITIONS, heads, TILE, between(FIRST_ROW, own, LAST_ROW))
+    sweeps = [
+        (sweep, conj(part.owned, part.walk.condition(), visited(sweep, other)))
+        for part in passes
+        for sweep in part.sweeps
+    ]
+    anywhere = disj(*(visit for _, visit in sweeps))
+    twice = disj(*(conj(a, b) for (_, a), (_, b) in combinations(sweeps, 2)))
+    found = _asked(satisfiable(conj(given, relation, negate(anywhere))), f"the {side} sweeps miss an edge")
+    # Everything else that must never happen is asked at once; only a yes is taken apart.
+    wrong = conj(given, disj(conj(anywhere, negate(relation)), twice))
+    beyond = conj(TILE, heads, disj(*(_outside(sweep) for sweep, _ in sweeps)))
+    if satisfiable(wrong).outcome == "proven" and satisfiable(beyond).outcome == "proven":
+        return found
+    for sweep, visit in sweeps:
+        where = f"the {side} sweep `{sweep.origin}`"
+        found += _asked(satisfiable(conj(given, visit, negate(relation))), f"{where} visits what is no edge")
+        found += _asked(satisfiable(conj(TILE, heads, _outside(sweep))), f"{where} leaves the sequence")
+    for (one, a), (two, b) in combinations(sweeps, 2):
+        where = f"the {side} sweeps `{one.origin}` and `{two.origin}`"
+        found += _asked(satisfiable(conj(given, a, b)), f"{where} visit one edge twice")
+    return found or [f"the {side} sweeps are not proven to be right"]
 
 
 def _asked(answer: Answer, failure: str) -> list[str]:
@@ -150,12 +148,14 @@ def _asked(answer: Answer, failure: str) -> list[str]:
 
 
 def loop_is_a_partition(block: int) -> Answer:
-    """Proves of the emitted loops that they visit each place of ``[begin, end)`` in exactly one of three parts.
+    """Proves that the emitted loops visit each place of ``[begin, end)`` in exactly one of three parts.
 
-    The parts are ``[begin, masked_end)``, ``[masked_end, full_stop)`` and ``[full_stop, end)``, the middle one
-    lies inside ``[full_begin, full_end)`` and consists of whole tiles, whatever the four numbers are.
+    The parts are ``[begin, masked_end)``, ``[masked_end, full_stop)`` and ``[full_stop, end)``; the middle
+    one lies inside ``[full_begin, full_end)`` and consists of whole tiles, whatever the four numbers are.
     """
-    begin, end, full_begin, full_end, x = (Var(name) for name in ("begin", "end", "full_begin", "full_end", "x"))
+    begin, end, full_begin, full_end, x = (
+        Var(name) for name in ("begin", "end", "full_begin", "full_end", "x")
+    )
     first, middle = split_points(begin, end, full_begin, full_end, block)
     parts = [
         conj(le(begin, x), lt(x, minimum(first, end))),

@@ -66,9 +66,13 @@ class Axis:
 
     def condition(self) -> Expr:
         """What a position of the sequence must meet to lie on the axis."""
+        return conj(self.interval(), self.selection())
+
+    def interval(self) -> Expr:
+        """The part of the condition that is an interval; the sequence's own ends go without saying."""
         low = TRUE if self.first == ZERO else le(self.first, self.var)
         high = TRUE if self.last == END else le(self.var, self.last)
-        return conj(low, high, self.selection())
+        return conj(low, high)
 
     def selection(self) -> Expr:
         """The part of the condition that is not an interval."""

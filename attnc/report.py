@@ -19,6 +19,9 @@ from attnc.relation import BodyTerms
 from attnc.request import Request
 from attnc.resolver import resolve
 
+LONGEST_FORMULA = 100
+SAMPLE_LENGTHS = (1024, 16384)
+
 
 @dataclass(frozen=True)
 class PatternReport:
@@ -53,7 +56,7 @@ class PatternReport:
             "edges": str(cost.expr),
             "exact": cost.exact,
             "growth": cost.growth,
-            "steady": None if cost.steady is None else str(cost.steady),
+            "steady": str(cost.steady),
             "steady_from": cost.steady_from,
             "claims": [
                 {
@@ -82,12 +85,8 @@ class PatternReport:
             yield "inputs", ", ".join(self.inputs)
         yield "causal", _finding_text(self.causal)
         yield "nonempty", _finding_text(self.nonempty)
-        cost = self.cost
-        yield "edges", f"{'' if cost.exact else 'at most '}{cost.expr}"
-        if cost.steady is not None and cost.steady != cost.expr:
-            since = f"  for n >= {cost.steady_from}" if cost.steady_from else ""
-            yield "", f"= {cost.steady}{since}"
-        yield "growth", cost.growth
+        yield "edges", _edges_text(self.cost)
+        yield "growth", self.cost.growth
         if self.reach is not None:
             yield "reach", str(self.reach)
         for result in self.claims:
@@ -95,7 +94,7 @@ class PatternReport:
             word = trust + _finding_text(result.finding)
             yield ("assume" if result.claim.assumed else "require"), f"{_bare(result.claim.text)}: {word}"
         for heads, terms in self.bodies:
-            for place, term in enumerate(terms):
+            for place, term in enumerate(dict.fromkeys(terms)):
                 yield (heads if place == 0 else ""), term
         for loss in self.lost:
             yield "masked", loss
@@ -211,6 +210,24 @@ def _aligned(rows: Iterator[tuple[str, str]]) -> list[str]:
         lines.append(f"  {name:<{width}}  {first}".rstrip())
         lines += [f"  {'':<{width}}  {line}".rstrip() for line in rest]
     return lines
+
+
+def _edges_text(cost: Cost) -> str:
+    """The closed form as far as a person would read it; some values of it where nobody would."""
+    least = "" if cost.exact else "at most "
+    since = f" for n >= {cost.steady_from}" if cost.steady_from else ""
+    lines = [str(cost.expr)]
+    if cost.steady != cost.expr:
+        lines.append(f"{cost.steady}{since}")
+    short = [line for line in lines if len(line) <= LONGEST_FORMULA]
+    if short:
+        return least + "\n= ".join(short)
+    hidden = "(the closed form is long: `--json` has it)"
+    try:
+        values = ", ".join(f"{cost.at(length)} at n = {length}" for length in SAMPLE_LENGTHS)
+    except ValueError:  # it hangs on the contents of inputs
+        return f"{least}{cost.growth} {hidden}"
+    return f"{least}{values} {hidden}"
 
 
 def _finding_text(finding: Finding) -> str:

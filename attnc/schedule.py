@@ -20,39 +20,30 @@ from attnc.expression import (
     FALSE,
     TRUE,
     ZERO,
-    And,
     Drawn,
     Expr,
     K,
     Lookup,
     Max,
     Min,
-    N,
-    Or,
     Q,
     TileMax,
     TileMin,
     Var,
-    add,
     between,
     conj,
     disj,
-    floor_div,
     fold,
-    ge,
-    le,
     maximum,
     minimum,
-    mul,
     negate,
-    select,
     show,
 )
-from attnc.intervals import Tile, bounds
-from attnc.isolate import Bounds, equal_entries, expand, mentions, solve
+from attnc.intervals import Tile, bounds, may, must
 from attnc.pattern import Body, Pattern, formula
 from attnc.relation import Axis, BodyTerms, Lattice, Term
 from attnc.simplify import LAST, holds
+from attnc.views import View, across, along
 
 Side = Literal["query", "key"]
 FIRST_ROW, LAST_ROW = Var("first"), Var("last")
@@ -145,8 +136,8 @@ def plan(pattern: Pattern, bodies: Iterable[BodyTerms]) -> Schedule:
 
 def _body_plan(item: BodyTerms) -> BodyPlan:
     terms = [_folded(term) for term in item.terms]
-    query = _passes("query", [_along(term) for term in terms])
-    key = _passes("key", [_across(term) for term in terms])
+    query = _passes("query", [along(term) for term in terms])
+    key = _passes("key", [across(term) for term in terms])
     return BodyPlan(item.body, query, key)
 
 
@@ -182,99 +173,12 @@ def _folded(term: Term) -> Term:
     )
 
 
-# --- one term, seen from either side ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _View:
-    """A term as one side sees it: for each of its own positions, bounds on the other's.
-
-    inner: bounds within which nothing is left to be masked, or None.
-    """
-
-    term: Term
-    own: Axis
-    other: Axis
-    outer: tuple[Expr, Expr]
-    inner: tuple[Expr, Expr] | None
-
-
-def _along(term: Term) -> _View:
-    """The query's view: the term as it stands."""
-    return _view(term, term.rows, term.columns, Bounds(term.low, term.high), exact=True)
-
-
-def _across(term: Term) -> _View:
-    """The key's view: the bounds solved for the query."""
-    low = TRUE if term.low == ZERO else le(term.low, K)
-    high = TRUE if term.high == LAST else le(K, term.high)
-    found, exact = _solved(expand(conj(low, high)), Q)
-    return _view(term, term.columns, term.rows, found, exact)
-
-
-def _view(term: Term, own: Axis, other: Axis, found: Bounds, exact: bool) -> _View:
-    lows = [ZERO, other.first, *([found.low] if found.low is not None else [])]
-    highs = [LAST, other.last, *([found.high] if found.high is not None else [])]
-    inner_lows, inner_highs = list(lows), list(highs)
-    clear = exact and term.drawn is None
-    for literal in term.leftover:
-        equal = equal_entries(literal)
-        if equal is None:
-            clear = False
-            continue
-        # Equal entries lie between the first and the last of them, and a run of them has nothing else in it.
-        table, step = equal
-        ends = [Lookup(f"{table}.{name}", (floor_div(own.var, step),)) for name in _ENDS]
-        first, last, run_first, run_last = (mul(step, end) for end in ends)
-        lows.append(first)
-        highs.append(add(last, step, -1))
-        inner_lows.append(run_first)
-        inner_highs.append(add(run_last, step, -1))
-    inner = (maximum(*inner_lows), minimum(*inner_highs)) if clear else None
-    return _View(term, own, other, (maximum(*lows), minimum(*highs)), inner)
-
-
-_ENDS = ("first", "last", "run_first", "run_last")
-
-
-def _solved(condition: Expr, var: Var) -> tuple[Bounds, bool]:
-    """Bounds on ``var`` that ``condition`` implies, and whether they say all that it says."""
-    match condition:
-        case And(args):
-            parts = [_solved(arg, var) for arg in args]
-            lows = [b.low for b, _ in parts if b.low is not None]
-            highs = [b.high for b, _ in parts if b.high is not None]
-            exact = all(sure for _, sure in parts)
-            return Bounds(maximum(*lows) if lows else None, minimum(*highs) if highs else None), exact
-        case Or(args):
-            free = [arg for arg in args if not mentions(arg, var)]
-            parts = [_solved(arg, var) for arg in args if mentions(arg, var)]
-            lows, highs = [b.low for b, _ in parts], [b.high for b, _ in parts]
-            sure = all(exact for _, exact in parts)
-            # What doesn't hang on the variable opens or shuts the range, at whichever end the rest bounds.
-            opening = disj(*free)
-            if all(low is not None for low in lows):
-                low = minimum(*(x for x in lows if x is not None), select(opening, 0, N))
-                hull = maximum(*(x for x in highs if x is not None)) if None not in highs and not free else None
-                return Bounds(low, hull), sure and all(high is None for high in highs)
-            if all(high is not None for high in highs):
-                high = maximum(*(x for x in highs if x is not None), select(opening, LAST, -1))
-                return Bounds(high=high), sure and all(low is None for low in lows)
-            return Bounds(), False
-    if condition == TRUE:
-        return Bounds(), True
-    if not mentions(condition, var):
-        return Bounds(low=select(condition, 0, N)), True
-    found = solve(condition, var)
-    return (Bounds(), False) if found is None else (found, True)
-
-
 # --- passes and sweeps ------------------------------------------------------------------------------------
 
 
-def _passes(side: Side, views: list[_View]) -> tuple[Pass, ...]:
+def _passes(side: Side, views: list[View]) -> tuple[Pass, ...]:
     own = Q if side == "query" else K
-    packed: dict[Axis, list[_View]] = {}
+    packed: dict[Axis, list[View]] = {}
     for view in views:
         if view.own.packed:
             packed.setdefault(view.own, []).append(view)
@@ -301,57 +205,46 @@ def _walk(axis: Axis) -> Walk:
     return Walk(axis.var, first, last, None, axis.selection())
 
 
-def _sweep(view: _View, owned: Expr) -> Sweep:
+def _sweep(view: View, owned: Expr) -> Sweep:
     term, own, other = view.term, view.own, view.other
     tile = Tile({own.var: (FIRST_ROW, LAST_ROW)}, own.var)
     low, _ = bounds(view.outer[0], tile)
     _, high = bounds(view.outer[1], tile)
-    when, full_when, on_row = TRUE, TRUE, TRUE
-    if not own.packed:
-        # Only some rows of a contiguous tile may belong to the term.
-        when = conj(_unless(own.first, ZERO, ge(LAST_ROW, own.first)), _unless(own.last, LAST, le(FIRST_ROW, own.last)))
-        full_when = conj(
-            _unless(own.first, ZERO, ge(FIRST_ROW, own.first)), _unless(own.last, LAST, le(LAST_ROW, own.last))
-        )
-        on_row = conj(
-            _unless(own.first, ZERO, ge(own.var, own.first)), _unless(own.last, LAST, le(own.var, own.last))
-        )
-        selection = own.selection()
-        if selection != TRUE and not holds(selection, between(ZERO, own.var, LAST), owned, own.condition()):
-            on_row, full_when = conj(on_row, selection), FALSE
-        elif selection != TRUE and owned == TRUE:
-            on_row, full_when = conj(on_row, selection), FALSE
-    on_column = TRUE
-    if not other.packed:
-        on_column = conj(
-            _unless(other.first, ZERO, ge(other.var, other.first)), _unless(other.last, LAST, le(other.var, other.last))
-        )
-    full_low, full_high = ZERO, ZERO
-    if view.inner is None or term.drawn is not None:
-        full_when = FALSE
-    else:
-        least, greatest = bounds(view.inner[0], tile)[1], bounds(view.inner[1], tile)[0]
-        if least is None or greatest is None:
-            full_when = FALSE
-        else:
-            full_low, full_high = _tidy(least), _tidy(greatest)
+    on_row = TRUE if own.packed else _without_known(own, owned)
+    full_when, full_low, full_high = _unmasked(view, tile, on_row)
     return Sweep(
         walk=_walk(other),
-        when=when,
+        when=may(own.interval(), tile) if not own.packed else TRUE,
         low=ZERO if low is None else _tidy(low),
         high=LAST if high is None else _tidy(high),
         full_when=full_when,
         full_low=full_low,
         full_high=full_high,
-        mask=conj(on_row, on_column, term.inside()),
+        mask=conj(on_row, TRUE if other.packed else other.interval(), term.inside()),
         selection=TRUE if other.packed else other.selection(),
         drawn=term.drawn,
         origin=term.origin,
     )
 
 
-def _unless(bound: Expr, trivial: Expr, condition: Expr) -> Expr:
-    return TRUE if bound == trivial else condition
+def _without_known(own: Axis, owned: Expr) -> Expr:
+    """What a row of a contiguous tile must meet to be the term's, but for what all owned rows meet."""
+    selection = own.selection()
+    if selection != TRUE and holds(selection, between(ZERO, own.var, LAST), owned, own.interval()):
+        selection = TRUE
+    return conj(own.interval(), selection)
+
+
+def _unmasked(view: View, tile: Tile, on_row: Expr) -> tuple[Expr, Expr, Expr]:
+    """Where a tile needs no mask: a condition on the tile, and the range of the other side's positions."""
+    nowhere = (FALSE, ZERO, ZERO)
+    if view.inner is None:
+        return nowhere
+    low, high = bounds(view.inner[0], tile)[1], bounds(view.inner[1], tile)[0]
+    if low is None or high is None:
+        return nowhere
+    when = must(on_row, tile)
+    return nowhere if when == FALSE else (when, _tidy(low), _tidy(high))
 
 
 def _tidy(bound: Expr) -> Expr:
@@ -414,7 +307,9 @@ def _describe_pass(part: Pass) -> list[str]:
 def _describe_walk(walk: Walk) -> str:
     name = "queries" if walk.var == Q else "keys"
     if walk.lattice is not None:
-        return f"{name} with {walk.var.name} % {show(walk.lattice.step)} == {show(walk.lattice.offset)}, packed"
+        step, offset = show(walk.lattice.step), show(walk.lattice.offset)
+        return f"{name} with {walk.var.name} % {step} == {offset}, packed"
     if walk.members is not None:
         return f"{name} where {show(walk.members)}, packed"
-    return f"all {name}" if (walk.first, walk.last) == (ZERO, LAST) else f"{name} {show(walk.first)}..{show(walk.last)}"
+    whole = (walk.first, walk.last) == (ZERO, LAST)
+    return f"all {name}" if whole else f"{name} {show(walk.first)}..{show(walk.last)}"

@@ -110,7 +110,7 @@ class _Translation:
                 value = self.of(body)
                 self.facts.append(bound <= value if isinstance(expr, TileMin) else bound >= value)
                 if isinstance(body, Lookup) and "." in body.table:  # a position of the sequence
-                    self.facts.append(z3.And(0 <= bound, bound < z3.Int("n")))
+                    self.facts.append(z3.And(bound >= 0, bound < z3.Int("n")))
                 return bound
             case Lookup(table, index, kind):
                 places = tuple(map(self.of, index))

@@ -1,11 +1,15 @@
-"""The form that a formula over ``n`` settles into once ``n`` is large enough."""
+"""What a closed form is worth at a length, and the form that it settles into once lengths are large."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import sympy
+
+# A formula with more minima and maxima is nothing that people would read, and slow to work on.
+MOST_EXTREMA = 80
 
 # slope * n + something between low and high
 Course = tuple[Fraction, Fraction, Fraction]
@@ -14,9 +18,11 @@ Course = tuple[Fraction, Fraction, Fraction]
 def steady_form(expr: sympy.Expr, n: sympy.Symbol) -> tuple[sympy.Expr, int]:
     """``expr`` with its minima and maxima decided, and a length from which on that form holds.
 
-    What goes on changing (the last, ragged block) stays as it is.
+    What goes on changing (the last, ragged block) stays as it is, and so do formulas too long to read.
     """
     start = 0
+    if len(expr.atoms(sympy.Max, sympy.Min)) > MOST_EXTREMA:
+        return expr, start
     lasting: dict[sympy.Expr, sympy.Expr] = {}
     while True:
         inner = [
@@ -92,3 +98,56 @@ def _course(expr: sympy.Expr, n: sympy.Symbol) -> Course | None:
     if isinstance(expr, sympy.Mod) and expr.args[1].is_Integer:
         return zero, zero, Fraction(int(expr.args[1]) - 1)
     return None
+
+
+def value_of(expr: sympy.Expr, values: Mapping[sympy.Expr, int]) -> Fraction:
+    """The exact value of a closed form; quicker than sympy's own substitution by far.
+
+    Raises KeyError with the first symbol or ``count(x)`` that ``values`` says nothing about.
+    """
+    known: dict[sympy.Expr, Fraction] = {key: Fraction(value) for key, value in values.items()}
+
+    def of(part: sympy.Expr) -> Fraction:
+        if part not in known:
+            known[part] = _value(part, of, values)
+        return known[part]
+
+    return of(expr)
+
+
+def _value(
+    part: sympy.Expr, of: Callable[[sympy.Expr], Fraction], values: Mapping[sympy.Expr, int]
+) -> Fraction:
+    if part.is_Rational:
+        return Fraction(int(part.p), int(part.q))
+    if isinstance(part, sympy.Sum):
+        body, (index, low, high) = part.function, part.limits[0]
+        places = range(int(of(low)), int(of(high)) + 1)
+        return sum((value_of(body, {**values, index: place}) for place in places), Fraction(0))
+    if isinstance(part, sympy.ceiling) and part.has(sympy.log):
+        # How many powers of two lie below: the only logarithm there is.
+        (logarithm,) = part.atoms(sympy.log) - {sympy.log(2)}
+        return Fraction((int(of(logarithm.args[0])) - 1).bit_length())
+    if part.is_Symbol or (
+        part.is_Function
+        and not isinstance(part, (sympy.floor, sympy.ceiling, sympy.Max, sympy.Min, sympy.Mod))
+    ):
+        raise KeyError(part)
+    args = [of(arg) for arg in part.args]
+    if part.is_Add:
+        return sum(args, Fraction(0))
+    if part.is_Mul:
+        return math.prod(args, start=Fraction(1))
+    if part.is_Pow and args[1].denominator == 1:
+        return args[0] ** int(args[1])
+    if isinstance(part, sympy.Max):
+        return max(args)
+    if isinstance(part, sympy.Min):
+        return min(args)
+    if isinstance(part, sympy.floor):
+        return Fraction(math.floor(args[0]))
+    if isinstance(part, sympy.ceiling):
+        return Fraction(math.ceil(args[0]))
+    if isinstance(part, sympy.Mod):
+        return args[0] % args[1]
+    raise TypeError(f"a closed form cannot hold {type(part).__name__}")

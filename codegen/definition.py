@@ -1,4 +1,4 @@
-"""Torch text for one pattern: its definition as a dense mask, its tables, and the sweeps of the torch path."""
+"""Torch text for one pattern: its dense mask, its tables, and the sweeps of the torch path."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ from textwrap import indent
 
 from attnc.codegen.needs import Draw, Names, identifier
 from attnc.codegen.printer import Printer
-from attnc.expression import FALSE, TRUE, Drawn, Expr, TileMax, TileMin, Var, fold, substitute, walk
+from attnc.expression import (
+    FALSE,
+    TRUE,
+    Drawn,
+    Expr,
+    TileMax,
+    TileMin,
+    Var,
+    fold,
+    substitute,
+    variables,
+    walk,
+)
 from attnc.pattern import Pattern, formula
 from attnc.schedule import BodyPlan, Pass, Sweep, Walk
 
 
 class TorchWriter:
-    """Writes torch expressions; tables are found in a dictionary called ``tables``, its entries (batch or 1, …)."""
+    """Writes torch expressions; tables stand in a dictionary ``tables``, each of them (batch or 1, …)."""
 
     def __init__(self, names: Names) -> None:
         self.names = names
@@ -50,30 +62,31 @@ class TorchWriter:
 
     def mask(self, pattern: Pattern) -> str:
         """The dense mask, as the pattern was written."""
-        bodies = []
-        for item in pattern.bodies:
-            expr = fold(formula(item.relation))
-            text = self.tensor(expr, {"q": "q", "k": "k"}, batched=True)
-            bodies.append((fold(item.heads.condition), item.heads.text, text))
-        lines = []
-        for condition, _, text in bodies:
+        bodies = [(fold(item.heads.condition), fold(formula(item.relation))) for item in pattern.bodies]
+        head = (
+            'def mask(n_q, n, heads, tables, device="cpu"):\n'
+            '    """The pattern itself: (batch or 1, heads, n_q, n) booleans, true where q reads k."""\n'
+            "    q = torch.arange(n - n_q, n, device=device)[:, None]\n"
+            "    k = torch.arange(n, device=device)[None, :]\n"
+        )
+        if len(bodies) == 1 and bodies[0][0] == TRUE and not by_head(bodies[0][1]):
+            text = self.tensor(bodies[0][1], {"q": "q", "k": "k"}, batched=True)
+            result = "_full(edges, n_q, n, device)[:, None].expand(-1, heads, -1, -1)"
+            return f"{head}    edges = {text}\n    return {result}\n"
+        lines = ["rows = []", "for h in range(heads):"]
+        for condition, relation in bodies:
+            text = self.tensor(relation, {"q": "q", "k": "k"}, batched=True)
             test = Printer("host", {"h": "h", "H": "heads"})(condition)
-            if len(bodies) == 1 and condition == TRUE:
-                lines.append(f"edges = {text}")
-            else:
-                lines.append(f"if {test}:\n    edges = {text}")
-        body = "\n".join(lines)
-        return f'''\
-def mask(n_q, n, heads, tables, device="cpu"):
-    """The pattern's definition: (batch or 1, heads, n_q, n) booleans, true where a query reads a key."""
-    q = torch.arange(n - n_q, n, device=device)[:, None]
-    k = torch.arange(n, device=device)[None, :]
-    rows = []
-    for h in range(heads):
-{indent(body, "        ")}
-        rows.append(_full(edges, n_q, n, device))
-    return torch.stack(torch.broadcast_tensors(*rows), 1)
-'''
+            lines += (
+                [f"    edges = {text}"]
+                if condition == TRUE
+                else [f"    if {test}:", f"        edges = {text}"]
+            )
+        lines += [
+            "    rows.append(_full(edges, n_q, n, device))",
+            "return torch.stack(torch.broadcast_tensors(*rows), 1)",
+        ]
+        return head + indent("\n".join(lines), "    ") + "\n"
 
     # --- tables ---
 
@@ -84,16 +97,22 @@ def mask(n_q, n, heads, tables, device="cpu"):
         for item in pattern.inputs:
             if item.name in used:
                 name = item.name
-                lines.append(f'tables["{name}"] = _batched(inputs[{_position(pattern, name)}], "{name}", n, heads)')
+                lines.append(
+                    f'tables["{identifier(name)}"] = '
+                    f'_batched(inputs[{_position(pattern, name)}], "{name}", n, heads)'
+                )
         for base in sorted({name.partition(".")[0] for name in found if "." in name}):
-            parts = ", ".join(f'tables["{base}_{which}"]' for which in ("first", "last", "run_first", "run_last"))
-            lines.append(f'{parts} = _equal_entries(tables["{base}"])')
+            parts = ", ".join(
+                f'tables["{identifier(f"{base}.{which}")}"]'
+                for which in ("first", "last", "run_first", "run_last")
+            )
+            lines.append(f'{parts} = _equal_entries(tables["{identifier(base)}"])')
         for draw, name in self.names.draws.items():
             population = Printer("host", {"n": "n"})(fold(draw.population))
             last = "n - 1" if draw.size == 1 else f"(n - 1) // {draw.size}"
             lines.append(
-                f'tables["{name}"] = _picks('
-                f"{draw.count}, {draw.seed}, {draw.past}, heads, {first_row(draw)}, {last}, {population}, device)"
+                f'tables["{name}"] = _picks({draw.count}, {draw.seed}, {draw.past}, '
+                f"heads, {first_row(draw)}, {last}, {population}, device)"
             )
         if self.names.members:
             lines.append("p = torch.arange(n, device=device)")
@@ -148,7 +167,7 @@ def mask(n_q, n, heads, tables, device="cpu"):
             rows = f"first{place} - {first_row(draw)} : last{place} - {first_row(draw)} + 1"
             keys = [
                 f"columns = tables[{name!r}][h, {rows}].unique()",
-                f"k = (columns[columns >= 0, None] * {draw.size} + torch.arange({draw.size}, device=device)).flatten()",
+                f"k = columns[columns >= 0, None] * {draw.size} + torch.arange({draw.size}, device=device)",
                 "k = k[k < n].long()",
             ]
             low_high = ("0", "-1")
@@ -196,6 +215,11 @@ class _HostPrinter:
             mapping[part] = Var(f"tile{i}")
         printer = Printer("host", names, self.outer.lookup, None, None)
         return printer(substitute(expr, mapping))
+
+
+def by_head(relation: Expr) -> bool:
+    """Whether the edges differ between the heads of one body."""
+    return "h" in variables(relation)
 
 
 def first_row(draw: Draw) -> str:

@@ -38,24 +38,26 @@ FORWARD = Kind(
     ("q", "k", "v", "out", "lse"),
     ("q", "k", "v", "out"),
     """\
-query = _load_tile(q_base, row, q_row, inside, False, DIM, BLOCK_DIM)
+query = _load_tile(q_base, origin, row, q_row, inside, False, DIM, BLOCK_DIM)
 total = tl.zeros([BLOCK_M, BLOCK_VALUE_DIM], dtype=tl.float32)
 row_max = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
 row_sum = tl.zeros([BLOCK_M], dtype=tl.float32)
 """,
     """\
-key = _load_tile({k_base}, {place}, k_row, k_inside, {even}, DIM, BLOCK_DIM)
-value = _load_tile({v_base}, {place}, v_row, k_inside, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
+key = _load_tile(k_base, {place}, k_row, {inside}, {even}, DIM, BLOCK_DIM)
+value = _load_tile(v_base, {place}, v_row, {inside}, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
 """,
     """\
-total, row_max, row_sum = _attend(query, key, value, {mask}, total, row_max, row_sum, log2_scale, {masked}, PRECISION)
+total, row_max, row_sum = _attend(
+    query, key, value, {mask}, total, row_max, row_sum, log2_scale, {masked}, PRECISION
+)
 """,
     """\
 some = row_sum > 0.0
 result = total / tl.where(some, row_sum, 1.0)[:, None]
-_store_tile(out_base, row, out_row, stored, result, VALUE_DIM, BLOCK_VALUE_DIM)
+_store_tile(out_base, origin, row, out_row, stored, result, VALUE_DIM, BLOCK_VALUE_DIM)
 logs = tl.where(some, (row_max + tl.log2(tl.where(some, row_sum, 1.0))) * 0.6931471805599453, float("-inf"))
-tl.store(lse_ptr + head_rows + row, logs, mask=stored)
+tl.store(lse_ptr + head_rows + (q - offset), logs, mask=stored)
 """,
 )
 
@@ -65,13 +67,13 @@ QUERY_GRADIENT = Kind(
     ("q", "k", "v", "grad", "out", "dq", "lse", "lse_grad", "delta"),
     ("q", "k", "v", "grad", "out", "dq"),
     """\
-query = _load_tile(q_base, row, q_row, inside, False, DIM, BLOCK_DIM)
-grad = _load_tile(grad_base, row, grad_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
-out = _load_tile(out_base, row, out_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
-lse = tl.load(lse_ptr + head_rows + row, mask=inside, other=0.0) * 1.4426950408889634
+query = _load_tile(q_base, origin, row, q_row, inside, False, DIM, BLOCK_DIM)
+grad = _load_tile(grad_base, origin, row, grad_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+out = _load_tile(out_base, origin, row, out_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+lse = tl.load(lse_ptr + head_rows + (q - offset), mask=inside, other=0.0) * 1.4426950408889634
 delta = tl.sum(grad.to(tl.float32) * out.to(tl.float32), 1)
-delta -= tl.load(lse_grad_ptr + head_rows + row, mask=inside, other=0.0)
-tl.store(delta_ptr + head_rows + row, delta, mask=stored)
+delta -= tl.load(lse_grad_ptr + head_rows + (q - offset), mask=inside, other=0.0)
+tl.store(delta_ptr + head_rows + (q - offset), delta, mask=stored)
 d_query = tl.zeros([BLOCK_M, BLOCK_DIM], dtype=tl.float32)
 """,
     FORWARD.swept,
@@ -81,7 +83,7 @@ d_query = _add_query_gradient(
 )
 """,
     """\
-_store_tile(dq_base, row, dq_row, stored, d_query * scale, DIM, BLOCK_DIM)
+_store_tile(dq_base, origin, row, dq_row, stored, d_query * scale, DIM, BLOCK_DIM)
 """,
 )
 
@@ -91,14 +93,14 @@ KEY_GRADIENT = Kind(
     ("q", "k", "v", "grad", "dk", "dv", "lse", "delta"),
     ("q", "k", "v", "grad", "dk", "dv"),
     """\
-key = _load_tile(k_base, row, k_row, inside, False, DIM, BLOCK_DIM)
-value = _load_tile(v_base, row, v_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+key = _load_tile(k_base, origin, row, k_row, inside, False, DIM, BLOCK_DIM)
+value = _load_tile(v_base, origin, row, v_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
 d_key = tl.zeros([BLOCK_N, BLOCK_DIM], dtype=tl.float32)
 d_value = tl.zeros([BLOCK_N, BLOCK_VALUE_DIM], dtype=tl.float32)
 """,
     """\
-query = _load_tile({q_base}, {place}, q_row, q_inside, {even}, DIM, BLOCK_DIM)
-grad = _load_tile({grad_base}, {place}, grad_row, q_inside, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
+query = _load_tile(q_base, {place}, q_row, {inside}, {even}, DIM, BLOCK_DIM)
+grad = _load_tile(grad_base, {place}, grad_row, {inside}, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
 lse = tl.load(lse_ptr + head_rows + (q - offset){load_mask}) * 1.4426950408889634
 delta = tl.load(delta_ptr + head_rows + (q - offset){load_mask})
 """,
@@ -108,12 +110,13 @@ d_key, d_value = _add_key_gradients(
 )
 """,
     """\
+if ADD:
+    d_value += _load_tile(dv_base, origin, row, dv_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+_store_tile(dv_base, origin, row, dv_row, inside, d_value, VALUE_DIM, BLOCK_VALUE_DIM)
 d_key = d_key * scale
 if ADD:
-    d_key += _load_tile(dk_base, row, dk_row, inside, False, DIM, BLOCK_DIM)
-    d_value += _load_tile(dv_base, row, dv_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
-_store_tile(dk_base, row, dk_row, inside, d_key, DIM, BLOCK_DIM)
-_store_tile(dv_base, row, dv_row, inside, d_value, VALUE_DIM, BLOCK_VALUE_DIM)
+    d_key += _load_tile(dk_base, origin, row, dk_row, inside, False, DIM, BLOCK_DIM)
+_store_tile(dk_base, origin, row, dk_row, inside, d_key, DIM, BLOCK_DIM)
 """,
 )
 
@@ -134,7 +137,7 @@ class KernelWriter:
         self.own, self.other = part.walk.var, other_side(part.walk.var)
 
     def kernel_name(self, kind: Kind) -> str:
-        return f"_{kind.name}{self.suffix}"
+        return f"_{kind.name}_kernel{self.suffix}"
 
     def kernel(self, kind: Kind) -> str:
         """The text of one kernel, from decorator to last line."""
@@ -144,12 +147,15 @@ class KernelWriter:
         if key_side:
             bases = self._bases(kind, ("q", "grad"), "batch", "h")
             loop = f"{bases}head_rows = (batch * heads + h) * n_q\n{sweeps}"
-            body.append(f"for h in tl.range(first_head, stop_head, head_step):\n{indent(loop or 'pass', '    ')}")
+            body.append(
+                f"for h in tl.range(first_head, stop_head, head_step):\n{indent(loop or 'pass', '    ')}"
+            )
         else:
             body.append(sweeps)
         body.append(kind.store)
         text = "\n".join(part.rstrip("\n") for part in body if part.strip())
-        return f"@_jit\ndef {self.kernel_name(kind)}(\n{indent(self._parameters(kind), '    ')}):\n{indent(text, '    ')}\n"
+        parameters = indent(self._parameters(kind), "    ")
+        return f"@_jit\ndef {self.kernel_name(kind)}(\n{parameters}):\n{indent(text, '    ')}\n"
 
     def _lines(self, text: str) -> list[str]:
         return [text] if text else []
@@ -241,8 +247,13 @@ class KernelWriter:
                 f"first = {self._position(walk, 'begin', None)}",
                 f"last = {self._position(walk, f'(tl.minimum(begin + {block}, end) - 1)', None)}",
             ]
-        row = f"({own} - offset)" if kind.side == "query" else own
-        lines.append(f"row = {row}.to(tl.int64)")
+        # Rows are counted from the tile's first, so that only one number needs 64 bits.
+        if walk.packed:
+            row = f"({own} - offset)" if kind.side == "query" else own
+            lines.append(f"origin, row = 0, {row}.to(tl.int64)")
+        else:
+            origin = "first - offset" if kind.side == "query" else "first"
+            lines.append(f"origin, row = {origin}, tl.arange(0, {block})")
         if kind.side == "query":
             owned = "" if self.part.owned == TRUE else f" & {self._vector(self.part.owned, {own: own})}"
             lines.append(f"stored = inside{owned}")
@@ -307,19 +318,16 @@ class KernelWriter:
                 f"{other}_inside = place < end",
                 f"{other} = {self._position(walk, 'place', f'{other}_inside')}",
             ]
-            place = f"({other} - offset).to(tl.int64)" if other == "q" else f"{other}.to(tl.int64)"
+            place = f"0, ({other} - offset).to(tl.int64)" if other == "q" else f"0, {other}.to(tl.int64)"
         else:
-            lines += [f"{other} = start + tl.arange(0, {block})", f"{other}_inside = {other} < end"]
-            place = f"tl.arange(0, {block})"
-        bases = {}
-        for name in ("q", "grad", "k", "v"):
-            if walk.packed:
-                bases[f"{name}_base"] = f"{name}_base"
-            else:
-                start = "start - offset" if other == "q" else "start"
-                bases[f"{name}_base"] = f"{name}_base + tl.cast({start}, tl.int64) * {name}_row"
+            if masked or kind.side == "key":
+                lines.append(f"{other} = start + tl.arange(0, {block})")
+            if masked:
+                lines.append(f"{other}_inside = {other} < end")
+            place = f"{'start - offset' if other == 'q' else 'start'}, tl.arange(0, {block})"
         load_mask = f", mask={other}_inside, other=0.0" if masked else ""
-        loads = kind.swept.format(place=place, even=str(not masked), load_mask=load_mask, **bases)
+        inside = f"{other}_inside" if masked else "None"
+        loads = kind.swept.format(place=place, even=str(not masked), load_mask=load_mask, inside=inside)
         lines.append(loads.rstrip("\n"))
         if sweep.selection != TRUE:
             # Queries that another pass answers for weigh nothing here.
@@ -327,9 +335,11 @@ class KernelWriter:
             lines.append(f'lse = tl.where({chosen}, lse, float("inf"))')
         mask = "None"
         if masked:
-            condition = self._vector(sweep.mask, {self.own.name: f"{self.own.name}[:, None]", other: f"{other}[None, :]"})
-            inside = f"{other}_inside[None, :]"
-            lines.append(f"mask = {inside}" if sweep.mask == TRUE else f"mask = {inside} & {condition}")
+            condition = self._vector(
+                sweep.mask, {self.own.name: f"{self.own.name}[:, None]", other: f"{other}[None, :]"}
+            )
+            within = f"{other}_inside[None, :]"
+            lines.append(f"mask = {within}" if sweep.mask == TRUE else f"mask = {within} & {condition}")
             mask = "mask"
         lines.append(kind.step.format(mask=mask, masked=str(masked)).rstrip("\n"))
         return "\n".join(lines) + "\n"
@@ -352,7 +362,7 @@ class KernelWriter:
         return f"tl.{kind}(tl.where(inside, {value}, {FAR if kind == 'min' else -1}))"
 
     def _lookup(self, table: str, index: tuple[str, ...], kind: str) -> str:
-        base, _, derived = table.partition(".")
+        base = table.partition(".")[0]
         shape = (self._printer({})(size) for size in self.inputs[base].shape)
         place, size = "", ""
         for position, length in zip(index, shape, strict=True):

@@ -6,14 +6,14 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from textwrap import dedent, indent
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
-from attnc.codegen.definition import TorchWriter
+from attnc.codegen.definition import TorchWriter, by_head
 from attnc.codegen.kernels import KINDS, KernelWriter
-from attnc.codegen.needs import Names, identifier, needs, tables_of
+from attnc.codegen.needs import Names, tables_of
 from attnc.codegen.printer import Printer
-from attnc.expression import TRUE, Drawn, PowerOfTwo, constant, fold, show, variables, walk
+from attnc.expression import TRUE, constant, fold, show
 from attnc.pattern import Pattern, formula
 from attnc.schedule import BodyPlan, Pass, Schedule
 
@@ -37,9 +37,11 @@ class Facts:
 
 
 def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
-    """The module's text. Nothing of the source gets there but checked names, numbers and one-line comments."""
+    """The module's text. Of the source only checked names, numbers and one-line comments get there."""
     names = Names()
-    writers = [_body_writers(pattern, plan, names, i, len(schedule.bodies)) for i, plan in enumerate(schedule.bodies)]
+    writers = [
+        _body_writers(pattern, plan, names, i, len(schedule.bodies)) for i, plan in enumerate(schedule.bodies)
+    ]
     torch_text, bodies = _torch_sweeps(schedule, names)
     kernels, query_passes, key_passes = _kernels(writers)
     relations = [fold(formula(plan.body.relation)) for plan in schedule.bodies]
@@ -54,7 +56,14 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
         _section("Tables", tables, _table_parts(kernels + torch_text + mask + tables)),
         _section("Arguments, backends, operators", _part("interface")),
         _section("The torch path", torch_text + f"_BODIES = {bodies}", _part("torch_path")),
-        _section("The Triton path", _part("tiles"), kernels, query_passes, key_passes, _part("launch", "sizes", "launch")),
+        _section(
+            "The Triton path",
+            _part("tiles"),
+            kernels,
+            query_passes,
+            key_passes,
+            _part("launch", "sizes", "launch"),
+        ),
         _section("Registered with PyTorch", _part("interface", "operators")),
         _part("self_check"),
     ]
@@ -79,7 +88,10 @@ def _head(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     rows.append(("plan", "proven" if not schedule.reports else "conservative"))
     rows += [("", _safe(report)) for report in schedule.reports]
     lines += [f"{title:<10} {text}" for title, text in rows]
-    lines += ["", "Standalone: it needs torch, and Triton on a GPU. Run it to check it against dense attention."]
+    lines += [
+        "",
+        "Standalone: it needs torch, and Triton on a GPU. Run it to check it against dense attention.",
+    ]
     return f'"""{chr(10).join(lines)}\n"""\n\n' + dedent(
         """\
         from __future__ import annotations
@@ -107,7 +119,7 @@ def _verdict(result: ClaimResult) -> str:
 def _safe(text: str) -> str:
     """Text that can stand in a docstring or comment: one line, printable ASCII, no quotes and no escapes."""
     flat = " ".join(text.split())
-    return "".join(c if " " <= c <= "~" and c not in "\\\"" else "?" for c in flat)
+    return "".join(c if " " <= c <= "~" and c not in '\\"' else "?" for c in flat)
 
 
 def _constants(pattern: Pattern) -> str:
@@ -177,15 +189,9 @@ def _torch_sweeps(schedule: Schedule, names: Names) -> tuple[str, str]:
         part, found = writer.passes(plan, _suffix(i, len(schedule.bodies)))
         text += part
         pairs = ", ".join(f"({rows}, {sweeps})" for rows, sweeps in found)
-        bodies.append(f"({_by_head(plan)}, ({pairs},))")
+        bodies.append(f"({by_head(fold(formula(plan.body.relation)))}, ({pairs},))")
     comment = "# For every body: whether its edges hang on the head, and its passes.\n"
     return text + comment, f"({', '.join(bodies)},)"
-
-
-def _by_head(plan: BodyPlan) -> bool:
-    """Whether the edges of a body differ between its heads."""
-    expr = fold(formula(plan.body.relation))
-    return "h" in variables(expr) or any(isinstance(part, Drawn) for part in walk(expr))
 
 
 def _suffix(i: int, count: int) -> str:
@@ -197,7 +203,9 @@ def _body_writers(
 ) -> tuple[list[KernelWriter], list[KernelWriter]]:
     def writers(passes: tuple[Pass, ...]) -> list[KernelWriter]:
         return [
-            KernelWriter(part, names, pattern.inputs, _suffix(i, count) + ("_packed" * (j > 0) + str(j) * (j > 1)))
+            KernelWriter(
+                part, names, pattern.inputs, _suffix(i, count) + ("_packed" * (j > 0) + str(j) * (j > 1))
+            )
             for j, part in enumerate(passes)
         ]
 
@@ -213,7 +221,9 @@ def _kernels(bodies: list[tuple[list[KernelWriter], list[KernelWriter]]]) -> tup
             for writer in writers:
                 texts += [writer.kernel(kind) for kind in KINDS[side]]
                 kernels = ", ".join(writer.kernel_name(kind) for kind in KINDS[side])
-                needed = "".join(f"({need.kind!r}, {need.name!r}, {need.detail!r}), " for need in writer.needs)
+                needed = "".join(
+                    f"({need.kind!r}, {need.name!r}, {need.size!r}), " for need in writer.needs
+                )
                 rows.append(f"({kernels}, ({needed}), lambda n_q, n: {_most_positions(writer.part)})")
             tables[side].append(f"({', '.join(rows)},)")
     query_passes = (

@@ -1,7 +1,8 @@
-"""Which tables a plan reads: inputs, what is derived from them, packed positions, draws. Each has one name."""
+"""Which tables a plan reads: inputs, what is derived from them, packed positions, draws; each by one name."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -49,17 +50,24 @@ def draw_of(drawn: Drawn) -> Draw:
 
 
 def identifier(table: str) -> str:
-    """The Python name of an input or of a table derived from it (``doc.first``)."""
-    return table.replace(".", "_")
+    """The Python name of an input's table (``input_doc``) or of one derived from it (``first_of_doc``).
+
+    No two tables share a name, nor does a table share one with anything else in a kernel, its own pointer
+    ``input_doc_ptr`` included.
+    """
+    base, _, derived = table.partition(".")
+    if re.search(r"_(ptr|batch)_*$", base):
+        base += "_"
+    return f"{derived}_of_{base}" if derived else f"input_{base}"
 
 
 @dataclass(frozen=True)
 class Need:
-    """One table that a kernel reads. kind: table, members, picks or lists."""
+    """One table that a kernel reads. kind: table, members, picks, or lists of tiles of blocks of ``size``."""
 
     kind: str
     name: str
-    detail: tuple[int, ...] = ()
+    size: int = 0
 
 
 def needs(part: Pass, names: Names) -> tuple[Need, ...]:
@@ -73,7 +81,7 @@ def needs(part: Pass, names: Names) -> tuple[Need, ...]:
         if sweep.drawn is not None:
             name, draw = names.of_draw(sweep.drawn)
             found[Need("picks", name)] = None
-            found[Need("lists", name, (draw.size, draw.count))] = None
+            found[Need("lists", name, draw.size)] = None
     for expr in (part.owned, *(e for sweep in part.sweeps for e in printed(sweep))):
         for piece in walk(expr):
             if isinstance(piece, Lookup):

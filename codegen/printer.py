@@ -1,8 +1,8 @@
 """Expressions as program text, in three dialects.
 
-``host`` is plain Python on integers, ``tensor`` is torch on broadcasting integer tensors, ``kernel`` is Triton
-on scalars and blocks. Division rounds down in all three: where Triton's, which truncates, could see a negative
-number, a helper is called instead.
+``host`` is plain Python on integers, ``tensor`` is torch on broadcasting integer tensors, ``kernel`` is
+Triton on scalars and blocks. Division rounds down in all three: where Triton's, which truncates, could see a
+negative number, a helper is called instead.
 """
 
 from __future__ import annotations
@@ -114,18 +114,20 @@ class Printer:
                     return wrap(f"not {self._text(body, 3)}", 2)
                 return f"~{self._text(body, 6)}"
             case PowerOfTwo(body):
-                value = self._text(body, 4)
-                return wrap(self._join("&", [f"({value} >= 0)", f"(({value}) & ({value} - 1) == 0)"]), 2) if (
-                    self.dialect == "host"
-                ) else f"(({value} >= 0) & ((({value}) & ({value} - 1)) == 0))"
+                number = self._text(body, 6)
+                return f"(({number} >= 0) & (({number} & ({number} - 1)) == 0))"
             case Drawn(_, _, _, row, column, _):
                 if self.drawn is None:
                     raise ValueError("nothing can be drawn here")
                 return self.drawn(expr, self(row), self(column))
             case And(args):
-                return wrap(self._join("&", [self._text(arg, 6 if self._bracketed(arg) else 0) for arg in args]), 2)
+                return wrap(
+                    self._join("&", [self._text(arg, 6 if self._bracketed(arg) else 0) for arg in args]), 2
+                )
             case Or(args):
-                return wrap(self._join("|", [self._text(arg, 6 if self._bracketed(arg) else 0) for arg in args]), 1)
+                return wrap(
+                    self._join("|", [self._text(arg, 6 if self._bracketed(arg) else 0) for arg in args]), 1
+                )
         raise TypeError(f"cannot print {type(expr).__name__}")
 
     def _bracketed(self, arg: Expr) -> bool:

@@ -23,7 +23,9 @@ def _check(q, k, v, inputs, scale, backend):
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"{NAME}: {name} must be a tensor, not {type(x).__name__}")
         if x.dim() != 4:
-            raise ValueError(f"{NAME}: {name} must be (batch, heads, length, dim), but its shape is {tuple(x.shape)}")
+            raise ValueError(
+                f"{NAME}: {name} must be (batch, heads, length, dim), but its shape is {tuple(x.shape)}"
+            )
         if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
             raise TypeError(f"{NAME}: {name} must be float16, bfloat16, float32 or float64, not {x.dtype}")
         if x.dtype != q.dtype:
@@ -36,18 +38,20 @@ def _check(q, k, v, inputs, scale, backend):
             raise ValueError(f"{NAME}: {name} must have a dim of 1 to 256, not {x.shape[3]}")
     if k.shape[:3] != v.shape[:3]:
         raise ValueError(
-            f"{NAME}: k and v must have the same heads and length, not {tuple(k.shape[1:3])} and {tuple(v.shape[1:3])}"
+            f"{NAME}: k and v must have the same heads and length, "
+            f"not {tuple(k.shape[1:3])} and {tuple(v.shape[1:3])}"
         )
     if q.shape[3] != k.shape[3]:
         raise ValueError(f"{NAME}: q and k must have the same dim, not {q.shape[3]} and {k.shape[3]}")
     if q.shape[1] < 1 or k.shape[1] < 1 or q.shape[1] % k.shape[1]:
         raise ValueError(
-            f"{NAME}: the heads of q must be a multiple of those of k, but they are {q.shape[1]} and {k.shape[1]}"
+            f"{NAME}: the heads of q must be a multiple of those of k, "
+            f"but they are {q.shape[1]} and {k.shape[1]}"
         )
     if q.shape[2] > k.shape[2]:
         raise ValueError(
-            f"{NAME}: queries are the last of the keys' positions, so there cannot be more queries ({q.shape[2]}) "
-            f"than keys ({k.shape[2]})"
+            f"{NAME}: queries are the last of the keys' positions, so there cannot be more queries "
+            f"({q.shape[2]}) than keys ({k.shape[2]})"
         )
     if scale is not None and not isinstance(scale, (int, float)):
         raise TypeError(f"{NAME}: scale must be a number, not {type(scale).__name__}")
@@ -91,8 +95,8 @@ def _covered(sets, heads):
         bodies = sum(h in numbers for numbers in sets)
         if bodies != 1:
             raise ValueError(
-                f"{NAME}: head {h} of {heads} has {'no body' if not bodies else 'several bodies'} in the pattern; "
-                "every head must be covered exactly once"
+                f"{NAME}: head {h} of {heads} has {'no body' if not bodies else 'several bodies'} "
+                "in the pattern; every head must be covered exactly once"
             )
     return sets
 
@@ -111,7 +115,7 @@ def _progressions(heads):
 
 
 def _path(device, dtype, backend):
-    """Which path runs: "triton" or "torch"; raises RuntimeError that says why when the one asked for cannot."""
+    """Which path runs: "triton" or "torch"; raises RuntimeError that says why if the one asked for cannot."""
     asked = backend or os.environ.get("ATTNC_BACKEND") or ("triton" if device.type == "cuda" else "torch")
     if asked not in ("triton", "torch"):
         raise ValueError(f"{NAME}: ATTNC_BACKEND must be triton or torch, not {asked!r}")
@@ -120,7 +124,9 @@ def _path(device, dtype, backend):
     if triton is None:
         raise RuntimeError(f"{NAME}: the Triton path needs the package `triton`, which is not installed")
     if dtype == torch.float64:
-        raise RuntimeError(f"{NAME}: the Triton path takes float16, bfloat16 and float32; use backend='torch' for float64")
+        raise RuntimeError(
+            f"{NAME}: the Triton path takes float16, bfloat16 and float32; use backend='torch' for float64"
+        )
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise RuntimeError(
             f"{NAME}: the Triton path needs tensors on a GPU, and these are on {device}; "
@@ -155,8 +161,8 @@ def _forward(q, k, v, inputs, scale, backend):
     f"{_LABEL}_backward",
     mutates_args=(),
     schema=(
-        "(Tensor grad, Tensor lse_grad, Tensor q, Tensor k, Tensor v, Tensor[] inputs, Tensor out, Tensor lse, "
-        "float scale, str backend) -> (Tensor, Tensor, Tensor)"
+        "(Tensor grad, Tensor lse_grad, Tensor q, Tensor k, Tensor v, Tensor[] inputs, Tensor out, "
+        "Tensor lse, float scale, str backend) -> (Tensor, Tensor, Tensor)"
     ),
 )
 def _backward(grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):

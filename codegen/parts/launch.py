@@ -26,7 +26,7 @@ def _tile_lists(*args): ...
 
 
 def _tile_sizes(kind, dim, itemsize, small):
-    """BLOCK_M queries by BLOCK_N keys, warps and pipeline stages: a fixed table, nothing is tuned at run time.
+    """BLOCK_M queries by BLOCK_N keys, warps, pipeline stages: a fixed table, nothing is tuned at run time.
 
     kind: "forward", "query" (gradients) or "key" (gradients). dim: the larger padded head dim.
     small: for devices with less than 100 KiB of shared memory a block.
@@ -73,7 +73,7 @@ class _Launcher:
         self.packed, self.lists = {}, {}
 
     def arguments(self, **tensors):
-        """Pointers and strides of (batch, heads, length, dim) tensors, and the numbers that every kernel takes.
+        """Pointers and strides of (batch, heads, length, dim) tensors, and what else every kernel takes.
 
         Strides are counted in units of UNIT elements, so that the compiler knows what they are multiples of
         without ever specializing on a length.
@@ -106,7 +106,7 @@ class _Launcher:
     def needs(self, needed, side, sizes):
         """The tables that a kernel reads: pointers, batch strides, row numbers."""
         given = {}
-        for kind, name, detail in needed:
+        for kind, name, size in needed:
             table = self.tables[name]
             match kind:
                 case "table":
@@ -119,7 +119,6 @@ class _Launcher:
                 case "picks":
                     given |= {f"{name}_ptr": table, f"{name}_row": table.shape[1]}
                 case "lists":
-                    size, count = detail
                     key = (name, sizes["BLOCK_M"], sizes["BLOCK_N"])
                     if key not in self.lists:
                         first_row = (self.n - self.n_q) // size
@@ -171,7 +170,9 @@ def _backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, scale):
         for numbers, passes in zip(_head_sets(call.heads), _KEY_PASSES, strict=True)
     )
     dtypes = (k.dtype, v.dtype) if launches == 1 else (torch.float32, torch.float32)
-    dk, dv = (torch.zeros(x.shape, dtype=dtype, device=x.device) for x, dtype in zip((k, v), dtypes, strict=True))
+    dk, dv = (
+        torch.zeros(x.shape, dtype=dtype, device=x.device) for x, dtype in zip((k, v), dtypes, strict=True)
+    )
     given = call.arguments(grad=grad, dk=dk, dv=dv, lse=lse, delta=delta) | {"ADD": launches > 1}
     for numbers, passes in zip(_head_sets(call.heads), _KEY_PASSES, strict=True):
         for kernel, needed, positions in passes:

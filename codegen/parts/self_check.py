@@ -35,13 +35,16 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     function, generator = globals()[NAME], torch.Generator().manual_seed(0)
     print(f"{NAME} on {device}: largest error against dense attention in fp64, and of dense attention itself")
-    print(f"{'dtype':<10}{'n_q':>6}{'n':>6}{'edges':>9}  {'output':>9}{'dense':>9}  {'gradient':>9}{'dense':>9}")
+    print(
+        f"{'dtype':<10}{'n_q':>6}{'n':>6}{'edges':>9}  {'output':>9}{'dense':>9}  {'gradient':>9}{'dense':>9}"
+    )
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         for n_q, n in ((1, 1), (77, 77), (300, 300), (100, 500)):
             shapes = ((1, 4, n_q, 64), (1, 2, n, 64), (1, 2, n, 64))
             q, k, v = (torch.randn(s, generator=generator).to(device, dtype).requires_grad_() for s in shapes)
             inputs = {
-                name: _example_input(kind, shape(n, 4), generator).to(device) for name, (kind, shape) in INPUTS.items()
+                name: _example_input(kind, shape(n, 4), generator).to(device)
+                for name, (kind, shape) in INPUTS.items()
             }
             edges = mask(n_q, n, 4, _tables(list(inputs.values()), n_q, n, 4, device), device)
             grad = torch.randn((1, 4, n_q, 64), generator=generator).to(device, dtype)
@@ -52,11 +55,16 @@ def main():
                 given = torch.autograd.grad(out, (q, k, v), grad.to(out.dtype))
                 results.append((out.detach(), torch.cat([x.flatten() for x in given])))
             ours, exact, dense = results
-            errors = [f"{float((x.double() - y.double()).abs().max()):>9.1e}" for x, y in zip(ours, exact)]
-            yardstick = [f"{float((x.double() - y.double()).abs().max()):>9.1e}" for x, y in zip(dense, exact)]
-            share = f"{float(edges.float().mean()):>8.1%}"
-            row = f"{str(dtype)[6:]:<10}{n_q:>6}{n:>6} {share}  {errors[0]}{yardstick[0]}  {errors[1]}{yardstick[1]}"
-            print(row)
+            errors = [
+                f"{float((x.double() - y.double()).abs().max()):>9.1e}"
+                for x, y in zip(ours, exact, strict=True)
+            ]
+            yardstick = [
+                f"{float((x.double() - y.double()).abs().max()):>9.1e}"
+                for x, y in zip(dense, exact, strict=True)
+            ]
+            columns = f"{errors[0]}{yardstick[0]}  {errors[1]}{yardstick[1]}"
+            print(f"{str(dtype)[6:]:<10}{n_q:>6}{n:>6}{float(edges.float().mean()):>9.1%}  {columns}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What is built on the device before a launch, for patterns that hang on inputs or draws. No copy to the host."""
+"""What is built on the device before a launch, for patterns that hang on inputs or draws; without a copy
+to the host."""
 
 from __future__ import annotations
 
@@ -10,7 +11,11 @@ import torch
 def _minimum(a, b, *more):
     """Elementwise minimum of tensors and integers."""
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
-        a = torch.minimum(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else _clip(a, b, "max")
+        a = (
+            torch.minimum(a, b)
+            if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
+            else _clip(a, b, "max")
+        )
     else:
         a = min(a, b)
     return _minimum(a, *more) if more else a
@@ -19,7 +24,11 @@ def _minimum(a, b, *more):
 def _maximum(a, b, *more):
     """Elementwise maximum of tensors and integers."""
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
-        a = torch.maximum(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else _clip(a, b, "min")
+        a = (
+            torch.maximum(a, b)
+            if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
+            else _clip(a, b, "min")
+        )
     else:
         a = max(a, b)
     return _maximum(a, *more) if more else a
@@ -46,7 +55,7 @@ def _read(table, *index):
     """
     places = [
         torch.as_tensor(place, device=table.device).clamp(0, max(size - 1, 0))
-        for place, size in zip(index, table.shape[1:])
+        for place, size in zip(index, table.shape[1:], strict=True)
     ]
     if 0 in table.shape:
         return table.new_zeros((table.shape[0], *torch.broadcast_shapes(*(place.shape for place in places))))
@@ -125,7 +134,7 @@ def _hash_step(x):
 
 
 def _picks(count, seed, past, heads, first_row, last_row, population, device):
-    """The columns drawn for rows ``first_row..last_row``: (heads, rows, count) int32, -1 where a row has fewer.
+    """The columns drawn for rows ``first_row..last_row``: (heads, rows, count) int32, -1 in empty slots.
 
     Draws hang on (seed, head, row, draw) alone, through a counter-based hash; columns are distinct by Floyd's
     sampling (Bentley and Floyd, CACM 30(9), 1987). With ``past`` a row draws among ``0..row``.
@@ -183,7 +192,9 @@ def _tile_lists(picks, first_row, size, n_q, n, query_tile, key_tile):
 
     def lists(own, other, own_tiles, other_tiles):
         nothing = own_tiles * other_tiles
-        code = torch.where(valid[..., None, None], own * other_tiles + other, nothing).flatten(1).sort(1).values
+        code = (
+            torch.where(valid[..., None, None], own * other_tiles + other, nothing).flatten(1).sort(1).values
+        )
         code[:, 1:] = torch.where(code[:, 1:] == code[:, :-1], nothing, code[:, 1:])
         code = code.sort(1).values
         ends = torch.arange(own_tiles + 1, device=device) * other_tiles

@@ -55,7 +55,7 @@ def _entry(table, place, size):
 
 @_jit
 def _parts(begin, end, full_begin, full_end, BLOCK: tl.constexpr):
-    """Cuts a sweep over ``[begin, end)`` into masked tiles, unmasked ones within ``[full_begin, full_end)``, masked.
+    """Cuts a sweep over ``[begin, end)``: masked tiles, unmasked ones in ``[full_begin, full_end)``, masked.
 
     Gives the number of leading masked tiles, where the unmasked tiles start and stop, and the number of
     trailing masked tiles.
@@ -69,13 +69,15 @@ def _parts(begin, end, full_begin, full_end, BLOCK: tl.constexpr):
 
 
 @_jit
-def _load_tile(base, row, stride, inside, EVEN: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    """Rows ``row`` of a (length, dim) matrix as a (rows, BLOCK_DIM) tile, padded with zeros.
+def _load_tile(
+    base, start, row, stride, inside, EVEN: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr
+):
+    """Rows ``start + row`` of a (length, dim) matrix as a (rows, BLOCK_DIM) tile, padded with zeros.
 
     EVEN: all rows are inside.
     """
     column = tl.arange(0, BLOCK_DIM)
-    pointers = base + row[:, None] * stride + column[None, :]
+    pointers = base + tl.cast(start, tl.int64) * stride + row[:, None] * stride + column[None, :]
     if EVEN:
         if DIM == BLOCK_DIM:
             return tl.load(pointers)
@@ -86,15 +88,17 @@ def _load_tile(base, row, stride, inside, EVEN: tl.constexpr, DIM: tl.constexpr,
 
 
 @_jit
-def _store_tile(base, row, stride, inside, value, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    """Stores the rows of a (rows, BLOCK_DIM) tile that are inside, in the dtype of ``base``."""
+def _store_tile(base, start, row, stride, inside, value, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """Stores what is inside of a (rows, BLOCK_DIM) tile to the rows ``start + row``, in their dtype."""
     column = tl.arange(0, BLOCK_DIM)
-    pointers = base + row[:, None] * stride + column[None, :]
+    pointers = base + tl.cast(start, tl.int64) * stride + row[:, None] * stride + column[None, :]
     tl.store(pointers, value.to(base.dtype.element_ty), mask=inside[:, None] & (column < DIM)[None, :])
 
 
 @_jit
-def _attend(query, key, value, mask, total, row_max, row_sum, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr):
+def _attend(
+    query, key, value, mask, total, row_max, row_sum, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr
+):
     """One step of the online softmax (Milakov and Gimelshein 2018), in powers of two.
 
     ``scale`` includes ``log2(e)``. A row that has met no edge yet has ``row_max`` minus infinity.
@@ -119,27 +123,42 @@ def _add_query_gradient(
     weights = tl.exp2(_dot(query, tl.trans(key), None, PRECISION) * scale - lse[:, None])
     if MASKED:
         weights = tl.where(mask, weights, 0.0)
-    d_scores = weights * (_dot(grad, tl.trans(value), None, PRECISION) - delta[:, None])
+    # The product starts from -delta, which saves the registers that would hold it meanwhile.
+    start = tl.zeros(weights.shape, dtype=tl.float32) - delta[:, None]
+    d_scores = weights * _dot(grad, tl.trans(value), start, PRECISION)
     return _dot(d_scores.to(key.dtype), key, d_query, PRECISION)
 
 
 @_jit
 def _add_key_gradients(
-    query, grad, key, value, mask, lse, delta, d_key, d_value, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr
+    query,
+    grad,
+    key,
+    value,
+    mask,
+    lse,
+    delta,
+    d_key,
+    d_value,
+    scale,
+    MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Adds what one tile of queries gives to the keys' and values' gradients; ``mask`` is (keys, queries)."""
     weights = tl.exp2(_dot(key, tl.trans(query), None, PRECISION) * scale - lse[None, :])
     if MASKED:
         weights = tl.where(mask, weights, 0.0)
     d_value = _dot(weights.to(grad.dtype), grad, d_value, PRECISION)
-    d_scores = weights * (_dot(value, tl.trans(grad), None, PRECISION) - delta[None, :])
+    # The product starts from -delta, which saves the registers that would hold it meanwhile.
+    start = tl.zeros(weights.shape, dtype=tl.float32) - delta[None, :]
+    d_scores = weights * _dot(value, tl.trans(grad), start, PRECISION)
     d_key = _dot(d_scores.to(query.dtype), query, d_key, PRECISION)
     return d_key, d_value
 
 
 @_jit
 def _is_picked(picks, row, column, rows, COUNT: tl.constexpr):
-    """Whether ``column`` is among the ``COUNT`` picks of ``row``; -1 fills the slots of a row that has fewer."""
+    """Whether ``column`` is among the ``COUNT`` picks of ``row``; a row that has fewer is filled with -1."""
     found = (row < 0) & (column < 0)
     inside = (row >= 0) & (row < rows)
     for i in range(COUNT):

@@ -44,7 +44,7 @@ def _tiles(q, k, inputs):
                 h = members[0]
                 for rows, sweeps in passes:
                     positions = rows(n_q, n, h, heads, own, q.device)
-                    for chosen in positions.split(_TILE):
+                    for chosen in positions.split(_TILE) if positions.numel() else ():
                         found = list(sweeps(chosen, n_q, n, h, heads, own))
                         width = sum(keys.numel() for keys, _ in found)
                         many = max(1, _BUDGET // max(1, width * chosen.numel() * (batch if b is None else 1)))
@@ -76,7 +76,9 @@ def _masked_columns(keys, low, high, mask, q):
     below = int(torch.searchsorted(keys, low)) if low <= high else keys.numel()
     above = int(torch.searchsorted(keys, high, right=True)) if low <= high else keys.numel()
     ranges = [(0, below), (max(below, above), keys.numel())]
-    return [(a, b, mask(q[:, None], keys[None, a:b])) for a, b in ranges if a < b]
+    ranges = [(a, b) for a, b in ranges if a < b]
+    # A mask that hangs on neither position comes as a plain truth.
+    return [(a, b, torch.as_tensor(mask(q[:, None], keys[None, a:b]), device=q.device)) for a, b in ranges]
 
 
 def _take(x, entries, heads, positions):
@@ -113,7 +115,10 @@ def _forward_torch(q, k, v, inputs, scale):
             continue
         places = [(entries, key_heads, keys) for keys, _ in sweeps]
         scores = _scores(
-            _take(query, entries, heads, rows - offset), [_take(key, *place) for place in places], scale, sweeps
+            _take(query, entries, heads, rows - offset),
+            [_take(key, *place) for place in places],
+            scale,
+            sweeps,
         )
         top = scores.amax(3, keepdim=True)
         top.masked_fill_(top == float("-inf"), 0.0)
@@ -164,7 +169,7 @@ def _backward_torch(grad, lse_grad, q, k, v, inputs, out, lse, scale):
 
 
 def _add_rows(total, place, part):
-    """Adds (batch, heads, keys, dim) to the rows of ``total``; heads that share a key head follow in order."""
+    """Adds (batch, heads, keys, dim) to the rows of ``total``, heads that share a key head in order."""
     entries, key_heads, keys = place
     place = slice(int(keys[0]), int(keys[-1]) + 1) if _is_range(keys) else keys
     for i, head in enumerate(key_heads.tolist()):

@@ -1,0 +1,84 @@
+"""A length cut into tiles, and what expressions are worth there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from attnc import draws
+from attnc.expression import (
+    Env,
+    Expr,
+    evaluate,
+    tables,
+)
+from attnc.runs import Ints
+
+# Positions that are looked at together.
+CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A length cut into tiles, and what expressions are evaluated under.
+
+    known: values of ``n``, ``h`` and ``H``. inputs: the arrays that were given.
+    """
+
+    n: int
+    size: int
+    known: Mapping[str, int]
+    inputs: Mapping[str, npt.NDArray[Any]]
+
+    @property
+    def count(self) -> int:
+        return -(-self.n // self.size)
+
+    @property
+    def first(self) -> Ints:
+        return np.arange(self.count, dtype=np.int64) * self.size
+
+    @property
+    def last(self) -> Ints:
+        return np.minimum(self.first + self.size, self.n) - 1
+
+    @cached_property
+    def _tables(self) -> dict[str, npt.NDArray[Any]]:
+        found = dict(self.inputs)
+        for name, values in self.inputs.items():
+            if values.ndim == 1 and values.dtype.kind in "iu":
+                found |= {f"{name}.{end}": ends for end, ends in _equal_entries(values).items()}
+        return found
+
+    def knows(self, *exprs: Expr) -> bool:
+        """Whether everything that the expressions look up was given."""
+        return all(tables(expr) <= self._tables.keys() for expr in exprs)
+
+    def value(self, expr: Expr, **variables: Any) -> Any:
+        return evaluate(expr, Env({**self.known, **variables}, self._tables, draws.drawn))
+
+    def spans(self) -> Iterator[tuple[slice, Ints]]:
+        """The positions in chunks of whole tiles, with the tiles that each chunk covers."""
+        step = max(1, CHUNK // self.size)
+        for i in range(0, self.count, step):
+            j = min(i + step, self.count)
+            yield slice(i, j), np.arange(i * self.size, min(j * self.size, self.n), dtype=np.int64)
+
+
+def _equal_entries(values: npt.NDArray[Any]) -> dict[str, Ints]:
+    """For every position the first and last equal entry, and the ends of the unbroken run around it."""
+    positions = np.arange(len(values), dtype=np.int64)
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    last = np.zeros(len(first), dtype=np.int64)
+    np.maximum.at(last, inverse, positions)
+    breaks = np.flatnonzero(values[1:] != values[:-1]) + 1
+    starts, ends = np.concatenate(([0], breaks)), np.concatenate((breaks, [len(values)])) - 1
+    run = np.zeros(len(values), dtype=np.int64)
+    run[breaks] = 1
+    run = np.cumsum(run)
+    return {"first": first[inverse], "last": last[inverse], "run_first": starts[run], "run_last": ends[run]}

@@ -1,0 +1,266 @@
+"""Compiles the kernels of emitted modules for GPUs that are not there, and reads off what they will use.
+
+A module is asked to launch its kernels; what it would launch is written down instead, and compiled for a named
+target exactly as Triton would on that device.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+import attnc
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+_TYPES = {
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.uint8: "*u8",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of device: its architecture, and bytes of shared memory that a block may have.
+
+    tiles: the name of the table of tile sizes that a module uses there.
+    """
+
+    name: str
+    triton: GPUTarget
+    shared: int
+    tiles: str = "_TILES"
+
+
+def _cuda(capability: int, shared: int, tiles: str = "_TILES") -> Target:
+    return Target(f"sm_{capability}", GPUTarget("cuda", capability, 32), shared * 1024, tiles)
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        _cuda(80, 163),
+        _cuda(90, 227),
+        _cuda(100, 227),
+        _cuda(86, 99, "_SMALL_TILES"),
+        _cuda(89, 99, "_SMALL_TILES"),
+        _cuda(120, 99, "_SMALL_TILES"),
+        Target("gfx942", GPUTarget("hip", "gfx942", 64), 64 * 1024, "_HIP_TILES"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel and everything that its binary hangs on.
+
+    types, constants and attributes are by the place of the argument, as Triton wants them.
+    """
+
+    kernel: Any
+    types: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, Any], ...]
+    attributes: tuple[tuple[int, int], ...]
+    options: tuple[tuple[str, int], ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.kernel.__name__)
+
+    @property
+    def kind(self) -> str:
+        """``forward``, ``query_gradient`` or ``key_gradient``."""
+        return re.sub(r"^_|(_kernel)?(_\d+)?(_packed\d*)?$", "", self.name)
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """Equal for launches whose binaries are equal: the code without names and comments, and the arguments."""
+        lines = (line.split("  #")[0].rstrip() for line in self.kernel.src.splitlines())
+        text = "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
+        text = text.replace(f"def {self.name}(", f"def _{self.kind}(")
+        return (text, self.types, self.constants, self.attributes, self.options)
+
+
+@dataclass(frozen=True)
+class Binary:
+    """What a compiled kernel uses.
+
+    registers: of one thread. spilled: bytes a thread. spills_in_loops: accesses to those in the loops that matter.
+    shared: bytes a block.
+    """
+
+    registers: int
+    spilled: int
+    spills_in_loops: int
+    shared: int
+    assembly: str
+    intermediate: str
+
+    @property
+    def products(self) -> int:
+        """Matrix products in the kernel's text, before the target's own instructions are chosen."""
+        return len(re.findall(r"\btt\.dot\b|ttng\.(?:warp_group_dot|tc_gen5_mma)\b", self.intermediate))
+
+
+class _Recorder:
+    """Stands in for a kernel: ``recorder[grid](**arguments)`` is written down."""
+
+    def __init__(self, kernel: Any, launches: list[Launch]) -> None:
+        self.kernel, self.launches = kernel, launches
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        assert len(grid) == 1 and grid[0] > 0
+        return lambda **arguments: self.launches.append(_launch(self.kernel, arguments))
+
+
+def _launch(kernel: Any, arguments: dict[str, Any]) -> Launch:
+    types, constants, attributes = [], [], []
+    for place, parameter in enumerate(kernel.params):
+        value = arguments.pop(parameter.name)
+        kind, aligned = _kind(value)
+        if parameter.is_constexpr or (kind == "i32" and value == 1 and not parameter.do_not_specialize):
+            types.append((parameter.name, "constexpr"))
+            constants.append((parameter.name, value))
+            continue
+        types.append((parameter.name, kind))
+        if aligned and not parameter.do_not_specialize:
+            attributes.append((place, 16))
+    return Launch(kernel, tuple(types), tuple(constants), tuple(attributes), tuple(sorted(arguments.items())))
+
+
+def _kind(value: Any) -> tuple[str, bool]:
+    """Triton's name of an argument's type, and whether it is known to be a multiple of 16."""
+    match value:
+        case torch.Tensor():
+            return _TYPES[value.dtype], value.data_ptr() % 16 == 0
+        case bool():
+            return "i1", False
+        case int():
+            return "i32" if -(2**31) <= value < 2**31 else "i64", value % 16 == 0
+        case float():
+            return "fp32", False
+    return "constexpr", False
+
+
+@cache
+def example(name: str) -> ModuleType:
+    """An example's module with the constants of its paper; ``swin:swin_shifted`` is the second pattern of a file."""
+    file, _, pattern = name.partition(":")
+    return load(attnc.compile(EXAMPLES / f"{file}.attn", pattern or file), name.replace(":", "_"))
+
+
+def load(text: str, name: str) -> ModuleType:
+    """A module's text as a module. It needs a file: Triton reads its kernels' source from there."""
+    path = Path(tempfile.mkdtemp(prefix="attnc-aot-")) / f"{name}.py"
+    path.write_text(text, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(f"aot_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def launches(name: str, dtype: torch.dtype, dim: int, tiles: str) -> tuple[Launch, ...]:
+    """What the forward and the backward of an example launch; 4 heads that share 2 key heads, 512 tokens."""
+    return record(example(name), dtype, dim, tiles)
+
+
+def record(module: ModuleType, dtype: torch.dtype, dim: int, tiles: str, n: int = 512) -> tuple[Launch, ...]:
+    """What the forward and the backward of a module launch with one table of tile sizes."""
+    found: list[Launch] = []
+    replaced = {
+        "_QUERY_PASSES": _recorders(module._QUERY_PASSES, found),
+        "_KEY_PASSES": _recorders(module._KEY_PASSES, found),
+        **({"_tiles_of": lambda device: getattr(module, tiles)} if hasattr(module,"_tiles_of") else {}),
+    }
+    before = {key: getattr(module, key) for key in replaced}
+    q = torch.zeros(1, 4, n, dim, dtype=dtype)
+    k, v = torch.zeros(2, 1, 2, n, dim, dtype=dtype)
+    dtypes = {"bool": torch.bool, "int": torch.int64, "float": torch.float32}
+    inputs = [torch.zeros(shape(n, 4), dtype=dtypes[kind]) for kind, shape in module.INPUTS.values()]
+    try:
+        for key, value in replaced.items():
+            setattr(module, key, value)
+        out, lse = module._forward_triton(q, k, v, inputs, 0.1)
+        module._backward_triton(q, torch.zeros_like(lse), q, k, v, inputs, out, lse, 0.1)
+    finally:
+        for key, value in before.items():
+            setattr(module, key, value)
+    return tuple(found)
+
+
+def _recorders(passes: Any, found: list[Launch]) -> Any:
+    """The table of passes with a recorder for every kernel in it."""
+    if isinstance(passes, tuple):
+        return tuple(_recorders(part, found) for part in passes)
+    return _Recorder(passes, found) if isinstance(passes, triton.JITFunction) else passes
+
+
+def compile(launch: Launch, target: Target) -> Binary:
+    """The kernel for a target; Triton's own cache keeps it."""
+    attributes = {(place,): [["tt.divisibility", multiple]] for place, multiple in launch.attributes}
+    source = ASTSource(launch.kernel, dict(launch.types), dict(launch.constants), attributes)
+    binary = triton.compile(source, target=target.triton, options=dict(launch.options))
+    shared = int(binary.metadata.shared)
+    if target.triton.backend == "hip":
+        text = str(binary.asm["amdgcn"])
+        numbers = {key: int(value) for key, value in re.findall(r"\.(\w+):\s+(\d+)", text)}
+        return Binary(
+            numbers["vgpr_count"],
+            numbers["private_segment_fixed_size"],
+            0,
+            shared,
+            text,
+            str(binary.asm["ttgir"]),
+        )
+    machine = _read("nvdisasm", "-c", binary.asm["cubin"])
+    used = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", _read("cuobjdump", "--dump-resource-usage", binary.asm["cubin"])))
+    return Binary(
+        int(used["REG"]),
+        int(used["STACK"]) + int(used["LOCAL"]),
+        _spills_in_loops(machine),
+        shared,
+        str(binary.asm["ptx"]),
+        str(binary.asm["ttgir"]),
+    )
+
+
+def _read(tool: str, option: str, cubin: bytes) -> str:
+    """What one of the tools that come with Triton says about a binary."""
+    path = Path(inspect.getfile(triton)).parent / "backends/nvidia/bin" / tool
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([str(path), option, file.name], check=True, capture_output=True, text=True).stdout
+
+
+def _spills_in_loops(machine: str) -> int:
+    """Accesses to spilled registers within the innermost loops that multiply matrices.
+
+    What is spilled before such a loop and fetched after it, as the rows' addresses often are, costs nothing.
+    """
+    lines = machine.splitlines()
+    labels = {match[1]: i for i, line in enumerate(lines) if (match := re.match(r"(\.L_x_\d+):", line))}
+    jumps = [(labels[match[1]], i) for i, line in enumerate(lines) if (match := re.search(r"BRA.*(\.L_x_\d+)\)", line))]
+    loops = [(first, last) for first, last in jumps if first < last]
+    inner = [loop for loop in loops if not any(a >= loop[0] and b < loop[1] for a, b in loops)]
+    texts = ["\n".join(lines[first:last]) for first, last in inner]
+    return sum(len(re.findall(r"\b(?:LDL|STL)\b", text)) for text in texts if re.search(r"\b(?:HGMMA|HMMA|UTCHMMA)\b", text))

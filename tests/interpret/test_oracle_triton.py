@@ -1,0 +1,45 @@
+"""Random patterns on the Triton path, under Triton's interpreter, against dense attention in fp64.
+
+These run in a process of their own, started with TRITON_INTERPRET=1: ``make test`` does.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from tests import oracle
+from tests.fuzzing import try_all
+from tests.strategies import Case, cases
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+
+EXAMPLES, SHARDS = 64, 8
+# Several tiles, masked and not, at a hundred tokens: queries by keys.
+SMALL = ((16, 16), (32, 16), (16, 32))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def run(case: Case) -> None:
+    done = oracle.compiled(case.text)
+    before = done.module._TILES
+    if case.small_tiles:
+        block_m, block_n = SMALL[case.call.seed % len(SMALL)]
+        done.module._TILES = {kind: ((block_m, block_n, 4, 1),) * 5 for kind in before}
+    try:
+        faults = oracle.check(done, case.call, "triton")
+    finally:
+        done.module._TILES = before
+    assert not faults, f"{faults}\n{case.text}{case.call}"
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_random_patterns(shard: int) -> None:
+    try_all(run, cases(most=100, interpreted=True), EXAMPLES, shard, SHARDS)

@@ -1,0 +1,296 @@
+"""Emitted modules held against dense masked attention in fp64: outputs, log-sum-exps and all gradients.
+
+What is allowed is told by the same computation done densely in the module's own dtype: at most twice its
+largest error and 1.1 times its mean error. Below that lies a floor, for where the dense result happens to be
+exact or nearly so: ``FLOOR_MAX`` and ``FLOOR_MEAN`` units in the last place of the *magnitude* of what was
+added up (``magnitudes``), because no order of summation can promise less. The log-sum-exp is kept in fp32
+whatever the dtype is, and held to that: so an edge too many or too few is seen in bf16, too, where an output
+alone could hide it. ``test_oracle_torch.py`` flips edges to prove that.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from attnc import reference
+from attnc.codegen.module import emit
+from attnc.cost import combine
+from attnc.diagnostics import Source
+from attnc.expression import Env, evaluate
+from attnc.pattern import Pattern
+from attnc.pipeline import Judged, Planned, facts, pattern_pass, schedule_pass, syntax_pass, terms_pass
+from attnc.request import Request
+from attnc.schedule import Schedule
+from tests.strategies import Call
+
+Tensors = tuple[torch.Tensor, ...]
+
+FLOOR_MAX = 4.0
+FLOOR_MEAN = 0.5
+# An fp32 sum of ``d`` products strays by more than one of them: what a score may be off, in ulps of its size.
+LSE_FLOOR = 16.0
+
+NAMES = ("output", "lse", "query gradient", "key gradient", "value gradient")
+
+
+# --- compiling ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Compiled:
+    pattern: Pattern
+    schedule: Schedule
+    text: str
+    module: ModuleType
+
+
+def planned(text: str, params: dict[str, Any] | None = None, name: str | None = None) -> Planned:
+    """A pattern's text as far as its schedule; claims are not judged, and the cost is not told."""
+    request = Request(Source("drawn.attn", text), name, params or {})
+    decomposed = terms_pass(pattern_pass(syntax_pass(request)))
+    return schedule_pass(Judged(**vars(decomposed), claims=(), cost=combine([])))
+
+
+@lru_cache(maxsize=64)
+def compiled(text: str, params: tuple[tuple[str, Any], ...] = (), name: str | None = None) -> Compiled:
+    done = planned(text, dict(params), name)
+    emitted = emit(done.pattern, done.schedule, facts(done))
+    return Compiled(done.pattern, done.schedule, emitted, imported(emitted))
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="attnc-oracle-")
+
+
+_numbers = itertools.count()
+
+
+def imported(text: str, name: str | None = None) -> ModuleType:
+    """A module of this text, imported from a file under a name of its own."""
+    name = name or f"emitted_{next(_numbers)}"
+    path = Path(_folder().name) / f"{name}.py"
+    path.write_text(text, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- arguments ------------------------------------------------------------------------------------------
+
+
+def inputs(pattern: Pattern, call: Call) -> dict[str, torch.Tensor]:
+    """Something for every input of the pattern; numbers come sorted (documents) or in any order."""
+    rng = np.random.default_rng(call.seed)
+    found = {}
+    for item in pattern.inputs:
+        shape = tuple(int(evaluate(size, Env({"n": call.n, "H": call.heads}))) for size in item.shape)
+        if call.batched_inputs:
+            shape = (call.batch, *shape)
+        if item.kind == "bool":
+            values = rng.random(shape) < rng.choice([0.05, 0.3, 0.9])
+        else:
+            values = rng.integers(-3, rng.choice([0, 4, 20]), shape)
+            if rng.random() < 0.6:
+                values = np.sort(values, axis=-1)
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        found[item.name] = tensor if item.kind == "bool" or rng.random() < 0.5 else tensor.to(torch.int32)
+    return found
+
+
+def tensors(call: Call, dtype: torch.dtype | None = None) -> tuple[Tensors, Tensors]:
+    """q, k and v, and gradients for the output and the log-sum-exp, in the memory layout of the call.
+
+    Whatever lies around a slice is NaN: who reads there, spoils everything.
+    """
+    dtype = dtype or getattr(torch, call.dtype)
+    generator = torch.Generator().manual_seed(call.seed)
+    b, n, n_q = call.batch, call.n, call.n_q
+    shapes = [
+        (b, call.heads, n_q, call.dim),
+        (b, call.key_heads, n, call.dim),
+        (b, call.key_heads, n, call.value_dim),
+        (b, call.heads, n_q, call.value_dim),
+    ]
+    made = [_laid_out(torch.randn(shape, generator=generator).to(dtype), call.layout) for shape in shapes]
+    lse_grad = torch.randn((b, call.heads, n_q), generator=generator)
+    return tuple(x.requires_grad_() for x in made[:3]), (made[3], lse_grad)
+
+
+def _laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
+    match layout:
+        case "heads inside":
+            return x.transpose(1, 2).contiguous().transpose(1, 2)
+        case "slice":
+            b, h, n, d = x.shape
+            larger = torch.full((b, h + 1, n + 3, d + 16), torch.nan, dtype=x.dtype)
+            larger[:, 1:, 2 : n + 2, 8 : d + 8] = x
+            return larger[:, 1:, 2 : n + 2, 8 : d + 8]
+        case "expanded":
+            return x[:1].expand(x.shape).detach()
+    return x
+
+
+# --- running --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """What is allocated without being filled is NaN in here."""
+    before = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+def ours(
+    module: ModuleType, args: Tensors, grads: Tensors, tables: Sequence[torch.Tensor], call: Call, backend: str
+) -> Tensors:
+    """Output, log-sum-exp and the gradients of q, k and v, by the emitted module."""
+    scale = call.dim**-0.5 if call.scale is None else call.scale
+    given = dict(zip(module.INPUTS, tables, strict=True))
+    module._check(*args, given, call.scale, backend)
+    with poisoned():
+        out, lse = module._forward(*args, list(tables), scale, backend)
+        # A row without edges has no log-sum-exp that could be pulled at.
+        pull = torch.where(lse.detach() == -torch.inf, 0.0, grads[1].to(lse.dtype))
+        found = torch.autograd.grad((out, lse), args, (grads[0], pull))
+    return (out.detach(), lse.detach(), *found)
+
+
+def dense(args: Tensors, grads: Tensors, mask: np.ndarray, call: Call, dtype: torch.dtype) -> Tensors:
+    """The same by the dense interpreter, in the given dtype."""
+    args = tuple(x.detach().to(dtype).requires_grad_() for x in args)
+    out, lse = reference.attention(*args, mask, call.scale)
+    pull = torch.where(lse.detach() == -torch.inf, 0.0, grads[1].to(lse.dtype))
+    found = torch.autograd.grad((out, lse), args, (grads[0].to(dtype), pull))
+    return (out.detach(), lse.detach(), *found)
+
+
+def magnitudes(args: Tensors, grads: Tensors, mask: np.ndarray, call: Call) -> Tensors:
+    """For every number of a result, the sum of the absolute values of what it is the sum of; fp64.
+
+    Rounding errors are in proportion to these, however much cancels.
+    """
+    q, k, v = (x.detach().double() for x in args)
+    grad, pull = (x.double() for x in grads)
+    group = call.heads // call.key_heads
+    keys, values = (x.repeat_interleave(group, 1) for x in (k, v))
+    scale = call.dim**-0.5 if call.scale is None else call.scale
+    edges = torch.from_numpy(np.array(mask)).broadcast_to(call.batch, call.heads, call.n_q, call.n)
+    scores = (q @ keys.transpose(2, 3) * scale).masked_fill(~edges, -torch.inf)
+    score_size = q.abs() @ keys.abs().transpose(2, 3) * abs(scale)
+    weights = scores.softmax(3).nan_to_num()
+    # A score that is off by a little takes its weight with it, in proportion.
+    heavy = weights * (1 + score_size)
+    out = heavy @ values.abs()
+    d_weights = grad.abs() @ values.abs().transpose(2, 3)
+    delta = (grad.abs() * out).sum(3, keepdim=True) + pull.abs()[..., None]
+    d_scores = heavy * (d_weights + delta) * abs(scale)
+    d_keys, d_values = d_scores.transpose(2, 3) @ q.abs(), heavy.transpose(2, 3) @ grad.abs()
+
+    def shared(x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(1, (call.key_heads, group)).sum(2)
+
+    lse = (score_size * edges).amax(3) + 1 if call.n else torch.ones(call.batch, call.heads, call.n_q)
+    return out, lse.double(), d_scores @ keys.abs(), shared(d_keys), shared(d_values)
+
+
+# --- judging --------------------------------------------------------------------------------------------
+
+
+def judge(got: Tensors, exact: Tensors, yardstick: Tensors, sizes: Tensors, dtype: torch.dtype) -> list[str]:
+    """What is wrong with a result, in words; empty when nothing is."""
+    faults = []
+    for name, a, b, c, size in zip(NAMES, got, exact, yardstick, sizes, strict=True):
+        if a.shape != b.shape:
+            faults.append(f"{name} has shape {tuple(a.shape)} instead of {tuple(b.shape)}")
+            continue
+        if a.isnan().any():
+            faults.append(f"{name} has {int(a.isnan().sum())} NaN")
+            continue
+        if a.numel() == 0:
+            continue
+        if name == "lse":
+            faults += _judge_lse(a.double(), b, size, dtype)
+            continue
+        if a.dtype != dtype:
+            faults.append(f"{name} is {a.dtype}")
+        error, allowed = (a.double() - b).abs(), (c.double() - b).abs()
+        unit = torch.finfo(dtype).eps
+        most = 2 * float(allowed.max()) + FLOOR_MAX * unit * float(size.max())
+        mean = 1.1 * float(allowed.mean()) + FLOOR_MEAN * unit * float(size.mean())
+        if dtype == torch.float16:  # below its normal numbers fp16 has a fixed spacing
+            most, mean = most + 2.0**-24, mean + 2.0**-24
+        if float(error.max()) > most:
+            place = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
+            faults.append(f"{name} is off by {float(error.max()):.2e} at {place}, and may by {most:.2e}")
+        if float(error.mean()) > mean:
+            faults.append(f"{name} is off by {float(error.mean()):.2e} in the mean, and may by {mean:.2e}")
+    return faults
+
+
+def _judge_lse(a: torch.Tensor, b: torch.Tensor, size: torch.Tensor, dtype: torch.dtype) -> list[str]:
+    wrong = (a == -torch.inf) != (b == -torch.inf)
+    if wrong.any():
+        return [f"{int(wrong.sum())} rows are wrongly empty or not, first {wrong.nonzero()[0].tolist()}"]
+    unit = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+    error = torch.where(b == -torch.inf, 0.0, a - b).abs()
+    excess = error - LSE_FLOOR * unit * size
+    if float(excess.max()) <= 0:
+        return []
+    place = tuple(int(i) for i in np.unravel_index(int(excess.argmax()), excess.shape))
+    return [f"lse is off by {float(error[place]):.2e} at {place}"]
+
+
+def empty_rows(got: Tensors) -> list[str]:
+    """Rows without edges must be exactly zero, and pull at nothing."""
+    out, lse, d_query = got[:3]
+    nothing = lse == -torch.inf
+    faults = []
+    if out[nothing].abs().sum() != 0:
+        faults.append("the output of a row without edges is not zero")
+    if d_query[nothing].abs().sum() != 0:
+        faults.append("the gradient of a query without edges is not zero")
+    return faults
+
+
+def check(done: Compiled, call: Call, backend: str, dtype: torch.dtype | None = None) -> list[str]:
+    """Everything that is wrong with a compiled pattern under one call, in words."""
+    dtype = dtype or getattr(torch, call.dtype)
+    tables = inputs(done.pattern, call)
+    args, grads = tensors(call, dtype)
+    arrays = {name: table.numpy() for name, table in tables.items()}
+    mask = reference.mask(done.pattern, call.n, call.heads, arrays, call.n_q)
+    got = ours(done.module, args, grads, list(tables.values()), call, backend)
+    return against(got, args, grads, mask, call, dtype) + empty_rows(got)
+
+
+def against(
+    got: Tensors, args: Tensors, grads: Tensors, mask: np.ndarray, call: Call, dtype: torch.dtype
+) -> list[str]:
+    """A result against a mask."""
+    exact = dense(args, grads, mask, call, torch.float64)
+    yardstick = dense(args, grads, mask, call, dtype)
+    return judge(got, exact, yardstick, magnitudes(args, grads, mask, call), dtype)

@@ -1,0 +1,288 @@
+"""Plans are proven, damaged plans are not, and both agree with walking through every pair."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from attnc import plan_proofs
+from attnc.codegen.module import _sections as module_parts
+from attnc.decompose import decompose
+from attnc.diagnostics import Source
+from attnc.expression import FALSE, TRUE, Env, Expr, Var, add, constant, evaluate, fold, negate
+from attnc.parser import parse
+from attnc.pattern import Pattern, formula
+from attnc.pipeline import Planned
+from attnc.plan_proofs import failures, loop_is_a_partition, split_points, verify
+from attnc.resolver import resolve
+from attnc.schedule import BodyPlan, Pass, Sweep, masked_plan, plan
+from attnc.solver import Answer
+from tests import enumeration, oracle
+from tests.strategies import cases
+from tests.test_examples_claims import SMALL
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.attn"))
+
+
+def patterns(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every pattern of a file: as it stands, and with small parameters."""
+    for tree in parse(Source(path.name, path.read_text(encoding="utf-8"))).patterns:
+        yield tree.name.text, {}
+        if tree.name.text in SMALL:
+            yield tree.name.text, SMALL[tree.name.text]
+
+
+NAMED = [(path, name, params) for path in EXAMPLES for name, params in patterns(path)]
+
+
+def bodies(text: str) -> tuple[BodyPlan, ...]:
+    """The plans of a pattern's bodies, before anything is proven of them."""
+    pattern = resolve(parse(Source("p.attn", text))).patterns[0]
+    return plan(pattern, decompose(pattern)).bodies
+
+
+# --- what is proven -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "params"), NAMED, ids=[f"{name}{'-small' * bool(params)}" for _, name, params in NAMED]
+)
+def test_the_plan_of_every_example_is_proven(path: Path, name: str, params: dict[str, Any]) -> None:
+    done = oracle.planned(path.read_text(encoding="utf-8"), params, name)
+    assert done.schedule.reports == ()
+    for item in done.schedule.bodies:
+        assert failures(item) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "params"),
+    [found for found in NAMED if found[2] or found[1] not in SMALL],
+    ids=[name for _, name, params in NAMED if params or name not in SMALL],
+)
+def test_the_plan_of_every_example_visits_every_edge_once(
+    path: Path, name: str, params: dict[str, Any]
+) -> None:
+    for item in oracle.planned(path.read_text(encoding="utf-8"), params, name).schedule.bodies:
+        for n, tile in ((1, 4), (17, 4), (40, 16)):
+            tables = enumeration.example_tables([formula(item.body.relation)], n, 2, seed=n)
+            assert enumeration.wrong(item, n, tile, 2, tables) == []
+
+
+@pytest.mark.parametrize("shard", range(4))
+def test_plans_of_random_patterns_visit_every_edge_once(shard: int) -> None:
+    @seed(100 + shard)
+    @settings(
+        max_examples=12,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases(), st.integers(1, 45), st.sampled_from((1, 4, 7, 16)), st.integers(0, 99))
+    def run(case: Any, n: int, tile: int, number: int) -> None:
+        for item in oracle.planned(case.text).schedule.bodies:
+            tables = enumeration.example_tables([formula(item.body.relation)], n, case.call.heads, number)
+            assert enumeration.wrong(item, n, tile, case.call.heads, tables) == [], case.text
+
+    run()
+
+
+# --- what is not ----------------------------------------------------------------------------------------
+
+DAMAGED = {
+    "window": "attend window(5, 2)",
+    "causal": "attend causal",
+    "chunk": "attend chunk(6) & causal",
+    "stride": "attend stride(4) & causal",
+    "dilated": "attend window(3, 1, dilation=3)",
+    "sinks": "attend (to(first(3)) | window(4)) & causal",
+    "hubs": "input hub: bool[n] attend window(3, 3) | to(hub) | from(hub)",
+    "documents": "input doc: int[n] attend same(doc) & causal",
+    "summary": "attend (chunk(6) | to(every(6, 5))) & causal",
+    "blocks": "attend blocks(4, window(1, 1) | to(first(1)) | from(last(1)))",
+    "grid": "grid(y: 5, x: 4) attend window(1, 1, axis=y) & window(1, 1, axis=x)",
+}
+
+
+def steps(sweep: Sweep) -> int:
+    """How far a bound must move to matter: from one position of a lattice to the next."""
+    lattice = sweep.walk.lattice
+    return 1 if lattice is None else constant(lattice.step) or 1
+
+
+def moved(sweep: Sweep) -> Iterator[tuple[str, Sweep]]:
+    far = steps(sweep)
+    if sweep.drawn is None:
+        for by in (-far, far):
+            yield f"low {by:+}", replace(sweep, low=add(sweep.low, by))
+            yield f"high {by:+}", replace(sweep, high=add(sweep.high, by))
+    if sweep.full_when != FALSE:
+        for by in (-far, far):
+            yield f"full_low {by:+}", replace(sweep, full_low=add(sweep.full_low, by))
+            yield f"full_high {by:+}", replace(sweep, full_high=add(sweep.full_high, by))
+        yield "always full", replace(sweep, full_when=TRUE)
+    yield "no mask", replace(sweep, mask=TRUE)
+    yield "never", replace(sweep, when=FALSE)
+
+
+def damaged(part: Pass) -> Iterator[tuple[str, Pass]]:
+    for i, sweep in enumerate(part.sweeps):
+        before, after = part.sweeps[:i], part.sweeps[i + 1 :]
+        yield f"sweep {i} dropped", replace(part, sweeps=(*before, *after))
+        yield f"sweep {i} twice", replace(part, sweeps=(*before, sweep, sweep, *after))
+        for what, other in moved(sweep):
+            yield f"sweep {i}, {what}", replace(part, sweeps=(*before, other, *after))
+    if part.side == "query":
+        for what, owned in (("nobody", FALSE), ("everybody", TRUE), ("the others", negate(part.owned))):
+            if owned != part.owned:
+                yield f"owned by {what}", replace(part, owned=owned)
+
+
+def damages(item: BodyPlan) -> Iterator[tuple[str, BodyPlan]]:
+    side: Literal["query", "key"]
+    for side in ("query", "key"):
+        passes: tuple[Pass, ...] = getattr(item, side)
+        for i, part in enumerate(passes):
+            for what, other in damaged(part):
+                yield f"{side} pass {i}: {what}", replace(item, **{side: (*passes[:i], other, *passes[i + 1 :])})
+
+
+def matters(item: BodyPlan) -> bool:
+    """Whether walking through pairs shows the damage."""
+    for n, tile, number in ((23, 4, 0), (24, 5, 1), (9, 4, 2), (40, 16, 3), (40, 1, 4)):
+        tables = enumeration.example_tables([formula(item.body.relation)], n, 1, number)
+        if enumeration.wrong(item, n, tile, 1, tables):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_no_damage_that_matters_is_proven(name: str) -> None:
+    (item,) = bodies(f"pattern p() {{ {DAMAGED[name]} }}")
+    assert failures(item) == [] and not matters(item)
+    seen = set()
+    for what, other in damages(item):
+        if matters(other):
+            assert failures(other), what
+            seen.add((what.split()[0], what.split(", ")[-1].split()[0]))
+    for side in ("query", "key"):
+        assert {(side, "low"), (side, "high")} <= seen
+    assert any("dropped" in what for what, other in damages(item) if matters(other))
+
+
+def test_every_kind_of_damage_is_tried() -> None:
+    """Each of these matters for a plain window, on either side."""
+    (item,) = bodies("pattern p() { attend window(5, 2) }")
+    serious = {what for what, other in damages(item) if matters(other)}
+    for side in ("query", "key"):
+        for what in ("dropped", "twice", "low +1", "high -1", "full_low -1", "full_high +1", "no mask"):
+            assert any(found.startswith(side) and what in found for found in serious), (side, what)
+    assert "query pass 0: owned by nobody" in serious
+
+
+def test_a_query_with_two_passes_or_none_is_found() -> None:
+    (item,) = bodies("pattern p() { input hub: bool[n] attend window(2, 2) | from(hub) }")
+    first, second = item.query
+    twice = replace(item, query=(replace(first, owned=TRUE), second))
+    assert "some query has two passes" in failures(twice)
+    assert "some query has no pass" in failures(replace(item, query=(first,)))
+
+
+def test_an_unproven_plan_is_replaced() -> None:
+    """A damaged plan comes back as one that is right and says what was lost; never as it was."""
+    pattern, schedule = _planned("attend window(5, 2)")
+    (item,) = schedule.bodies
+    (part,) = item.query
+    loose = replace(part, sweeps=(replace(part.sweeps[0], full_high=add(part.sweeps[0].full_high, 1)),))
+    mended = verify(pattern, replace(schedule, bodies=(replace(item, query=(loose,)),)))
+    assert mended.reports and "masked instead" in mended.reports[0]
+    assert failures(mended.bodies[0]) == [] and not matters(mended.bodies[0])
+    gone = verify(pattern, replace(schedule, bodies=(replace(item, query=(replace(part, sweeps=()),)),)))
+    assert "all tiles are visited" in gone.reports[0]
+    assert gone.bodies[0] == masked_plan(item.body) and not matters(gone.bodies[0])
+
+
+def test_an_undecided_question_counts_as_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    pattern, schedule = _planned("attend window(5, 2)")
+    monkeypatch.setattr(plan_proofs, "valid", lambda *_: Answer("undecided", reason="no time"))
+    assert any("undecided (no time)" in found for found in failures(schedule.bodies[0]))
+    assert verify(pattern, schedule).bodies[0] == masked_plan(schedule.bodies[0].body)
+
+
+def _planned(text: str) -> tuple[Pattern, Any]:
+    pattern = resolve(parse(Source("p.attn", f"pattern p() {{ {text} }}"))).patterns[0]
+    return pattern, plan(pattern, decompose(pattern))
+
+
+# --- the loop -------------------------------------------------------------------------------------------
+
+
+def blocks_in_use() -> list[int]:
+    """Every tile size of the emitted tables."""
+    space: dict[str, Any] = {}
+    exec(module_parts("launch")["sizes"], space)
+    rows = [row for name in ("_TILES", "_SMALL_TILES") for table in space[name].values() for row in table]
+    return sorted({size for row in rows for size in row[:2]})
+
+
+@pytest.mark.parametrize("block", blocks_in_use())
+def test_the_loop_is_a_partition(block: int) -> None:
+    assert loop_is_a_partition(block).outcome == "proven"
+
+
+def test_a_wrong_loop_is_no_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = split_points
+
+    def late(*args: Any) -> tuple[Expr, Expr]:
+        first, middle = right(*args)
+        return first, add(middle, 1)
+
+    monkeypatch.setattr(plan_proofs, "split_points", late)
+    assert loop_is_a_partition(16).outcome == "refuted"
+
+
+def emitted_parts() -> Any:
+    """``_parts`` of the emitted modules as a function on Python's integers."""
+    tree = ast.parse(module_parts("tiles")[""])
+    (found,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "_parts"]
+    found.decorator_list, found.args.args[-1].annotation = [], None
+
+    class Language:
+        minimum, maximum = staticmethod(min), staticmethod(max)
+
+    space: dict[str, Any] = {"tl": Language}
+    exec(compile(ast.unparse(ast.Module([found], [])), "_parts", "exec"), space)
+    return space["_parts"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(*[st.integers(-40, 200)] * 4, st.sampled_from((16, 32, 64, 128)))
+def test_the_emitted_loop_is_the_one_that_is_proven(
+    begin: int, end: int, full_begin: int, full_end: int, block: int
+) -> None:
+    leading, middle, stop, trailing = emitted_parts()(begin, end, full_begin, full_end, block)
+    names = [Var(name) for name in ("begin", "end", "full_begin", "full_end")]
+    values = Env(dict(zip((v.name for v in names), (begin, end, full_begin, full_end), strict=True)))
+    masked_end, full_stop = (int(evaluate(fold(e), values)) for e in split_points(*names, block))
+    assert (middle, max(middle, stop)) == (masked_end, full_stop)
+    assert leading == -(-(masked_end - begin) // block)
+    assert trailing == -(-max(end - full_stop, 0) // block)
+    # What the loop of an emitted kernel visits, place by place.
+    masked = [begin + i * block for i in range(leading)] + [stop + i * block for i in range(trailing)]
+    full = list(range(middle, stop, block))
+    inside = [x for start in masked for x in range(start, start + block) if x < end]
+    seen = inside + [x for start in full for x in range(start, start + block)]
+    assert sorted(set(seen)) == sorted(seen)
+    assert set(range(begin, end)) <= set(seen) and all(x < end for x in seen)
+    assert all(full_begin <= x < full_end for start in full for x in range(start, start + block))
+
+
+def test_planned_is_what_the_pipeline_hands_on() -> None:
+    assert isinstance(oracle.planned("pattern p() { attend causal }"), Planned)

@@ -1,0 +1,158 @@
+"""Layers until everything has arrived: measured against plain search, proven for every length."""
+
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from attnc.diagnostics import Source
+from attnc.parser import parse
+from attnc.pattern import Pattern
+from attnc.reach import Reach, is_causal, prove_reach, reach
+from attnc.reference import mask
+from attnc.resolver import resolve
+
+
+def pattern(text: str) -> Pattern:
+    text = text if text.startswith("pattern") else f"pattern p() {{ {text} }}"
+    return resolve(parse(Source("t.attn", text))).patterns[0]
+
+
+def distance(item: Pattern, n: int, causal: bool) -> int | None:
+    """The greatest number of layers that any legal pair needs, by breadth-first search."""
+    step = mask(item, n, 2).any(axis=0)
+    graph = nx.from_numpy_array(step, create_using=nx.DiGraph)
+    most = 0
+    for q in range(n):
+        found = nx.single_source_shortest_path_length(graph, q)
+        for k in range(q + 1 if causal else n):
+            if k not in found:
+                return None
+            most = max(most, found[k])
+    return most
+
+
+MEASURED = [
+    "all",
+    "causal",
+    "window(3)",
+    "window(2, 1)",
+    "window(4) | to(first(1)) | from(first(1))",
+    "chunk(4) | to(first(1))",
+    "chunk(4)",
+    "stride(4) | window(3)",
+    "(stride(4) | window(3)) & causal",
+    "window(4, dilation=2)",
+    "offsets(powers(2))",
+    "blocks(4, window(1, 1) | to(first(1)) | from(first(1)))",
+    "none",
+    "self",
+]
+
+
+@pytest.mark.parametrize("relation", MEASURED)
+def test_measured(relation: str) -> None:
+    item = pattern(f"attend {relation}")
+    causal = is_causal(item)
+    found = reach(item, limit=256)
+    assert found.exact
+    for n, layers in found.layers.items():
+        if n <= 64:
+            assert layers == distance(item, n, causal), n
+    if found.unreached is not None:
+        n, k, q = found.unreached
+        assert found.layers[n] is None
+        step = nx.from_numpy_array(mask(item, n).any(axis=0), create_using=nx.DiGraph)
+        assert not nx.has_path(step, q, k)
+        assert k <= q or not causal
+
+
+def test_heads_work_together() -> None:
+    item = pattern("pattern p() { heads even { attend window(3) } heads odd { attend stride(4) & causal } }")
+    assert set(reach(item).layers.values()) == {2}
+    assert prove_reach(item, 2).outcome == "proven"
+    assert prove_reach(item, 1).outcome == "refuted"
+
+
+def test_large_constants_are_followed_by_tiles() -> None:
+    found = reach(pattern("attend window(4095)"))
+    assert not found.exact
+    assert found.grows
+    assert found.layers == {16380: 4, 32760: 8, 65520: 16}
+    assert "at least" in str(found)
+
+
+def test_words() -> None:
+    assert str(Reach({64: 1, 128: 1, 256: 1}, True, None)) == "1 layer at n = 256"
+    assert str(Reach({64: 2, 128: 4}, True, None)) == "grows with n: 2 at n = 64, 4 at n = 128 layers"
+    text = str(reach(pattern("attend chunk(4)")))
+    assert text == "key 4 never reaches query 0 when n = 64, however many layers"
+    text = str(reach(pattern("input x: bool[n] attend window(2) | to(x) & causal")))
+    assert text.endswith("in the worst case of x")
+
+
+PROVEN = [
+    ("all", 1),
+    ("causal", 1),
+    ("causal", 2),
+    ("causal | window(3)", 1),
+    ("to(first(1)) | from(first(1))", 2),
+    ("(to(last(1)) | from(last(1)))", 2),
+    ("blocks(8, window(1, 1) | to(first(1)) | from(first(1)) | random(2, seed=0))", 2),
+    ("(chunk(8) | to(every(8, 7))) & causal", 2),
+    ("(stride(8) | window(7)) & causal", 2),
+    ("stride(8) | window(7, 7)", 2),
+    ("(stride(8) | window(7)) & causal", 3),
+]
+
+
+@pytest.mark.parametrize(("relation", "layers"), PROVEN)
+def test_proven(relation: str, layers: int) -> None:
+    item = pattern(f"attend {relation}")
+    answer = prove_reach(item, layers)
+    assert answer.outcome == "proven"
+    for n in (1, 2, 7, 8, 9, 17, 40):
+        found = distance(item, n, is_causal(item))
+        assert found is not None
+        assert found <= layers
+
+
+REFUTED = [
+    ("none", 1, 2),
+    ("self", 5, 2),
+    ("causal - self", 0, 2),
+    ("window(3)", 1, 5),
+    ("window(3)", 2, 8),
+    ("window(3)", 4, 14),
+    ("chunk(4)", 3, 5),
+    ("window(2, 2)", 2, 6),
+    ("(chunk(8) | to(every(8, 7))) & causal", 1, 9),
+    ("stride(8) | window(6)", 1, 2),
+    ("all - window(2, 2)", 3, 2),
+]
+
+
+@pytest.mark.parametrize(("relation", "layers", "shortest"), REFUTED)
+def test_refuted(relation: str, layers: int, shortest: int) -> None:
+    item = pattern(f"attend {relation}")
+    answer = prove_reach(item, layers)
+    assert answer.outcome == "refuted"
+    n, q, k = (answer.variables[name] for name in ("n", "q", "k"))
+    assert n == shortest
+    step = mask(item, n).any(axis=0) | np.eye(n, dtype=np.bool_)
+    assert not np.linalg.matrix_power(step.astype(object), layers)[q, k]
+    assert k <= q or not is_causal(item)
+
+
+def test_inputs_in_the_worst_case() -> None:
+    item = pattern("input x: bool[n] attend window(2, 2) | to(x) | from(x)")
+    assert prove_reach(item, 2).outcome == "refuted"
+    item = pattern("input x: bool[n] attend all - to(x) | from(first(1)) | to(first(1))")
+    assert prove_reach(item, 2).outcome == "proven"
+
+
+def test_large_constants_are_refuted_by_tiles() -> None:
+    answer = prove_reach(pattern("attend window(4095)"), 2)
+    assert answer.outcome == "refuted"
+    assert answer.variables["q"] - answer.variables["k"] > 2 * 4095
