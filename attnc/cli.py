@@ -151,10 +151,11 @@ def _compile(options: argparse.Namespace) -> int:
     _complain(emitted.warnings)
     from attnc.files import Refused, write_module
 
+    output = str(options.output)
     try:
-        write_module(options.output, emitted.text, source=options.file, force=options.force)
+        write_module(output, emitted.text, source=options.file, force=options.force)
     except Refused as refused:
-        raise Misuse(str(refused), "unwritable-file", options.output) from None
+        raise Misuse(str(refused), "unwritable-file", output) from None
     if options.emit == "module":
         print(emitted.text.rstrip("\n"))
     return 0

@@ -49,6 +49,9 @@ from attnc.steady import MOST_EXTREMA, steady_form, value_of
 
 n = sympy.Symbol("n", integer=True, nonnegative=True)
 d = sympy.Symbol("d", integer=True, positive=True)
+FEW_SUMS = 6
+LONGEST_FORM = 100
+
 count = sympy.Function("count", integer=True, nonnegative=True)
 
 
@@ -68,6 +71,14 @@ class Cost:
     steady: sympy.Expr
     steady_from: int
 
+    def forms(self) -> list[str]:
+        """The closed forms that a person would read: the general one, the steady one; maybe neither."""
+        since = f" for n >= {self.steady_from}" if self.steady_from else ""
+        forms = [str(self.expr)]
+        if self.steady != self.expr:
+            forms.append(f"{self.steady}{since}")
+        return [form for form in forms if len(form) <= LONGEST_FORM]
+
     def at(self, length: int, **counts: int) -> int:
         """The value for a length and for the true entries of each input, as in ``at(4096, is_global=3)``."""
         values = {count(sympy.Symbol(name)): value for name, value in counts.items()}
@@ -80,10 +91,15 @@ class Cost:
             ) from None
 
 
-def edges(terms: Iterable[Term]) -> Cost:
-    """The number of edges of disjoint terms, such as the terms of one body."""
+def edges(terms: Iterable[Term], work: int = MOST_WORK) -> Cost:
+    """The number of edges of disjoint terms, such as the terms of one body.
+
+    work: how many sums may be tried, a few milliseconds each; what needs more becomes an upper bound.
+    """
     terms = tuple(terms)
-    counted = [_term_edges(term) for term in terms]
+    sizes = Sizes(work=work)
+    sizes.symbols["n"] = n
+    counted = [_term_edges(term, sizes) for term in terms]
     expr = sympy.Add(*(part for part, _ in counted))
     return _cost(expr, all(exact for _, exact in counted), joined(term_growth(term) for term in terms))
 
@@ -126,10 +142,8 @@ class _Bound:
     exact: bool
 
 
-def _term_edges(term: Term) -> tuple[sympy.Expr, bool]:
+def _term_edges(term: Term, sizes: Sizes) -> tuple[sympy.Expr, bool]:
     literals = _literals(fold(term.formula()))
-    sizes = Sizes()
-    sizes.symbols["n"] = n
     found = _bounded(literals, sizes, _reach_of_row(term))
     return sizes.plain(found.value), found.exact
 
@@ -181,7 +195,7 @@ def _regular(plain: Sequence[Expr], sizes: Sizes) -> _Bound:
         return _Bound(count_pairs(plain, N, N, sizes), True)
     except NoFormula:
         pass
-    sizes.work = max(sizes.work, MOST_WORK // 4)
+    sizes.work = max(sizes.work, MOST_WORK // 10)
     kept: list[Expr] = []
     best: sympy.Expr = sizes.symbol("n") ** 2
     for condition in plain:
@@ -286,14 +300,18 @@ def _powers(body: Expr, plain: Sequence[Expr], sizes: Sizes) -> sympy.Expr | Non
     if sub(body, sub(Q, K)) != ZERO:
         return None
     sizes.ranges["distance"] = (0, sizes.ranges["n"][1])
+    # One more symbol makes long formulas of what is not simple.
+    work, sizes.work = sizes.work, min(sizes.work, FEW_SUMS)
     try:
         per = count_pairs([eq(sub(Q, K), distance), *plain], N, N, sizes)
     except NoFormula:
         return None
+    finally:
+        sizes.work += work - min(work, FEW_SUMS)
     per, size, symbol = sizes.plain(per), sizes.symbol("n"), sizes.symbol("distance")
     # How many powers of two are below n.
     bits = sympy.ceiling(sympy.log(sympy.Max(size, 1), 2))
-    if len(per.atoms(sympy.Max, sympy.Min)) > MOST_EXTREMA:
+    if len(per.atoms(sympy.Max, sympy.Min)) > MOST_EXTREMA // 4:
         return None
     at_zero = per.xreplace({symbol: sympy.S.Zero})
     # Below, 1 <= distance < n decides most maxima.

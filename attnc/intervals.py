@@ -10,7 +10,7 @@ arrays of tiles at once, and the solver checks them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from attnc.expression import (
@@ -146,18 +146,23 @@ def bounds(expr: Expr, tile: Tile) -> Range:
             most = maximum(*[x for x in highs if x is not None]) if None not in highs else None
             return maximum(*known) if known else None, most
         case Select(condition, then, otherwise):
-            (a, b), (c, d) = bounds(then, tile), bounds(otherwise, tile)
+            one, other = bounds(then, tile), bounds(otherwise, tile)
             always, sometimes = must(condition, tile), may(condition, tile)
-            least = None if a is None or c is None else _chosen(always, sometimes, a, c, minimum(a, c))
-            most = None if b is None or d is None else _chosen(always, sometimes, b, d, maximum(b, d))
-            return least, most
+            return (
+                _chosen(always, sometimes, one[0], other[0], minimum),
+                _chosen(always, sometimes, one[1], other[1], maximum),
+            )
         case Lookup() if moving == [tile.reduced]:
             return TileMin(expr), TileMax(expr)
     return UNKNOWN
 
 
-def _chosen(always: Expr, sometimes: Expr, then: Expr, otherwise: Expr, either: Expr) -> Expr:
-    return select(always, then, select(sometimes, either, otherwise))
+def _chosen(
+    always: Expr, sometimes: Expr, then: Expr | None, otherwise: Expr | None, either: Callable[..., Expr]
+) -> Expr | None:
+    if then is None or otherwise is None:
+        return None
+    return select(always, then, select(sometimes, either(then, otherwise), otherwise))
 
 
 def _scaled(factor: int, ends: Range) -> Range:

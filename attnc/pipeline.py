@@ -32,6 +32,10 @@ from attnc.resolver import resolve
 from attnc.schedule import Schedule
 from attnc.syntax import File, dump
 
+# Sums that may be spent on the cost in a module's head: a function should be ready in a quarter of a second,
+# and `attnc check` takes its time.
+HEAD_WORK = 20
+
 
 class PassError(RuntimeError):
     """A pass of the compiler made something that cannot be right: a fault of attnc, not of the pattern."""
@@ -97,7 +101,7 @@ def claims_pass(decomposed: Decomposed) -> Judged:
     return Judged(
         **vars(decomposed),
         claims=proofs.prove_claims(pattern, bodies),
-        cost=costs.combine([costs.edges(body.terms) for body in bodies]),
+        cost=costs.combine([costs.edges(body.terms, work=HEAD_WORK) for body in bodies]),
     )
 
 

@@ -19,7 +19,6 @@ from attnc.relation import BodyTerms
 from attnc.request import Request
 from attnc.resolver import resolve
 
-LONGEST_FORMULA = 100
 SAMPLE_LENGTHS = (1024, 16384)
 
 
@@ -215,13 +214,8 @@ def _aligned(rows: Iterator[tuple[str, str]]) -> list[str]:
 def _edges_text(cost: Cost) -> str:
     """The closed form as far as a person would read it; some values of it where nobody would."""
     least = "" if cost.exact else "at most "
-    since = f" for n >= {cost.steady_from}" if cost.steady_from else ""
-    lines = [str(cost.expr)]
-    if cost.steady != cost.expr:
-        lines.append(f"{cost.steady}{since}")
-    short = [line for line in lines if len(line) <= LONGEST_FORMULA]
-    if short:
-        return least + "\n= ".join(short)
+    if forms := cost.forms():
+        return least + "\n= ".join(forms)
     hidden = "(the closed form is long: `--json` has it)"
     try:
         values = ", ".join(f"{cost.at(length)} at n = {length}" for length in SAMPLE_LENGTHS)

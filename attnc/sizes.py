@@ -38,8 +38,8 @@ class NoFormula(Exception):
     """The conjunction is outside of what can be counted in closed form."""
 
 
-# So many sums, each a few milliseconds, are spent on one term; a formula that needs more helps nobody.
-MOST_WORK = 250
+# So many sums, each a few milliseconds, are spent on one body; a formula that needs more helps nobody.
+MOST_WORK = 80
 
 
 @dataclass
@@ -79,9 +79,11 @@ class Sizes:
 
     def plain(self, expr: sympy.Expr) -> sympy.Expr:
         """The formula with quotients and remainders written out over ``n``."""
-        while expr.free_symbols & self.meaning.keys():
-            expr = expr.xreplace(self.meaning)
-        return expr
+        full: dict[sympy.Symbol, sympy.Expr] = {}
+        for symbol, value in self.meaning.items():
+            # A size is split before its parts are, so those before it are written out already.
+            full[symbol] = value.xreplace(full)
+        return expr.xreplace(full)
 
 
 def numeric(expr: Expr, ranges: Ranges) -> tuple[float, float]:

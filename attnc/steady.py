@@ -84,9 +84,10 @@ def _course(expr: sympy.Expr, n: sympy.Symbol) -> Course | None:
     if expr.is_Mul:
         factor, rest = expr.as_coeff_Mul()
         course = _course(rest, n) if factor != 1 else None
-        if course is None or not factor.is_Rational:
+        numerator, denominator = sympy.fraction(factor)
+        if course is None or not (numerator.is_Integer and denominator.is_Integer):
             return None
-        by = Fraction(int(factor.p), int(factor.q))
+        by = Fraction(int(numerator), int(denominator))
         slope, low, high = course
         return (slope * by, low * by, high * by) if by >= 0 else (slope * by, high * by, low * by)
     if isinstance(expr, sympy.floor):

@@ -182,6 +182,7 @@ def hunt(
         n, heads = answer.variables.get("n", 1), answer.variables.get("H", 1)
         if n > 1 << 22:
             return Quarry(answer)
+        tables: dict[str, Any] = {}
         for style in styles:
             tables = fill(pattern, answer, n, heads, style)
             if real(answer, tables):

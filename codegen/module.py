@@ -81,9 +81,8 @@ def _head(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     rows = [("source", f"sha256 {facts.digest}")]
     rows += [("parameter", f"{name} = {value}") for name, value in facts.params]
     rows += [("claim", f"{_safe(result.claim.text)}: {_verdict(result)}") for result in facts.claims]
-    rows.append(("edges", f"{'' if facts.cost.exact else 'at most '}{_safe(str(facts.cost.expr))} a head"))
-    if facts.cost.steady is not None and str(facts.cost.steady) != str(facts.cost.expr):
-        rows.append(("", f"{_safe(str(facts.cost.steady))} for n >= {facts.cost.steady_from}"))
+    least = "" if facts.cost.exact else "at most "
+    rows += [("edges", f"{least}{_safe(form)} a head") for form in facts.cost.forms()]
     rows.append(("growth", facts.cost.growth))
     rows.append(("plan", "proven" if not schedule.reports else "conservative"))
     rows += [("", _safe(report)) for report in schedule.reports]
@@ -113,7 +112,10 @@ def _head(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
 
 
 def _verdict(result: ClaimResult) -> str:
-    return "assumed, not proven" if result.claim.assumed else result.finding.verdict
+    verdict = result.finding.verdict
+    if not result.claim.assumed:
+        return verdict
+    return "assumed, and proven" if verdict == "proven" else "assumed, not proven"
 
 
 def _safe(text: str) -> str:
@@ -221,9 +223,7 @@ def _kernels(bodies: list[tuple[list[KernelWriter], list[KernelWriter]]]) -> tup
             for writer in writers:
                 texts += [writer.kernel(kind) for kind in KINDS[side]]
                 kernels = ", ".join(writer.kernel_name(kind) for kind in KINDS[side])
-                needed = "".join(
-                    f"({need.kind!r}, {need.name!r}, {need.size!r}), " for need in writer.needs
-                )
+                needed = "".join(f"({need.kind!r}, {need.name!r}, {need.size!r}), " for need in writer.needs)
                 rows.append(f"({kernels}, ({needed}), lambda n_q, n: {_most_positions(writer.part)})")
             tables[side].append(f"({', '.join(rows)},)")
     query_passes = (

@@ -4,7 +4,7 @@ sliding window, compiled from ``mistral.attn``, and once with dense causal atten
 Both models start from the same weights and see the same bytes in the same order; only their attention
 differs. Each is trained in a process of its own, so that its peak memory is its own.
 
-    python examples/train_bytes.py [--steps 120] [--length 4096] [--window 256]
+    python examples/train_bytes.py [--steps 150] [--length 2048] [--window 256]
 """
 
 from __future__ import annotations
@@ -221,8 +221,8 @@ def trained_alone(task: Task) -> Result:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a byte-level language model with a compiled pattern.")
-    parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--length", type=int, default=4096, help="bytes a sequence")
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--length", type=int, default=2048, help="bytes a sequence")
     parser.add_argument("--window", type=int, default=256, help="keys that a query may read")
     options = parser.parse_args()
     for name in ("steps", "length", "window"):

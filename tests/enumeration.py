@@ -12,7 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from attnc import draws
-from attnc.expression import TRUE, Const, Env, Expr, K, Lookup, Q, TileMax, TileMin, evaluate, substitute, walk
+from attnc.expression import (
+    TRUE,
+    Const,
+    Env,
+    Expr,
+    K,
+    Lookup,
+    Q,
+    TileMax,
+    TileMin,
+    evaluate,
+    substitute,
+    walk,
+)
 from attnc.pattern import formula
 from attnc.schedule import BodyPlan, Pass, Sweep
 
@@ -36,7 +49,9 @@ def derived(tables: Tables) -> dict[str, npt.NDArray[Any]]:
             while high + 1 < len(entries) and entries[high + 1] == entry:
                 high += 1
             spans.append((same[0], same[-1], low, high))
-        for which, ends in zip(("first", "last", "run_first", "run_last"), zip(*spans, strict=True), strict=True):
+        for which, ends in zip(
+            ("first", "last", "run_first", "run_last"), zip(*spans, strict=True), strict=True
+        ):
             found[f"{name}.{which}"] = np.array(ends, dtype=np.int64)
     return found
 
@@ -78,7 +93,9 @@ def _swept(sweep: Sweep, part: Pass, rows: Ints, inside: dict[str, Any], tables:
         return _held(_on_tile(expr, inside | {own.name: rows}, tables), places, tables, shape)
 
     def between(low: Expr, high: Expr) -> npt.NDArray[np.bool_]:
-        ends = [evaluate(_on_tile(e, inside | {own.name: rows}, tables), Env(places, tables)) for e in (low, high)]
+        ends = [
+            evaluate(_on_tile(e, inside | {own.name: rows}, tables), Env(places, tables)) for e in (low, high)
+        ]
         return np.broadcast_to((ends[0] <= places[other.name]) & (places[other.name] <= ends[1]), shape)
 
     reached = held(TRUE) if sweep.drawn is not None else held(sweep.when) & between(sweep.low, sweep.high)

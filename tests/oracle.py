@@ -165,7 +165,12 @@ def poisoned() -> Iterator[None]:
 
 
 def ours(
-    module: ModuleType, args: Tensors, grads: Tensors, tables: Sequence[torch.Tensor], call: Call, backend: str
+    module: ModuleType,
+    args: Tensors,
+    grads: Tensors,
+    tables: Sequence[torch.Tensor],
+    call: Call,
+    backend: str,
 ) -> Tensors:
     """Output, log-sum-exp and the gradients of q, k and v, by the emitted module."""
     scale = call.dim**-0.5 if call.scale is None else call.scale

@@ -206,7 +206,9 @@ def _atom(names: _Names, depth: int) -> str:
     numbers = names.numbers if not names.block else ((names.block_number,) if names.block_number else ())
     kinds += ["same"] * (3 if numbers else 0)
     kinds += ["blocks"] * (2 if depth and not names.block else 0)
-    axis = f", axis={names.one_of(*names.grid)}" if names.grid and not names.block and names.chance(70) else ""
+    axis = (
+        f", axis={names.one_of(*names.grid)}" if names.grid and not names.block and names.chance(70) else ""
+    )
     match names.one_of(*kinds):
         case "constant":
             return names.one_of("all", "none", "self", "causal")
@@ -286,9 +288,7 @@ def _bodies(names: _Names, depth: int) -> list[str]:
     if names.heads > 2:
         choices += [("0..1", "{1, 2}", "rest"), ("{0, 2}", "rest"), ("H - 1..H", "0..H - 1")]
     selectors = names.draw(st.sampled_from(choices))
-    return [
-        f"heads {selector} {{ attend {_relation(names, max(depth - 1, 0))} }}" for selector in selectors
-    ]
+    return [f"heads {selector} {{ attend {_relation(names, max(depth - 1, 0))} }}" for selector in selectors]
 
 
 def _pattern(draw: st.DrawFn, heads: int, depth: int) -> str:

@@ -17,7 +17,7 @@ from tests.strategies import Call, Case, cases
 EXAMPLES, SHARDS = 260, 10
 
 # What every plan of a random pattern may at most come to: the rest must be proven as it stands.
-MOST_CONSERVATIVE = 0.15
+MOST_CONSERVATIVE = 0.05
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,6 @@ from attnc.diagnostics import Source
 from attnc.expression import FALSE, TRUE, Env, Expr, Var, add, constant, evaluate, fold, negate
 from attnc.parser import parse
 from attnc.pattern import Pattern, formula
-from attnc.pipeline import Planned
 from attnc.plan_proofs import failures, loop_is_a_partition, split_points, verify
 from attnc.resolver import resolve
 from attnc.schedule import BodyPlan, Pass, Sweep, masked_plan, plan
@@ -151,7 +150,10 @@ def damages(item: BodyPlan) -> Iterator[tuple[str, BodyPlan]]:
         passes: tuple[Pass, ...] = getattr(item, side)
         for i, part in enumerate(passes):
             for what, other in damaged(part):
-                yield f"{side} pass {i}: {what}", replace(item, **{side: (*passes[:i], other, *passes[i + 1 :])})
+                yield (
+                    f"{side} pass {i}: {what}",
+                    replace(item, **{side: (*passes[:i], other, *passes[i + 1 :])}),
+                )
 
 
 def matters(item: BodyPlan) -> bool:
@@ -282,7 +284,3 @@ def test_the_emitted_loop_is_the_one_that_is_proven(
     assert sorted(set(seen)) == sorted(seen)
     assert set(range(begin, end)) <= set(seen) and all(x < end for x in seen)
     assert all(full_begin <= x < full_end for start in full for x in range(start, start + block))
-
-
-def test_planned_is_what_the_pipeline_hands_on() -> None:
-    assert isinstance(oracle.planned("pattern p() { attend causal }"), Planned)

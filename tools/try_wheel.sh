@@ -46,13 +46,14 @@ if strangers := sorted(name for name in shipped if not name.startswith(("attnc/"
 PYTHON
 
 echo "-- install into a fresh environment"
-"$python" -m venv "$work/venv"
+"$python" -m venv --without-pip "$work/venv"
 new="$work/venv/bin"
 # Dependencies are borrowed: downloading torch once more would prove nothing about attnc.
 "$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
     >"$("$new/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
-"$new/pip" install -q --disable-pip-version-check --ignore-installed --no-deps "$work"/dist/*.whl
-"$new/pip" check --disable-pip-version-check
+pip=("$python" -m pip --disable-pip-version-check --python "$new/python")
+"${pip[@]}" install -q --ignore-installed --no-deps "$work"/dist/*.whl
+"${pip[@]}" check
 
 echo "-- use it"
 mkdir "$work/elsewhere"

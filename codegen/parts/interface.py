@@ -12,6 +12,7 @@ try:
 except ImportError:
     triton = None
 
+_INTERPRETED = False
 NAME, DIGEST, INPUTS = "", "", {}
 
 # --- begin ---
@@ -127,7 +128,7 @@ def _path(device, dtype, backend):
         raise RuntimeError(
             f"{NAME}: the Triton path takes float16, bfloat16 and float32; use backend='torch' for float64"
         )
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+    if device.type != "cuda" and not _INTERPRETED:
         raise RuntimeError(
             f"{NAME}: the Triton path needs tensors on a GPU, and these are on {device}; "
             "it takes CPU tensors when TRITON_INTERPRET=1 is set before triton is imported"

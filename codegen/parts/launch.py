@@ -25,40 +25,77 @@ def _tile_lists(*args): ...
 # --- begin: sizes ---
 
 
-def _tile_sizes(kind, dim, itemsize, small):
+def _tile_sizes(kind, dim, itemsize, table):
     """BLOCK_M queries by BLOCK_N keys, warps, pipeline stages: a fixed table, nothing is tuned at run time.
 
     kind: "forward", "query" (gradients) or "key" (gradients). dim: the larger padded head dim.
-    small: for devices with less than 100 KiB of shared memory a block.
     """
-    wide = 2 if itemsize == 4 else 0
-    level = (dim > 64) + (dim > 128) + wide
-    table = _SMALL_TILES if small else _TILES
-    block_m, block_n, warps, stages = table[kind][min(level, 4)]
+    level = (dim > 64) + (dim > 128) + (3 if itemsize == 4 else 0)
+    block_m, block_n, warps, stages = table[kind][level]
     return {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": stages}
 
 
-# By level: dim up to 64, 128, 256 in 16 bits; up to 64 and above in 32 bits.
+# By level: dim up to 64, 128, 256 in 16 bits, then in 32 bits. Chosen by what the compiler says of the
+# kernels, not yet by the clock: the largest tiles that leave the loops over tiles free of spilled registers.
+# Hopper's matrix instructions want 4 warps for every 64 of the rows that accumulate: queries, but keys for
+# their gradients; more warps than that would do the same work twice.
 _TILES = {
-    "forward": ((128, 64, 4, 3), (128, 64, 8, 3), (64, 32, 4, 2), (64, 32, 4, 2), (32, 32, 4, 1)),
-    "query": ((64, 64, 4, 2), (64, 64, 4, 2), (32, 32, 4, 2), (32, 32, 4, 2), (16, 16, 4, 1)),
-    "key": ((64, 64, 4, 2), (64, 64, 4, 2), (32, 32, 4, 2), (32, 32, 4, 2), (16, 16, 4, 1)),
+    "forward": (
+        *((128, 64, 4, 3), (128, 64, 8, 3), (128, 32, 8, 2)),
+        *((64, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 1)),
+    ),
+    "query": (
+        *((64, 64, 4, 2), (128, 64, 8, 2), (64, 32, 4, 1)),
+        *((32, 32, 4, 2), (32, 32, 4, 1), (16, 16, 4, 1)),
+    ),
+    "key": (
+        *((64, 64, 4, 2), (32, 128, 8, 2), (32, 64, 8, 1)),
+        *((32, 32, 4, 2), (32, 32, 4, 1), (16, 16, 4, 1)),
+    ),
 }
+# Less than 100 KiB of shared memory a block.
 _SMALL_TILES = {
-    "forward": ((64, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
-    "query": ((64, 32, 4, 1), (32, 32, 4, 1), (32, 16, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
-    "key": ((32, 64, 4, 1), (32, 32, 4, 1), (16, 32, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
+    "forward": (
+        *((64, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 1)),
+        *((32, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
+    ),
+    "query": (
+        *((64, 32, 4, 2), (64, 32, 4, 1), (32, 16, 4, 1)),
+        *((32, 16, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
+    ),
+    "key": (
+        *((32, 64, 4, 2), (32, 64, 8, 1), (16, 32, 4, 1)),
+        *((16, 32, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
+    ),
+}
+# AMD's Instinct: 64 KiB of shared memory, and 512 registers for a thread of 4 waves.
+_HIP_TILES = {
+    "forward": (
+        *((128, 64, 4, 1), (128, 32, 4, 1), (64, 16, 4, 1)),
+        *((32, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
+    ),
+    "query": (
+        *((64, 64, 4, 1), (64, 32, 4, 1), (32, 16, 4, 1)),
+        *((32, 16, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
+    ),
+    "key": (
+        *((32, 64, 4, 1), (32, 64, 4, 1), (16, 32, 4, 1)),
+        *((16, 32, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
+    ),
 }
 
 # --- begin: launch ---
 
 
-def _small(device):
-    """Whether a block has too little shared memory for the larger tiles."""
+def _tiles_of(device):
+    """The table of tile sizes for a device."""
     if device.type != "cuda":
-        return False
+        return _TILES
+    if torch.version.hip:
+        return _HIP_TILES
     properties = torch.cuda.get_device_properties(device)
-    return getattr(properties, "shared_memory_per_block_optin", 0) < 100 * 1024
+    small = getattr(properties, "shared_memory_per_block_optin", 0) < 100 * 1024
+    return _SMALL_TILES if small else _TILES
 
 
 class _Launcher:
@@ -101,7 +138,7 @@ class _Launcher:
 
     def sizes(self, kind):
         dim = max(16, triton.next_power_of_2(max(self.dim, self.value_dim)))
-        return _tile_sizes(kind, dim, self.q.element_size(), _small(self.device))
+        return _tile_sizes(kind, dim, self.q.element_size(), _tiles_of(self.device))
 
     def needs(self, needed, side, sizes):
         """The tables that a kernel reads: pointers, batch strides, row numbers."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import torch
+
 try:
     import triton
     import triton.language as tl
@@ -13,9 +15,16 @@ except ImportError:  # the torch path needs no Triton
 # --- begin ---
 
 
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+# Reading the kernels' source takes Triton a while, which a machine that cannot run them need not wait for.
+_COMPILES = triton is not None and bool(
+    torch.version.cuda or torch.version.hip or _INTERPRETED or os.environ.get("ATTNC_BACKEND") == "triton"
+)
+
+
 def _jit(function):
-    """``triton.jit`` where Triton is installed; lengths and strides never cause a recompilation."""
-    if triton is None:
+    """``triton.jit`` where kernels can run; lengths and strides never cause a recompilation."""
+    if not _COMPILES:
         return function
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
     free = {"n", "n_q", "heads", "group", "tiles", "head_start", "head_step", "head_count"}
@@ -36,7 +45,7 @@ def _floor_mod(a, b):
 
 
 # Triton's interpreter multiplies the bits of a bfloat16 as if they were integers.
-_WIDEN = triton and tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+_WIDEN = triton and tl.constexpr(_INTERPRETED)
 
 
 @_jit
@@ -78,13 +87,15 @@ def _load_tile(
     """
     column = tl.arange(0, BLOCK_DIM)
     pointers = base + tl.cast(start, tl.int64) * stride + row[:, None] * stride + column[None, :]
-    if EVEN:
-        if DIM == BLOCK_DIM:
-            return tl.load(pointers)
-        return tl.load(pointers, mask=(column < DIM)[None, :], other=0.0)
-    if DIM == BLOCK_DIM:
-        return tl.load(pointers, mask=inside[:, None], other=0.0)
-    return tl.load(pointers, mask=inside[:, None] & (column < DIM)[None, :], other=0.0)
+    if EVEN and DIM == BLOCK_DIM:
+        tile = tl.load(pointers)
+    elif EVEN:
+        tile = tl.load(pointers, mask=(column < DIM)[None, :], other=0.0)
+    elif DIM == BLOCK_DIM:
+        tile = tl.load(pointers, mask=inside[:, None], other=0.0)
+    else:
+        tile = tl.load(pointers, mask=inside[:, None] & (column < DIM)[None, :], other=0.0)
+    return tile
 
 
 @_jit

@@ -1,22 +1,24 @@
 """Compiles the kernels of emitted modules for GPUs that are not there, and reads off what they will use.
 
-A module is asked to launch its kernels; what it would launch is written down instead, and compiled for a named
-target exactly as Triton would on that device.
+A module is asked to launch its kernels; what it would launch is written down instead, and compiled for a
+named target exactly as Triton would on that device.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import triton
@@ -90,8 +92,19 @@ class Launch:
         return re.sub(r"^_|(_kernel)?(_\d+)?(_packed\d*)?$", "", self.name)
 
     @property
+    def tile(self) -> str:
+        constants = dict(self.constants)
+        return f"{constants['BLOCK_M']} x {constants['BLOCK_N']}"
+
+    def with_tile(self, block_m: int, block_n: int, warps: int, stages: int) -> Launch:
+        """The same launch with another tile size."""
+        sizes = {"BLOCK_M": block_m, "BLOCK_N": block_n}
+        constants = tuple((name, sizes.get(name, value)) for name, value in self.constants)
+        return replace(self, constants=constants, options=(("num_stages", stages), ("num_warps", warps)))
+
+    @property
     def identity(self) -> tuple[Any, ...]:
-        """Equal for launches whose binaries are equal: the code without names and comments, and the arguments."""
+        """Equal for launches of equal binaries: the code without names and comments, and the arguments."""
         lines = (line.split("  #")[0].rstrip() for line in self.kernel.src.splitlines())
         text = "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
         text = text.replace(f"def {self.name}(", f"def _{self.kind}(")
@@ -102,8 +115,8 @@ class Launch:
 class Binary:
     """What a compiled kernel uses.
 
-    registers: of one thread. spilled: bytes a thread. spills_in_loops: accesses to those in the loops that matter.
-    shared: bytes a block.
+    registers: of one thread. spilled: bytes a thread. spills_in_loops: accesses to those in the loops that
+    matter (not known for AMD). shared: bytes a block.
     """
 
     registers: int
@@ -112,11 +125,6 @@ class Binary:
     shared: int
     assembly: str
     intermediate: str
-
-    @property
-    def products(self) -> int:
-        """Matrix products in the kernel's text, before the target's own instructions are chosen."""
-        return len(re.findall(r"\btt\.dot\b|ttng\.(?:warp_group_dot|tc_gen5_mma)\b", self.intermediate))
 
 
 class _Recorder:
@@ -161,9 +169,8 @@ def _kind(value: Any) -> tuple[str, bool]:
 
 @cache
 def example(name: str) -> ModuleType:
-    """An example's module with the constants of its paper; ``swin:swin_shifted`` is the second pattern of a file."""
-    file, _, pattern = name.partition(":")
-    return load(attnc.compile(EXAMPLES / f"{file}.attn", pattern or file), name.replace(":", "_"))
+    """An example's module with the constants of its paper."""
+    return load(attnc.compile(EXAMPLES / f"{name}.attn", name), name)
 
 
 def load(text: str, name: str) -> ModuleType:
@@ -173,7 +180,9 @@ def load(text: str, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"aot_{name}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # A module makes kernels only where they could run, or where it is told that they will.
+    with patch.dict(os.environ, {"ATTNC_BACKEND": "triton"}):
+        spec.loader.exec_module(module)
     return module
 
 
@@ -189,7 +198,7 @@ def record(module: ModuleType, dtype: torch.dtype, dim: int, tiles: str, n: int 
     replaced = {
         "_QUERY_PASSES": _recorders(module._QUERY_PASSES, found),
         "_KEY_PASSES": _recorders(module._KEY_PASSES, found),
-        **({"_tiles_of": lambda device: getattr(module, tiles)} if hasattr(module,"_tiles_of") else {}),
+        "_tiles_of": lambda device: getattr(module, tiles),
     }
     before = {key: getattr(module, key) for key in replaced}
     q = torch.zeros(1, 4, n, dim, dtype=dtype)
@@ -214,7 +223,7 @@ def _recorders(passes: Any, found: list[Launch]) -> Any:
     return _Recorder(passes, found) if isinstance(passes, triton.JITFunction) else passes
 
 
-def compile(launch: Launch, target: Target) -> Binary:
+def build(launch: Launch, target: Target) -> Binary:
     """The kernel for a target; Triton's own cache keeps it."""
     attributes = {(place,): [["tt.divisibility", multiple]] for place, multiple in launch.attributes}
     source = ASTSource(launch.kernel, dict(launch.types), dict(launch.constants), attributes)
@@ -232,7 +241,11 @@ def compile(launch: Launch, target: Target) -> Binary:
             str(binary.asm["ttgir"]),
         )
     machine = _read("nvdisasm", "-c", binary.asm["cubin"])
-    used = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", _read("cuobjdump", "--dump-resource-usage", binary.asm["cubin"])))
+    used = dict(
+        re.findall(
+            r"(REG|STACK|LOCAL):(\d+)", _read("cuobjdump", "--dump-resource-usage", binary.asm["cubin"])
+        )
+    )
     return Binary(
         int(used["REG"]),
         int(used["STACK"]) + int(used["LOCAL"]),
@@ -249,7 +262,9 @@ def _read(tool: str, option: str, cubin: bytes) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        return subprocess.run([str(path), option, file.name], check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            [str(path), option, file.name], check=True, capture_output=True, text=True
+        ).stdout
 
 
 def _spills_in_loops(machine: str) -> int:
@@ -259,8 +274,16 @@ def _spills_in_loops(machine: str) -> int:
     """
     lines = machine.splitlines()
     labels = {match[1]: i for i, line in enumerate(lines) if (match := re.match(r"(\.L_x_\d+):", line))}
-    jumps = [(labels[match[1]], i) for i, line in enumerate(lines) if (match := re.search(r"BRA.*(\.L_x_\d+)\)", line))]
+    jumps = [
+        (labels[match[1]], i)
+        for i, line in enumerate(lines)
+        if (match := re.search(r"BRA.*(\.L_x_\d+)\)", line))
+    ]
     loops = [(first, last) for first, last in jumps if first < last]
     inner = [loop for loop in loops if not any(a >= loop[0] and b < loop[1] for a, b in loops)]
     texts = ["\n".join(lines[first:last]) for first, last in inner]
-    return sum(len(re.findall(r"\b(?:LDL|STL)\b", text)) for text in texts if re.search(r"\b(?:HGMMA|HMMA|UTCHMMA)\b", text))
+    return sum(
+        len(re.findall(r"\b(?:LDL|STL)\b", text))
+        for text in texts
+        if re.search(r"\b(?:HGMMA|HMMA|UTCHMMA)\b", text)
+    )

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from attnc.resolver import resolve
 
 from attnc.diagnostics import Source
 from attnc.parser import parse
 from attnc.pattern import Pattern
+from attnc.resolver import resolve
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 

@@ -1,0 +1,138 @@
+"""Every example's kernels compile for real GPUs, fit into them, and keep their tiles in registers.
+
+None of this needs a GPU. A run covers every kernel for Hopper in bfloat16, and one of each kind of kernel for
+the other targets and dtypes, because those differ in what the compiler is given and not in what the patterns
+say; ``ATTNC_AOT=full`` covers everything.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("the interpreter compiles nothing", allow_module_level=True)
+
+
+def _helper() -> Any:
+    """``compiler.py`` beside this file; tests are no packages."""
+    spec = importlib.util.spec_from_file_location("aot_compiler", Path(__file__).with_name("compiler.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["aot_compiler"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+compiler = _helper()
+EXAMPLES = sorted(path.stem for path in compiler.EXAMPLES.glob("*.attn"))
+# One of every kind of kernel: an interval, a lattice, packed sets, documents.
+KINDS = ("mistral", "strided", "longformer", "packed_documents")
+FULL = os.environ.get("ATTNC_AOT") == "full"
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def cases() -> Iterator[tuple[str, str, str, int]]:
+    """Example, target, dtype and dim of every test."""
+    everywhere = ("sm_80", "sm_90", "sm_100", "gfx942")
+    for dim in (64, 128):
+        for name in EXAMPLES:
+            for target in everywhere:
+                for dtype in ("bf16", "fp16"):
+                    if FULL or (target, dtype) == ("sm_90", "bf16"):
+                        yield name, target, dtype, dim
+        if not FULL:
+            yield "mistral", "sm_90", "fp16", dim
+            yield from ((name, target, "bf16", dim) for target in ("sm_80",) for name in KINDS)
+            yield from (("mistral", target, "bf16", dim) for target in ("sm_100", "gfx942"))
+        yield from (("mistral", target, "bf16", dim) for target in ("sm_86", "sm_89", "sm_120"))
+        yield from (("mistral", target, "fp32", dim) for target in ("sm_90", "sm_86"))
+    if not FULL:
+        yield from (("longformer", target, "bf16", 128) for target in ("sm_100", "gfx942"))
+    for dim in (16, 80, 256):
+        yield from (("mistral", target, "bf16", dim) for target in ("sm_80", "sm_90", "sm_86", "gfx942"))
+
+
+@cache
+def compiled(name: str, target: str, dtype: str, dim: int) -> tuple[tuple[Any, Any], ...]:
+    """Launches and their binaries, but for those that an earlier example has too."""
+    goal = compiler.TARGETS[target]
+    others = EXAMPLES[: EXAMPLES.index(name)] if (name, target, dtype, dim) in _SWEPT else []
+    before = {
+        launch.identity
+        for other in others
+        for launch in compiler.launches(other, DTYPES[dtype], dim, goal.tiles)
+    }
+    own = {launch.identity: launch for launch in compiler.launches(name, DTYPES[dtype], dim, goal.tiles)}
+    return tuple((launch, compiler.build(launch, goal)) for key, launch in own.items() if key not in before)
+
+
+CASES = list(dict.fromkeys(cases()))
+# Cases whose target, dtype and dim are compiled for every example: equal kernels need compiling only once.
+_SWEPT = {case for case in CASES if all((name, *case[1:]) in CASES for name in EXAMPLES)}
+
+
+@pytest.mark.parametrize(("name", "target", "dtype", "dim"), CASES, ids=lambda value: str(value))
+def test_kernels_compile_and_fit(name: str, target: str, dtype: str, dim: int) -> None:
+    problems = []
+    for launch, binary in compiled(name, target, dtype, dim):
+        where = f"{launch.name} with {dict(launch.options)}, {launch.tile}"
+        if binary.shared > compiler.TARGETS[target].shared:
+            problems.append(f"{where}: needs {binary.shared} bytes of shared memory")
+        if target == "sm_90" and dtype != "fp32":
+            problems += [f"{where}: {problem}" for problem in _on_hopper(launch, binary, dim)]
+        if target == "gfx942" and dim <= 128 and binary.spilled:
+            problems.append(f"{where}: spills {binary.spilled} bytes a thread")
+    assert not problems, "\n".join(problems)
+
+
+def _on_hopper(launch: Any, binary: Any, dim: int) -> Iterator[str]:
+    """What is wrong with a kernel in 16 bits for sm_90."""
+    if "mma.sync" in binary.assembly or re.search(r"\btt\.dot\b", binary.intermediate):
+        yield "a product does not use wgmma"
+    if "wgmma.mma_async" not in binary.assembly:
+        yield "no product uses wgmma"
+    if dim > 128:
+        return
+    if not re.search(r"cp\.async\.cg\.shared\.global \[[^;]*\], 0x10,", binary.assembly):
+        yield "tiles are not fetched ahead in pieces of 16 bytes"
+    if binary.spills_in_loops:
+        yield f"{binary.spills_in_loops} accesses to spilled registers in the loops over tiles"
+
+
+def test_equal_kernels_are_recognized_and_different_ones_are_not() -> None:
+    """What is compiled only once is the same text with the same arguments."""
+    one, other = (compiler.launches(name, torch.bfloat16, 64, "_TILES") for name in ("causal", "causal"))
+    assert {launch.identity for launch in one} == {launch.identity for launch in other}
+    mistral = compiler.launches("mistral", torch.bfloat16, 64, "_TILES")
+    assert not {launch.identity for launch in one} & {launch.identity for launch in mistral}
+    assert {launch.kind for launch in one} == {"forward", "query_gradient", "key_gradient"}
+
+
+def test_lengths_are_no_part_of_a_kernel() -> None:
+    """One binary serves every length: neither a length nor a stride is specialized on."""
+    module = compiler.example("longformer")
+    lengths = (1, 77, 512, 4096)
+    found = [compiler.record(module, torch.bfloat16, 64, "_TILES", n) for n in lengths]
+    assert len({tuple(launch.identity for launch in launches) for launches in found}) == 1
+
+
+def test_a_forced_spill_is_seen() -> None:
+    """The measure itself: a tile too large for the registers of its warps is spilled within the loop."""
+    (launch,) = {
+        launch.identity: launch
+        for launch in compiler.launches("mistral", torch.bfloat16, 128, "_TILES")
+        if launch.kind == "key_gradient"
+    }.values()
+    binary = compiler.build(launch.with_tile(64, 64, warps=4, stages=2), compiler.TARGETS["sm_90"])
+    assert binary.spilled > 0 and binary.spills_in_loops > 0

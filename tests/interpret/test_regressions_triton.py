@@ -1,0 +1,28 @@
+"""What once went wrong, on the Triton path under Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests import oracle
+from tests.test_oracle_torch import call
+from tests.test_regressions import CASES, NAMES
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_on_the_triton_path(name: str) -> None:
+    text, changes = CASES[name]
+    done = oracle.compiled(f"pattern p() {{ {text} }}")
+    given = call(**{"n": 30, "n_q": 30, "dim": 16, "value_dim": 16, **changes})
+    assert oracle.check(done, given, "triton") == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_input_may_be_named_like_something_in_a_kernel(name: str) -> None:
+    text = f"pattern p() {{ input {name}: int[n] attend same({name}) & causal | where {name}[q] < k }}"
+    assert oracle.check(oracle.compiled(text), call(n=20, n_q=20, dim=16, value_dim=16), "triton") == []
