@@ -10,7 +10,8 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 from attnc.codegen.definition import TorchWriter, by_head
-from attnc.codegen.kernels import KINDS, KernelWriter
+from attnc.codegen.kernels import KernelWriter
+from attnc.codegen.kinds import KINDS
 from attnc.codegen.needs import Names, tables_of
 from attnc.codegen.printer import Printer
 from attnc.expression import TRUE, constant, fold, show
@@ -47,13 +48,16 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     relations = [fold(formula(plan.body.relation)) for plan in schedule.bodies]
     torch_writer = TorchWriter(names)
     mask = torch_writer.mask(pattern)
+    have = frozenset(
+        need.kind for query, key in writers for writer in (*query, *key) for need in writer.needs
+    )
     found = tables_of(schedule.bodies, relations)
     tables = torch_writer.tables(pattern, found)
     sections = [
         _constants(pattern),
         _function(pattern, facts),
         _section("What the pattern means", mask, _head_sets(schedule)),
-        _section("Tables", tables, _table_parts(kernels + torch_text + mask + tables)),
+        _section("Tables", tables, _table_parts(kernels + torch_text + mask + tables, have)),
         _section("Arguments, backends, operators", _part("interface")),
         _section("The torch path", torch_text + f"_BODIES = {bodies}", _part("torch_path")),
         _section(
@@ -62,7 +66,7 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
             kernels,
             query_passes,
             key_passes,
-            _part("launch", "sizes", "launch"),
+            _part("launch", "sizes", "launch", have=have),
         ),
         _section("Registered with PyTorch", _part("interface", "operators")),
         _part("self_check"),
@@ -265,12 +269,21 @@ def _sections(name: str) -> dict[str, str]:
     return {title: "\n".join(lines).strip("\n") + "\n" for title, lines in found.items()}
 
 
-def _part(name: str, *titles: str) -> str:
+def _part(name: str, *titles: str, have: frozenset[str] = frozenset()) -> str:
+    """Sections of a part, without what is there for kinds of tables only that a module does not ``have``."""
     sections = _sections(name)
-    return "\n\n".join(sections[title] for title in (titles or ("",)))
+    lines = "\n\n".join(sections[title] for title in (titles or ("",))).splitlines()
+    kept, wanted = [], True
+    for line in lines:
+        if line.lstrip().startswith("# --- only: "):
+            condition = line.split()[3]
+            wanted = condition == "end" or condition in have
+        elif wanted:
+            kept.append(line)
+    return "\n".join(kept) + "\n"
 
 
-def _table_parts(users: str) -> str:
+def _table_parts(users: str, have: frozenset[str]) -> str:
     """The table builders that the rest of the module calls, each with what it calls itself."""
     sections = _sections("tables")
     wanted = ["read"]
@@ -278,6 +291,6 @@ def _table_parts(users: str) -> str:
     wanted += ["members"] * ("_as_rows(" in users)
     wanted += ["equal"] * ("_equal_entries(" in users)
     wanted += ["draws"] * ("_picks(" in users)
-    # The launcher can pack and list whatever a pattern needs, and names both builders.
-    wanted += ["pack", "lists"]
+    wanted += ["pack"] * ("members" in have)
+    wanted += ["lists"] * ("lists" in have)
     return "\n\n".join(text for title, text in sections.items() if title in wanted)

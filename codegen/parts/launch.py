@@ -42,15 +42,15 @@ def _tile_sizes(kind, dim, itemsize, table):
 _TILES = {
     "forward": (
         *((128, 64, 4, 3), (128, 64, 8, 3), (128, 32, 8, 2)),
-        *((64, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 1)),
+        *((64, 32, 8, 2), (32, 32, 8, 2), (32, 32, 8, 1)),
     ),
     "query": (
-        *((64, 64, 4, 2), (128, 64, 8, 2), (64, 32, 4, 1)),
-        *((32, 32, 4, 2), (32, 32, 4, 1), (16, 16, 4, 1)),
+        *((64, 64, 4, 2), (128, 64, 8, 2), (128, 32, 8, 1)),
+        *((32, 32, 4, 2), (32, 32, 8, 1), (16, 16, 4, 1)),
     ),
     "key": (
         *((64, 64, 4, 2), (32, 128, 8, 2), (32, 64, 8, 1)),
-        *((32, 32, 4, 2), (32, 32, 4, 1), (16, 16, 4, 1)),
+        *((32, 32, 8, 2), (32, 32, 8, 1), (16, 16, 4, 1)),
     ),
 }
 # Less than 100 KiB of shared memory a block.
@@ -107,7 +107,11 @@ class _Launcher:
         self.key_heads, self.n, self.value_dim = k.shape[1], k.shape[2], v.shape[3]
         self.scale, self.device = scale, q.device
         self.tables = _tables(inputs, self.n_q, self.n, self.heads, q.device)
-        self.packed, self.lists = {}, {}
+        # --- only: members ---
+        self.packed = {}
+        # --- only: lists ---
+        self.lists = {}
+        # --- only: end ---
 
     def arguments(self, **tensors):
         """Pointers and strides of (batch, heads, length, dim) tensors, and what else every kernel takes.
@@ -148,13 +152,16 @@ class _Launcher:
             match kind:
                 case "table":
                     given |= {f"{name}_ptr": table, f"{name}_batch": _batch_stride(table)}
+                # --- only: members ---
                 case "members":
                     if name not in self.packed:
                         self.packed[name] = _pack(table)
                     for part, x in zip(("index", "rank"), self.packed[name], strict=True):
                         given |= {f"{name}_{part}_ptr": x, f"{name}_{part}_batch": _batch_stride(x)}
+                # --- only: picks ---
                 case "picks":
                     given |= {f"{name}_ptr": table, f"{name}_row": table.shape[1]}
+                # --- only: lists ---
                 case "lists":
                     key = (name, sizes["BLOCK_M"], sizes["BLOCK_N"])
                     if key not in self.lists:
@@ -164,6 +171,7 @@ class _Launcher:
                     offsets, tiles = self.lists[key][:2] if side == "query" else self.lists[key][2:]
                     given |= {f"{name}_offsets_ptr": offsets, f"{name}_tiles_ptr": tiles}
                     given[f"{name}_tiles_row"] = tiles.shape[1]
+                # --- only: end ---
         return given
 
     def run(self, kernel, side, needed, positions, numbers, given, kind):

@@ -13,6 +13,7 @@ import torch
 from tests import oracle
 from tests.fuzzing import try_all
 from tests.strategies import Case, cases
+from tests.test_oracle_torch import call
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
@@ -43,3 +44,18 @@ def run(case: Case) -> None:
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_random_patterns(shard: int) -> None:
     try_all(run, cases(most=100, interpreted=True), EXAMPLES, shard, SHARDS)
+
+
+@pytest.mark.parametrize("heads", [(4, 2), (6, 3), (6, 1), (3, 3)])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "heads even { attend window(4) } heads odd { attend stride(3) & causal }",
+        "heads {0, 2} { attend chunk(6) } heads rest { attend random(2, seed=1) | self }",
+        "heads 0..1 { attend none } heads rest { attend where (q + h) % 3 == k % 2 }",
+    ],
+)
+def test_heads_of_one_body_share_a_key_head_with_others(text: str, heads: tuple[int, int]) -> None:
+    """A launch is for heads in steps, and adds to the key heads that other launches write, too."""
+    given = call(n=20, n_q=17, heads=heads[0], key_heads=heads[1], dim=16, value_dim=16)
+    assert oracle.check(oracle.compiled(f"pattern p() {{ {text} }}"), given, "triton") == []

@@ -1,0 +1,110 @@
+"""The three kernels of a pass as text with holes: what is loaded, done with a pair of tiles, and stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the three kernels. ``step`` and ``store`` are its text with holes for the tile at hand."""
+
+    name: str
+    side: str
+    pointers: tuple[str, ...]
+    strided: tuple[str, ...]
+    load: str
+    swept: str
+    step: str
+    store: str
+
+
+FORWARD = Kind(
+    "forward",
+    "query",
+    ("q", "k", "v", "out", "lse"),
+    ("q", "k", "v", "out"),
+    """\
+query = _load_tile(q_base, origin, row, q_row, inside, False, DIM, BLOCK_DIM)
+total = tl.zeros([BLOCK_M, BLOCK_VALUE_DIM], dtype=tl.float32)
+row_max = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
+row_sum = tl.zeros([BLOCK_M], dtype=tl.float32)
+""",
+    """\
+key = _load_tile(k_base, {place}, k_row, {inside}, {even}, DIM, BLOCK_DIM)
+value = _load_tile(v_base, {place}, v_row, {inside}, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
+""",
+    """\
+total, row_max, row_sum = _attend(
+    query, key, value, {mask}, total, row_max, row_sum, log2_scale, {masked}, PRECISION
+)
+""",
+    """\
+some = row_sum > 0.0
+result = total / tl.where(some, row_sum, 1.0)[:, None]
+_store_tile(out_base, origin, row, out_row, stored, result, VALUE_DIM, BLOCK_VALUE_DIM)
+logs = tl.where(some, (row_max + tl.log2(tl.where(some, row_sum, 1.0))) * 0.6931471805599453, float("-inf"))
+tl.store(lse_ptr + head_rows + (q - offset), logs, mask=stored)
+""",
+)
+
+QUERY_GRADIENT = Kind(
+    "query_gradient",
+    "query",
+    ("q", "k", "v", "grad", "out", "dq", "lse", "lse_grad", "delta"),
+    ("q", "k", "v", "grad", "out", "dq"),
+    """\
+query = _load_tile(q_base, origin, row, q_row, inside, False, DIM, BLOCK_DIM)
+grad = _load_tile(grad_base, origin, row, grad_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+out = _load_tile(out_base, origin, row, out_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+lse = tl.load(lse_ptr + head_rows + (q - offset), mask=inside, other=0.0) * 1.4426950408889634
+delta = tl.sum(grad.to(tl.float32) * out.to(tl.float32), 1)
+delta -= tl.load(lse_grad_ptr + head_rows + (q - offset), mask=inside, other=0.0)
+tl.store(delta_ptr + head_rows + (q - offset), delta, mask=stored)
+d_query = tl.zeros([BLOCK_M, BLOCK_DIM], dtype=tl.float32)
+""",
+    FORWARD.swept,
+    """\
+d_query = _add_query_gradient(
+    query, grad, key, value, {mask}, lse, delta, d_query, log2_scale, {masked}, PRECISION
+)
+""",
+    """\
+_store_tile(dq_base, origin, row, dq_row, stored, d_query * scale, DIM, BLOCK_DIM)
+""",
+)
+
+KEY_GRADIENT = Kind(
+    "key_gradient",
+    "key",
+    ("q", "k", "v", "grad", "dk", "dv", "lse", "delta"),
+    ("q", "k", "v", "grad", "dk", "dv"),
+    """\
+key = _load_tile(k_base, origin, row, k_row, inside, False, DIM, BLOCK_DIM)
+value = _load_tile(v_base, origin, row, v_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+d_key = tl.zeros([BLOCK_N, BLOCK_DIM], dtype=tl.float32)
+d_value = tl.zeros([BLOCK_N, BLOCK_VALUE_DIM], dtype=tl.float32)
+""",
+    """\
+query = _load_tile(q_base, {place}, q_row, {inside}, {even}, DIM, BLOCK_DIM)
+grad = _load_tile(grad_base, {place}, grad_row, {inside}, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
+lse = tl.load(lse_ptr + head_rows + (q - offset){load_mask}) * 1.4426950408889634
+delta = tl.load(delta_ptr + head_rows + (q - offset){load_mask})
+""",
+    """\
+d_key, d_value = _add_key_gradients(
+    query, grad, key, value, {mask}, lse, delta, d_key, d_value, log2_scale, {masked}, PRECISION
+)
+""",
+    """\
+if ADD:
+    d_value += _load_tile(dv_base, origin, row, dv_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+_store_tile(dv_base, origin, row, dv_row, inside, d_value, VALUE_DIM, BLOCK_VALUE_DIM)
+d_key = d_key * scale
+if ADD:
+    d_key += _load_tile(dk_base, origin, row, dk_row, inside, False, DIM, BLOCK_DIM)
+_store_tile(dk_base, origin, row, dk_row, inside, d_key, DIM, BLOCK_DIM)
+""",
+)
+
+KINDS = {"query": (FORWARD, QUERY_GRADIENT), "key": (KEY_GRADIENT,)}
