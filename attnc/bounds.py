@@ -18,7 +18,16 @@ import numpy.typing as npt
 
 from attnc import draws
 from attnc.ceilings import Bound, conjunctions, edge_bounds
-from attnc.expression import Env, Expr, Min, evaluate, fold, variables
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
+from attnc.expression import (
+    Expr,
+    Min,
+    fold,
+    variables,
+)
 from attnc.pattern import Body, Pattern, formula
 from attnc.polynomial import Poly, from_expr, never_below, number, symbol
 from attnc.relation import BodyTerms, Term

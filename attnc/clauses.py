@@ -9,10 +9,13 @@ import numpy as np
 from attnc import syntax as tree
 from attnc.declarations import check_name
 from attnc.diagnostics import Label
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
 from attnc.expression import (
     HEAD,
     TRUE,
-    Env,
     Expr,
     Lookup,
     Mod,
@@ -20,7 +23,6 @@ from attnc.expression import (
     constant,
     disj,
     eq,
-    evaluate,
     le,
     lt,
     mod,

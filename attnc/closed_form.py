@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import sympy
 
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
 from attnc.expression import (
     Const,
-    Env,
     Expr,
     Var,
     add,
-    evaluate,
     floor_div,
     maximum,
     minimum,

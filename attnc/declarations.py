@@ -9,7 +9,13 @@ from collections.abc import Mapping
 
 from attnc import syntax as tree
 from attnc.arithmetic import LIMIT
-from attnc.expression import Expr, Param, constant, tables, variables
+from attnc.expression import (
+    Expr,
+    Param,
+    constant,
+    tables,
+    variables,
+)
 from attnc.names import RESERVED, meant, refusal, reserved
 from attnc.pattern import Input, InputKind
 from attnc.scope import BrokenDef, InputDef, Mistake, ParameterDef, Scope, article

@@ -28,7 +28,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from attnc.expression import Drawn, constant
+from attnc.expression import (
+    Drawn,
+    constant,
+)
 
 MASK = 0xFFFFFFFF
 START = 0x9E3779B9
@@ -92,7 +95,7 @@ def picks(
 def drawn(
     expr: Drawn, row: npt.ArrayLike, column: npt.ArrayLike, population: npt.ArrayLike, head: npt.ArrayLike
 ) -> npt.NDArray[np.bool_]:
-    """Whether ``column`` is among the columns drawn for ``row``: what ``expression.Env.drawn`` asks for.
+    """Whether ``column`` is among the columns drawn for ``row``: what ``evaluation.Env.drawn`` asks for.
 
     All arguments are integers that broadcast together; the answer has their common shape. ``expr`` must
     have a constant count and seed, else ValueError.

@@ -12,6 +12,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
 from attnc.expression import (
     HEAD,
     HEADS,
@@ -20,7 +24,6 @@ from attnc.expression import (
     ZERO,
     Const,
     Drawn,
-    Env,
     Eq0,
     Expr,
     FloorDiv,
@@ -36,7 +39,6 @@ from attnc.expression import (
     conj,
     constant,
     disj,
-    evaluate,
     floor_div,
     fold,
     le,

@@ -12,11 +12,9 @@ are flat. Integer division and remainder round towards minus infinity, as in Pyt
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache, reduce
-from typing import Any, TypeVar, dataclass_transform
-
-import numpy as np
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar, dataclass_transform
 
 T = TypeVar("T")
 
@@ -309,6 +307,10 @@ def floor_div(left: IntLike, right: IntLike) -> Expr:
         whole, rest = _multiples(left, right.value)
         if whole != ZERO:
             return add(whole, floor_div(rest, right))
+        match left:
+            case Sum(((1, FloorDiv(inner, Const(size))),), shift) if size > 0:
+                # (x // a + c) // b is (x + a*c) // (a*b).
+                return floor_div(add(inner, size * shift), size * right.value)
     return FloorDiv(left, right)
 
 
@@ -542,145 +544,6 @@ def variables(expr: Expr) -> frozenset[str]:
 def tables(expr: Expr) -> frozenset[str]:
     """Names of the runtime tables that are read: inputs and what is derived from them."""
     return frozenset(part.table for part in walk(expr) if isinstance(part, Lookup))
-
-
-# --- evaluation -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Env:
-    """What an expression is evaluated under.
-
-    variables: name → integer or integer numpy array; all must broadcast together.
-    tables: input name → numpy array.
-    drawn: called with a ``Drawn`` and the evaluated row, column, population and head; gives booleans.
-    """
-
-    variables: Mapping[str, Any]
-    tables: Mapping[str, Any] = field(default_factory=dict)
-    drawn: Callable[[Drawn, Any, Any, Any, Any], Any] | None = None
-
-
-def evaluate(expr: Expr, env: Env) -> Any:
-    """The value of ``expr``: an integer, a boolean, or a numpy array of either."""
-    match expr:
-        case Const(value) | Param(_, value) | Truth(value):
-            return value
-        case Var(name):
-            return env.variables[name]
-        case Sum(terms, start):
-            return reduce(lambda total, item: total + item[0] * evaluate(item[1], env), terms, start)
-        case Mul(a, b):
-            return evaluate(a, env) * evaluate(b, env)
-        case FloorDiv(a, b):
-            return evaluate(a, env) // evaluate(b, env)
-        case Mod(a, b):
-            return evaluate(a, env) % evaluate(b, env)
-        case Min(args):
-            return reduce(np.minimum, (evaluate(arg, env) for arg in args))
-        case Max(args):
-            return reduce(np.maximum, (evaluate(arg, env) for arg in args))
-        case Select(condition, then, otherwise):
-            return np.where(evaluate(condition, env), evaluate(then, env), evaluate(otherwise, env))
-        case Lookup(table, index, _):
-            # Under a mask an index may lie outside; what is read there is never used.
-            values = np.asarray(env.tables[table])
-            places = tuple(
-                np.clip(evaluate(place, env), 0, max(size - 1, 0))
-                for place, size in zip(index, values.shape, strict=True)
-            )
-            return values[places]
-        case Le0(body):
-            return evaluate(body, env) <= 0
-        case Eq0(body):
-            return evaluate(body, env) == 0
-        case PowerOfTwo(body):
-            number = np.asarray(evaluate(body, env))
-            return (number >= 0) & ((number & (number - 1)) == 0)
-        case Not(body):
-            return np.logical_not(evaluate(body, env))
-        case And(args):
-            return reduce(np.logical_and, (evaluate(arg, env) for arg in args))
-        case Or(args):
-            return reduce(np.logical_or, (evaluate(arg, env) for arg in args))
-        case Drawn(_, _, _, row, column, population):
-            if env.drawn is None:
-                raise ValueError("this expression draws at random, and the environment has no way to draw")
-            at = (evaluate(row, env), evaluate(column, env), evaluate(population, env))
-            return env.drawn(expr, *at, env.variables["h"])
-    raise TypeError(f"cannot evaluate {type(expr).__name__}")
-
-
-# --- text -----------------------------------------------------------------------------------------------
-
-
-def show(expr: Expr) -> str:
-    """The expression in the language's own notation, for people: IR dumps, comments, reports."""
-    return _show(expr, 0)
-
-
-def _show(expr: Expr, level: int) -> str:
-    # Levels: 0 or, 1 and, 2 not and comparison, 3 sum, 4 product, 5 atom.
-    def wrap(text: str, own: int) -> str:
-        return f"({text})" if own < level else text
-
-    match expr:
-        case Const(value):
-            return wrap(str(value), 3 if value < 0 else 5)
-        case Truth(value):
-            return "true" if value else "false"
-        case Param(name, _) | Var(name):
-            return name
-        case Sum():
-            return wrap(_show_sum(expr), 3)
-        case Mul(a, b):
-            return wrap(f"{_show(a, 4)} * {_show(b, 5)}", 4)
-        case FloorDiv(a, b):
-            return wrap(f"{_show(a, 4)} // {_show(b, 5)}", 4)
-        case Mod(a, b):
-            return wrap(f"{_show(a, 4)} % {_show(b, 5)}", 4)
-        case Min(args) | Max(args):
-            return f"{type(expr).__name__.lower()}({', '.join(map(show, args))})"
-        case Select(c, a, b):
-            return f"select({show(c)}, {show(a)}, {show(b)})"
-        case TileMin(body):
-            return f"least({show(body)})"
-        case TileMax(body):
-            return f"greatest({show(body)})"
-        case Lookup(table, index, _):
-            return f"{table}[{', '.join(map(show, index))}]"
-        case Le0(body):
-            left, right = sides(body)
-            return wrap(f"{show(left)} <= {show(right)}", 2)
-        case Eq0(body):
-            left, right = sides(body)
-            return wrap(f"{show(left)} == {show(right)}", 2)
-        case Not(Eq0(body)):
-            left, right = sides(body)
-            return wrap(f"{show(left)} != {show(right)}", 2)
-        case Not(body):
-            return wrap(f"not {_show(body, 3)}", 2)
-        case PowerOfTwo(body):
-            return f"power_of_two({show(body)})"
-        case Drawn(count, seed, past, row, column, _):
-            tail = ", past" if past else ""
-            return f"drawn({show(row)}, {show(column)}; {show(count)} of seed {show(seed)}{tail})"
-        case And(args):
-            return wrap(" and ".join(_show(arg, 2) for arg in args), 1)
-        case Or(args):
-            return wrap(" or ".join(_show(arg, 1) for arg in args), 0)
-    raise TypeError(f"cannot show {type(expr).__name__}")
-
-
-def _show_sum(expr: Sum) -> str:
-    ordered = sorted(expr.terms, key=lambda item: item[0] < 0)
-    text = ""
-    for c, atom in ordered:
-        body = _show(atom, 4) if abs(c) == 1 else f"{abs(c)} * {_show(atom, 5)}"
-        text += (" - " if c < 0 else " + ") + body if text else ("-" if c < 0 else "") + body
-    if expr.constant:
-        text += f" {'-' if expr.constant < 0 else '+'} {abs(expr.constant)}"
-    return text
 
 
 def sides(body: Expr) -> tuple[Expr, Expr]:

@@ -29,8 +29,10 @@ from attnc.expression import (
     le,
     lt,
     negate,
-    show,
     tables,
+)
+from attnc.notation import (
+    show,
 )
 from attnc.pattern import (
     Atom,

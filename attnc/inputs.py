@@ -6,8 +6,19 @@ from attnc import atoms
 from attnc import syntax as tree
 from attnc.atoms import POSITION
 from attnc.diagnostics import Label, Span
-from attnc.expression import HEAD, HEADS, Expr, K, Lookup, Q, constant, show
+from attnc.expression import (
+    HEAD,
+    HEADS,
+    Expr,
+    K,
+    Lookup,
+    Q,
+    constant,
+)
 from attnc.names import VARIABLES
+from attnc.notation import (
+    show,
+)
 from attnc.pattern import Input
 from attnc.scope import BrokenDef, InputDef, Mistake, Positions, Scope
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from attnc import atoms
 from attnc import syntax as tree
 from attnc.diagnostics import Span
-from attnc.expression import HEAD, HEADS, Expr, K, N, Param, Q, Truth, Var
+from attnc.expression import (
+    HEAD,
+    HEADS,
+    Expr,
+    K,
+    N,
+    Param,
+    Q,
+    Truth,
+    Var,
+)
 from attnc.inputs import as_set
 from attnc.names import CONSTANT_RELATIONS, FUNCTIONS, RELATIONS, RESERVED, SETS, VARIABLES, meant, reserved
 from attnc.pattern import Atom

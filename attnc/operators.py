@@ -7,7 +7,14 @@ from typing import NoReturn, TypeVar
 from attnc import syntax as tree
 from attnc.atoms import POSITION
 from attnc.diagnostics import Span
-from attnc.expression import Expr, Lookup, conj, disj, negate, walk
+from attnc.expression import (
+    Expr,
+    Lookup,
+    conj,
+    disj,
+    negate,
+    walk,
+)
 from attnc.inputs import check_place
 from attnc.pattern import Difference, Relation, Union
 from attnc.scope import KIND_NAMES, Boolean, Edges, Floating, InputDef, Integer, Positions, Scope, Value

@@ -16,6 +16,10 @@ from time import monotonic
 import numpy as np
 import numpy.typing as npt
 
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
 from attnc.expression import (
     FALSE,
     HEAD,
@@ -25,7 +29,6 @@ from attnc.expression import (
     And,
     Const,
     Drawn,
-    Env,
     Eq0,
     Expr,
     FloorDiv,
@@ -44,7 +47,6 @@ from attnc.expression import (
     constant,
     disj,
     eq,
-    evaluate,
     floor_div,
     fold,
     le,

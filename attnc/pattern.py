@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attnc.diagnostics import Source, Span
-from attnc.expression import Expr, Param, conj, disj, negate
+from attnc.expression import (
+    Expr,
+    Param,
+    conj,
+    disj,
+    negate,
+)
 
 InputKind = Literal["bool", "int", "float"]
 ClaimKind = Literal["causal", "nonempty", "edges", "flops", "reach"]

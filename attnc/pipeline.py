@@ -20,7 +20,10 @@ from attnc.codegen import module
 from attnc.cost import Cost
 from attnc.decompose import decompose
 from attnc.diagnostics import AttncError, Diagnostic
-from attnc.expression import tables, variables
+from attnc.expression import (
+    tables,
+    variables,
+)
 from attnc.parser import parse, parse_body
 from attnc.pattern import Pattern, formula
 from attnc.proofs import ClaimResult

@@ -65,10 +65,10 @@ def verify(pattern: Pattern, schedule: Schedule) -> Schedule:
 
 
 def _settle(item: BodyPlan) -> tuple[BodyPlan, list[str]]:
-    if not failures(item):
+    lost = failures(item)
+    if not lost:
         return item, []
     cautious = replace(item, query=tuple(map(_masked, item.query)), key=tuple(map(_masked, item.key)))
-    lost = failures(item)
     if not failures(cautious):
         return cautious, [f"{reason}; every visited tile is masked instead" for reason in lost]
     return masked_plan(item.body), [f"{reason}; all tiles are visited and masked instead" for reason in lost]

@@ -12,7 +12,17 @@ from fractions import Fraction
 
 import z3
 
-from attnc.expression import Const, Expr, FloorDiv, Mod, Mul, Param, Sum, Var, constant
+from attnc.expression import (
+    Const,
+    Expr,
+    FloorDiv,
+    Mod,
+    Mul,
+    Param,
+    Sum,
+    Var,
+    constant,
+)
 
 Monomial = tuple[str, ...]  # the variables, each as often as its power, sorted
 

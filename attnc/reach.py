@@ -16,7 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from attnc.decompose import decompose
-from attnc.expression import Const, Env, K, Q, Sum, conj, evaluate, le, variables, walk
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
+from attnc.expression import (
+    Const,
+    K,
+    Q,
+    Sum,
+    conj,
+    le,
+    variables,
+    walk,
+)
 from attnc.graph import Kind, block_graph
 from attnc.paths import Union, prove_paths
 from attnc.pattern import Pattern

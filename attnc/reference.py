@@ -13,7 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from attnc import draws
-from attnc.expression import Env, Expr, evaluate, show
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
+from attnc.expression import (
+    Expr,
+)
+from attnc.notation import (
+    show,
+)
 from attnc.pattern import Input, Pattern, formula
 
 if TYPE_CHECKING:

@@ -26,6 +26,8 @@ from attnc.expression import (
     fold,
     le,
     mod,
+)
+from attnc.notation import (
     show,
 )
 from attnc.pattern import Body

@@ -11,7 +11,11 @@ from attnc import syntax as tree
 from attnc.declarations import check_name, parameter, runtime_input
 from attnc.description import describe
 from attnc.diagnostics import AttncError, Diagnostic, Label
-from attnc.expression import TRUE, Param, constant
+from attnc.expression import (
+    TRUE,
+    Param,
+    constant,
+)
 from attnc.names import meant
 from attnc.pattern import (
     Body,

@@ -37,9 +37,11 @@ from attnc.expression import (
     maximum,
     minimum,
     negate,
-    show,
 )
 from attnc.intervals import Tile, bounds, may, must
+from attnc.notation import (
+    show,
+)
 from attnc.pattern import Body, Pattern, formula
 from attnc.relation import Axis, BodyTerms, Lattice, Term
 from attnc.simplify import LAST, holds

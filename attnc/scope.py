@@ -9,7 +9,11 @@ from typing import Literal
 
 from attnc import syntax as tree
 from attnc.diagnostics import Diagnostic, Label, Source, Span
-from attnc.expression import Expr, Param, children
+from attnc.expression import (
+    Expr,
+    Param,
+    children,
+)
 from attnc.names import meant
 from attnc.pattern import Atom, Complement, Difference, Input, Intersection, Relation, Union
 

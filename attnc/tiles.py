@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from attnc import draws
-from attnc.expression import (
+from attnc.evaluation import (
     Env,
-    Expr,
     evaluate,
+)
+from attnc.expression import (
+    Expr,
     tables,
 )
 from attnc.runs import Ints

@@ -16,11 +16,14 @@ import numpy.typing as npt
 
 from attnc import draws
 from attnc.diagnostics import Span
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
 from attnc.expression import (
     HEAD,
     TRUE,
     Drawn,
-    Env,
     Expr,
     Lookup,
     PowerOfTwo,
@@ -29,7 +32,6 @@ from attnc.expression import (
     constant,
     disj,
     eq,
-    evaluate,
     le,
     lt,
     negate,

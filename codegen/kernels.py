@@ -11,7 +11,13 @@ from textwrap import indent
 from attnc.codegen.kinds import Kind
 from attnc.codegen.needs import Names, Need, identifier, needs, other_side
 from attnc.codegen.printer import Printer
-from attnc.expression import FALSE, TRUE, Drawn, Expr, Q
+from attnc.expression import (
+    FALSE,
+    TRUE,
+    Drawn,
+    Expr,
+    Q,
+)
 from attnc.pattern import Input
 from attnc.schedule import Pass, Sweep, Walk
 

@@ -14,7 +14,14 @@ from attnc.codegen.kernels import KernelWriter
 from attnc.codegen.kinds import KINDS
 from attnc.codegen.needs import Names, tables_of
 from attnc.codegen.printer import Printer
-from attnc.expression import TRUE, constant, fold, show
+from attnc.expression import (
+    TRUE,
+    constant,
+    fold,
+)
+from attnc.notation import (
+    show,
+)
 from attnc.pattern import Pattern, formula
 from attnc.schedule import BodyPlan, Pass, Schedule
 

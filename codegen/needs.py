@@ -6,7 +6,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from attnc.expression import TRUE, Drawn, Expr, FloorDiv, K, Lookup, Q, Var, constant, substitute, walk
+from attnc.expression import (
+    TRUE,
+    Drawn,
+    Expr,
+    FloorDiv,
+    K,
+    Lookup,
+    Q,
+    Var,
+    constant,
+    substitute,
+    walk,
+)
 from attnc.schedule import BodyPlan, Pass, Sweep, Walk
 
 # The variable of a predicate that packs positions, whichever side they are on.

@@ -12,17 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from attnc import draws
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
 from attnc.expression import (
     TRUE,
     Const,
-    Env,
     Expr,
     K,
     Lookup,
     Q,
     TileMax,
     TileMin,
-    evaluate,
     substitute,
     walk,
 )

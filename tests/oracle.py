@@ -29,7 +29,10 @@ from attnc import reference
 from attnc.codegen.module import emit
 from attnc.cost import combine
 from attnc.diagnostics import Source
-from attnc.expression import Env, evaluate
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
 from attnc.pattern import Pattern
 from attnc.pipeline import Judged, Planned, facts, pattern_pass, schedule_pass, syntax_pass, terms_pass
 from attnc.request import Request

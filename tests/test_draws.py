@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from attnc import draws
-from attnc.expression import HEAD, Const, Drawn, K, N, Q
+from attnc.expression import (
+    HEAD,
+    Const,
+    Drawn,
+    K,
+    N,
+    Q,
+)
 
 MASK = 0xFFFFFFFF
 

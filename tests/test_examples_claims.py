@@ -11,7 +11,10 @@ import pytest
 
 from attnc import reference
 from attnc.diagnostics import Source
-from attnc.expression import Env, evaluate
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
 from attnc.parser import parse
 from attnc.pattern import Claim
 from attnc.resolver import resolve

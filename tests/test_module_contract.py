@@ -16,7 +16,10 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from attnc.diagnostics import Source
-from attnc.expression import Drawn, walk
+from attnc.expression import (
+    Drawn,
+    walk,
+)
 from attnc.parser import parse
 from attnc.pattern import formula
 from tests import oracle

@@ -11,7 +11,12 @@ import pytest
 
 from attnc import pipeline
 from attnc.diagnostics import AttncError, Source
-from attnc.expression import Lookup, Q, Var, le
+from attnc.expression import (
+    Lookup,
+    Q,
+    Var,
+    le,
+)
 from attnc.pattern import Atom
 from attnc.pipeline import PASSES, PassError, compile_pattern, emit, run
 from attnc.request import Header, Request

@@ -16,7 +16,20 @@ from attnc import plan_proofs
 from attnc.codegen.module import _sections as module_parts
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
-from attnc.expression import FALSE, TRUE, Env, Expr, Var, add, constant, evaluate, fold, negate
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
+from attnc.expression import (
+    FALSE,
+    TRUE,
+    Expr,
+    Var,
+    add,
+    constant,
+    fold,
+    negate,
+)
 from attnc.parser import parse
 from attnc.pattern import Pattern, formula
 from attnc.plan_proofs import failures, loop_is_a_partition, split_points, verify

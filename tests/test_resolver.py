@@ -6,7 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnc.diagnostics import AttncError, Diagnostic, Source
-from attnc.expression import Const, Env, FloorDiv, Lookup, Param, Var, evaluate, show, walk
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
+from attnc.expression import (
+    Const,
+    FloorDiv,
+    Lookup,
+    Param,
+    Var,
+    walk,
+)
+from attnc.notation import (
+    show,
+)
 from attnc.parser import parse, parse_body
 from attnc.pattern import Atom, Difference, Pattern, Union, formula
 from attnc.resolver import describe, resolve

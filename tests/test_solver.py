@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from attnc.evaluation import (
+    Env,
+    evaluate,
+)
 from attnc.expression import (
     FALSE,
     TRUE,
-    Env,
     Expr,
     K,
     Lookup,
@@ -17,7 +20,6 @@ from attnc.expression import (
     conj,
     disj,
     eq,
-    evaluate,
     floor_div,
     ge,
     le,

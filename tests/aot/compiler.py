@@ -37,6 +37,9 @@ _TYPES = {
     torch.int64: "*i64",
 }
 
+# The matrix instructions of Hopper, of Ampere and its kin, of Blackwell.
+_PRODUCT = re.compile(r"\b(?:HGMMA|HMMA|UTCHMMA)\b")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -282,8 +285,8 @@ def _spills_in_loops(machine: str) -> int:
     loops = [(first, last) for first, last in jumps if first < last]
     inner = [loop for loop in loops if not any(a >= loop[0] and b < loop[1] for a, b in loops)]
     texts = ["\n".join(lines[first:last]) for first, last in inner]
-    return sum(
-        len(re.findall(r"\b(?:LDL|STL)\b", text))
-        for text in texts
-        if re.search(r"\b(?:HGMMA|HMMA|UTCHMMA)\b", text)
+    busy = [text for text in texts if _PRODUCT.search(text)]
+    assert busy or not _PRODUCT.search(machine), (
+        "the loops over tiles were not recognized in the machine code"
     )
+    return sum(len(re.findall(r"\b(?:LDL|STL)\b", text)) for text in busy)
