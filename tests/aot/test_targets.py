@@ -41,8 +41,8 @@ KINDS = ("mistral", "strided", "longformer", "packed_documents")
 FULL = os.environ.get("ATTNC_AOT") == "full"
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
-# Loops that do spill on Hopper: at most so many accesses. Look-ups for every key, and many sweeps in one kernel,
-# leave too few registers beside the tiles.
+# Loops that do spill on Hopper, and at most how many accesses that takes. Look-ups for every key, and many
+# sweeps in one kernel, leave too few registers beside the tiles.
 SPILLING = {
     ("packed_documents", "forward", 64): 32,
     ("bigbird", "key_gradient", 64): 256,
@@ -59,16 +59,15 @@ def cases() -> Iterator[tuple[str, str, str, int]]:
                 for dtype in ("bf16", "fp16"):
                     if FULL or (target, dtype) == ("sm_90", "bf16"):
                         yield name, target, dtype, dim
-        if not FULL:
-            yield "mistral", "sm_90", "fp16", dim
-            yield from ((name, target, "bf16", dim) for target in ("sm_80",) for name in KINDS)
-            yield from (("mistral", target, "bf16", dim) for target in ("sm_100", "gfx942"))
-        yield from (("mistral", target, "bf16", dim) for target in ("sm_86", "sm_89", "sm_120"))
-        yield from (("mistral", target, "fp32", dim) for target in ("sm_90", "sm_86"))
-    if not FULL:
-        yield from (("longformer", target, "bf16", 128) for target in ("sm_100", "gfx942"))
-    for dim in (16, 80, 256):
-        yield from (("mistral", target, "bf16", dim) for target in ("sm_80", "sm_90", "sm_86", "gfx942"))
+    for dim in (64, 128):
+        yield "mistral", "sm_90", "fp16", dim
+        yield "mistral", "sm_90", "fp32", dim
+        yield from (("mistral", target, "bf16", dim) for target in ("sm_80", "sm_100", "gfx942", "sm_86"))
+    yield from ((name, "sm_80", "bf16", 128) for name in KINDS)
+    yield from (("mistral", target, "bf16", 128) for target in ("sm_89", "sm_120"))
+    yield from (("longformer", target, "bf16", 128) for target in ("sm_100", "gfx942"))
+    yield from (("mistral", "sm_90", "bf16", dim) for dim in (16, 80, 256))
+    yield from (("mistral", target, "bf16", 256) for target in ("sm_80", "sm_86", "gfx942"))
 
 
 @cache
