@@ -6,6 +6,7 @@ from attnc import syntax as tree
 from attnc.diagnostics import Span
 from attnc.expression import (
     Expr,
+    Sum,
     add,
     conj,
     constant,
@@ -36,9 +37,11 @@ _COMPARISONS = {
 
 
 def checked(scope: Scope, expr: Expr, span: Span) -> Expr:
-    """The expression, unless it is a constant that does not fit 32 bits."""
-    value = constant(expr)
-    if value is not None and abs(value) >= LIMIT:
+    """The expression, unless one of its numbers does not fit 32 bits."""
+    numbers = [constant(expr) or 0]
+    if isinstance(expr, Sum):
+        numbers += [expr.constant, *(factor for factor, _ in expr.terms)]
+    if any(abs(number) >= LIMIT for number in numbers):
         raise scope.error(
             "huge-integer",
             "this number does not fit: its magnitude must be less than 2147483648",

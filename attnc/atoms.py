@@ -50,14 +50,17 @@ SlotKind = Literal["int", "flag", "set", "offsets", "relation", "axis", "input"]
 
 @dataclass(frozen=True)
 class Slot:
-    """An argument: ``least`` bounds an int from below, ``default`` is None where it must be given."""
+    """An argument: ``least`` and ``most`` bound an int, ``default`` is None where it must be given."""
 
     name: str
     kind: SlotKind = "int"
     least: int | None = None
     default: Any = None
+    most: int | None = None
 
 
+# A row's draws are compared with each other and with every key of a tile.
+MOST_DRAWS = 1024
 _AXIS = Slot("axis", "axis", default=(Q, K))
 
 RELATIONS: dict[str, tuple[Slot, ...]] = {
@@ -73,7 +76,7 @@ RELATIONS: dict[str, tuple[Slot, ...]] = {
     "from": (Slot("positions", "set"),),
     "offsets": (Slot("numbers", "offsets"),),
     "same": (Slot("entries", "input"),),
-    "random": (Slot("count", least=1), Slot("seed"), Slot("past", "flag", default=False)),
+    "random": (Slot("count", least=1, most=MOST_DRAWS), Slot("seed"), Slot("past", "flag", default=False)),
     "blocks": (Slot("size", least=1), Slot("relation", "relation")),
 }
 

@@ -61,7 +61,7 @@ FUNCTIONS = ("abs", "min", "max", "count")
 _EMITTED = frozenset({"q", "k", "v", "scale", "backend", "self", "torch", "triton", "tl"})
 # What else a function of the module's own would hide, and an argument would hide from the function.
 _MODULE = {
-    "pattern": frozenset({"mask", "main", "math", "os", "NAME", "DIGEST", "INPUTS"}),
+    "pattern": frozenset({"mask", "main", "math", "os", "sys", "NAME", "DIGEST", "INPUTS"}),
     "input": frozenset({"math"}),
 }
 _OWN_WORDS = frozenset((*ITEMS, "pattern", "where", "and", "or", "not", "true", "false"))

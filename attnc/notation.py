@@ -91,7 +91,9 @@ def _show_sum(expr: Sum) -> str:
     ordered = sorted(expr.terms, key=lambda item: item[0] < 0)
     text = ""
     for c, atom in ordered:
-        body = _show(atom, 4) if abs(c) == 1 else f"{abs(c)} * {_show(atom, 5)}"
+        # A minus in front binds tighter than a division behind it.
+        leading = c < 0 and not text
+        body = _show(atom, 5 if leading else 4) if abs(c) == 1 else f"{abs(c)} * {_show(atom, 5)}"
         text += (" - " if c < 0 else " + ") + body if text else ("-" if c < 0 else "") + body
     if expr.constant:
         text += f" {'-' if expr.constant < 0 else '+'} {abs(expr.constant)}"

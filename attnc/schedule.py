@@ -48,6 +48,7 @@ from attnc.simplify import LAST, holds
 from attnc.views import View, across, along
 
 Side = Literal["query", "key"]
+MOST_KEY_SWEEPS = 2
 FIRST_ROW, LAST_ROW = Var("first"), Var("last")
 
 
@@ -191,11 +192,17 @@ def _passes(side: Side, views: list[View]) -> tuple[Pass, ...]:
     passes = []
     if contiguous or side == "query" or not packed:
         sweeps = tuple(_sweep(view, owned) for view in contiguous)
-        passes.append(Pass(side, Walk(own), owned, sweeps))
+        passes += [Pass(side, Walk(own), owned, group) for group in _grouped(side, sweeps)]
     for axis, members in packed.items():
-        walk = _walk(axis)
-        passes.append(Pass(side, walk, TRUE, tuple(_sweep(view, TRUE) for view in members)))
+        sweeps = tuple(_sweep(view, TRUE) for view in members)
+        passes += [Pass(side, _walk(axis), TRUE, group) for group in _grouped(side, sweeps)]
     return tuple(passes)
+
+
+def _grouped(side: Side, sweeps: tuple[Sweep, ...]) -> list[tuple[Sweep, ...]]:
+    """Sweeps that share a pass: all of a query's, few of a key's, whose gradients take many registers."""
+    size = max(1, len(sweeps)) if side == "query" else MOST_KEY_SWEEPS
+    return [sweeps[i : i + size] for i in range(0, max(1, len(sweeps)), size)]
 
 
 def _walk(axis: Axis) -> Walk:

@@ -95,7 +95,9 @@ def relation(scope: Scope, node: tree.Expression) -> Relation:
     return expect(scope, node, resolve(scope, node), Edges).relation
 
 
-def number(scope: Scope, node: tree.Expression, what: str, least: int | None = None) -> Expr:
+def number(
+    scope: Scope, node: tree.Expression, what: str, least: int | None = None, most: int | None = None
+) -> Expr:
     """An integer known when compiling; ``what`` names it in messages."""
     expr = integer(scope, node)
     value = constant(expr)
@@ -108,11 +110,13 @@ def number(scope: Scope, node: tree.Expression, what: str, least: int | None = N
             node.span,
             help="write the relation with `where`, which may use any of the names",
         )
+    shown = "" if scope.text(node.span) == str(value) else f" (`{scope.text(node.span)}`)"
     if least is not None and value < least:
-        shown = "" if scope.text(node.span) == str(value) else f" (`{scope.text(node.span)}`)"
         raise scope.error(
             "bad-argument", f"{what} must be at least {least}, and is {value}{shown}", node.span
         )
+    if most is not None and value > most:
+        raise scope.error("bad-argument", f"{what} must be at most {most}, and is {value}{shown}", node.span)
     return expr
 
 
@@ -219,7 +223,7 @@ def _slot(scope: Scope, owner: str, slot: Slot, arg: tree.Argument) -> Any:
     what = f"`{slot.name}` of `{owner}`"
     match slot.kind:
         case "int":
-            return number(scope, node, what, slot.least)
+            return number(scope, node, what, slot.least, slot.most)
         case "flag":
             condition = boolean(scope, node)
             if not isinstance(condition, Truth):
@@ -300,7 +304,9 @@ def _function(scope: Scope, call: tree.Call) -> Expr:
     args = [integer(scope, arg.value) for arg in call.args]
     match name:
         case "abs":
-            return checked(scope, absolute(args[0]), call.span)
+            value = absolute(args[0])
+            scope.check_size(Integer(value), call.span)  # every nesting doubles it
+            return checked(scope, value, call.span)
         case "min":
             return minimum(*args)
         case _:

@@ -38,6 +38,11 @@ class KernelWriter:
         self.needs: tuple[Need, ...] = needs(part, names)
         self.own, self.other = part.walk.var, other_side(part.walk.var)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the kernels keep much in registers beside the tiles: several sweeps, or look-ups."""
+        return len(self.part.sweeps) > 1 or bool(self.needs)
+
     def kernel_name(self, kind: Kind) -> str:
         return f"_{kind.name}_kernel{self.suffix}"
 

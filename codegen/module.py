@@ -108,6 +108,7 @@ def _head(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
 
         import math
         import os
+        import sys
 
         import torch
 
@@ -217,7 +218,7 @@ def _body_writers(
     def writers(passes: tuple[Pass, ...]) -> list[KernelWriter]:
         return [
             KernelWriter(
-                part, names, pattern.inputs, _suffix(i, count) + ("_packed" * (j > 0) + str(j) * (j > 1))
+                part, names, pattern.inputs, _suffix(i, count) + (f"_{j}" if len(passes) > 1 else "")
             )
             for j, part in enumerate(passes)
         ]
@@ -235,10 +236,13 @@ def _kernels(bodies: list[tuple[list[KernelWriter], list[KernelWriter]]]) -> tup
                 texts += [writer.kernel(kind) for kind in KINDS[side]]
                 kernels = ", ".join(writer.kernel_name(kind) for kind in KINDS[side])
                 needed = "".join(f"({need.kind!r}, {need.name!r}, {need.size!r}), " for need in writer.needs)
-                rows.append(f"({kernels}, ({needed}), lambda n_q, n: {_most_positions(writer.part)})")
+                positions = f"lambda n_q, n: {_most_positions(writer.part)}"
+                crowded = writer.crowded or len(writers) > 1
+                rows.append(f"({kernels}, ({needed}), {positions}, {crowded})")
             tables[side].append(f"({', '.join(rows)},)")
     query_passes = (
-        "# For every body and pass: the kernels, the tables they read, and how many positions there can be.\n"
+        "# For every body and pass: its kernels, the tables they read, how many positions there can be, and\n"
+        "# whether the kernels are crowded.\n"
         f"_QUERY_PASSES = ({', '.join(tables['query'])},)\n"
     )
     return "\n\n".join(texts), query_passes, f"_KEY_PASSES = ({', '.join(tables['key'])},)\n"

@@ -174,7 +174,8 @@ class Printer:
         ordered = sorted(expr.terms, key=lambda item: item[0] < 0)
         text = ""
         for c, atom in ordered:
-            body = self._text(atom, 5)
+            # A minus in front binds tighter than a division behind it.
+            body = self._text(atom, 6 if c < 0 and not text else 5)
             if abs(c) != 1:
                 body = self._text(atom, 6)
                 wide = abs(c) >= _WIDE and not (isinstance(atom, FloorDiv) and atom.right == Const(abs(c)))

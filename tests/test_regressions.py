@@ -18,6 +18,16 @@ CASES = {
     # A mask that hangs on neither position came as a plain truth, where a tensor was wanted.
     "a mask of the head alone": ("attend where abs(h) // 6 <= 24", {}),
     "a mask of the number of heads": ("heads even { attend where H < 2 } heads rest { attend self }", {}),
+    # A minus in front of a quotient was printed as one of its dividend.
+    "minus before a quotient": ("attend where (0 - q) // 3 == -k", {}),
+    "minus before quotients in bounds": (
+        "attend where -(q // 4) <= k - 10 and k - 10 <= -((0 - k) // 2) % 7",
+        {},
+    ),
+    "minus before a quotient of inputs": (
+        "input p: int[n] attend where (p[q] - p[k]) // 3 == -(p[q] % 4) // 2 & causal",
+        {},
+    ),
     # Tables were named like other things in the same kernel.
     "inputs named like tables": (
         "input x: int[n] input x_first: int[n] attend same(x) & causal | same(x_first) & where q < k",
@@ -70,7 +80,7 @@ def test_an_input_may_be_named_like_something_in_the_module(name: str) -> None:
     assert not done.module.p(*oracle.tensors(given)[0], **oracle.inputs(done.pattern, given)).isnan().any()
 
 
-@pytest.mark.parametrize("name", ["mask", "main", "math", "os", "NAME", "DIGEST", "INPUTS", "torch"])
+@pytest.mark.parametrize("name", ["mask", "main", "math", "os", "sys", "NAME", "DIGEST", "INPUTS", "torch"])
 def test_a_pattern_is_not_named_like_what_its_module_needs(name: str) -> None:
     with pytest.raises(AttncError, match="the emitted module has its own"):
         oracle.compiled(f"pattern {name}() {{ attend causal }}")
@@ -90,3 +100,64 @@ def test_odd_strides_of_every_argument() -> None:
     plain = oracle.ours(done.module, args, grads, [], given, "torch")
     again = oracle.ours(done.module, spread, grads, [], given, "torch")
     assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+
+
+def test_gradients_of_permuted_views_compile() -> None:
+    """q, k and v as views of one projection: the gradients' strides must be those that were promised."""
+    done = oracle.compiled("pattern p() { attend window(5) }")
+    x = torch.randn(2, 30, 3, 4, 8, requires_grad=True)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return done.module.p(*x.permute(2, 0, 3, 1, 4)).square().sum()
+
+    (eager,) = torch.autograd.grad(loss(x), x)
+    (compiled,) = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(x), x)
+    assert torch.equal(eager, compiled)
+    for grad in done.module._backward(*promised(done, x)):
+        assert grad.is_contiguous()
+
+
+def promised(done: oracle.Compiled, x: torch.Tensor) -> tuple[object, ...]:
+    """Arguments of the backward operator for permuted views."""
+    q, k, v = x.detach().permute(2, 0, 3, 1, 4)
+    out, lse = done.module._forward(q, k, v, [], 0.3, "")
+    return torch.ones_like(out), torch.zeros_like(lse), q, k, v, [], out, lse, 0.3, ""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_leaves_the_sums_alone(dtype: torch.dtype) -> None:
+    done = oracle.compiled("pattern p() { attend window(5) }")
+    q, k, v = (torch.randn(1, 2, 20, 16, dtype=dtype, requires_grad=True) for _ in range(3))
+    plain = done.module.p(q, k, v)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = done.module.p(q, k, v)
+        gradients = torch.autograd.grad(cast.sum(), (q, k, v))
+    assert torch.equal(plain, cast)
+    for one, two in zip(gradients, torch.autograd.grad(plain.sum(), (q, k, v)), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_the_self_check_judges(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    module = oracle.compiled("pattern p() { attend window(5) & causal }").module
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 0
+    right = module.mask
+    monkeypatch.setattr(module, "mask", lambda *args: right(*args).roll(1, -1))
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 1
+    assert "wrong" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("relation", "code"),
+    [
+        ("where q * 2147483647 * 2147483647 * 2147483647 >= k", "huge-integer"),
+        ("random(2147483647, seed=0)", "bad-argument"),
+        (f"where {'abs(' * 60}q - k{')' * 60} == 1", "too-"),
+    ],
+)
+def test_what_is_too_large_is_refused_at_once(relation: str, code: str) -> None:
+    with pytest.raises(AttncError, match=code):
+        oracle.compiled(f"pattern p() {{ attend {relation} }}")

@@ -155,7 +155,8 @@ _LABEL = f"attnc::{NAME}_{DIGEST[:12]}_{''.join(c if c.isalnum() else '_' for c 
 def _forward(q, k, v, inputs, scale, backend):
     """Output (batch, heads, n_q, value dim) and natural log-sum-exp (batch, heads, n_q), fp32."""
     run = _forward_triton if _path(q.device, q.dtype, backend) == "triton" else _forward_torch
-    return run(q, k, v, inputs, scale)
+    with torch.autocast(q.device.type, enabled=False):  # what is summed in fp32 stays in fp32
+        return run(q, k, v, inputs, scale)
 
 
 @torch.library.custom_op(
@@ -169,7 +170,8 @@ def _forward(q, k, v, inputs, scale, backend):
 def _backward(grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):
     """Gradients of q, k and v."""
     run = _backward_triton if _path(q.device, q.dtype, backend) == "triton" else _backward_torch
-    return run(grad, lse_grad, q, k, v, inputs, out, lse, scale)
+    with torch.autocast(q.device.type, enabled=False):
+        return run(grad, lse_grad, q, k, v, inputs, out, lse, scale)
 
 
 @_forward.register_fake

@@ -25,12 +25,16 @@ def _tile_lists(*args): ...
 # --- begin: sizes ---
 
 
-def _tile_sizes(kind, dim, itemsize, table):
+def _tile_sizes(kind, dim, itemsize, table, crowded=False):
     """BLOCK_M queries by BLOCK_N keys, warps, pipeline stages: a fixed table, nothing is tuned at run time.
 
     kind: "forward", "query" (gradients) or "key" (gradients). dim: the larger padded head dim.
+    crowded: for a kernel with several sweeps, look-ups or others that it adds to, which keeps more in
+        registers beside the tiles.
     """
     level = (dim > 64) + (dim > 128) + (3 if itemsize == 4 else 0)
+    if crowded and table is _TILES and level < 2:
+        table = _CROWDED_TILES
     block_m, block_n, warps, stages = table[kind][level]
     return {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": stages}
 
@@ -52,6 +56,11 @@ _TILES = {
         *((64, 64, 4, 2), (32, 128, 8, 2), (32, 64, 8, 1)),
         *((32, 32, 8, 2), (32, 32, 8, 1), (16, 16, 4, 1)),
     ),
+}
+_CROWDED_TILES = {
+    "forward": ((128, 32, 8, 3), (128, 32, 8, 2)),
+    "query": ((64, 32, 4, 2), (64, 32, 4, 2)),
+    "key": ((32, 64, 4, 1), (32, 64, 8, 2)),
 }
 # Less than 100 KiB of shared memory a block.
 _SMALL_TILES = {
@@ -140,9 +149,9 @@ class _Launcher:
             "PRECISION": "ieee" if self.q.dtype == torch.float32 else "tf32",
         }
 
-    def sizes(self, kind):
+    def sizes(self, kind, crowded):
         dim = max(16, triton.next_power_of_2(max(self.dim, self.value_dim)))
-        return _tile_sizes(kind, dim, self.q.element_size(), _tiles_of(self.device))
+        return _tile_sizes(kind, dim, self.q.element_size(), _tiles_of(self.device), crowded)
 
     def needs(self, needed, side, sizes):
         """The tables that a kernel reads: pointers, batch strides, row numbers."""
@@ -174,9 +183,9 @@ class _Launcher:
                 # --- only: end ---
         return given
 
-    def run(self, kernel, side, needed, positions, numbers, given, kind):
+    def run(self, kernel, side, needed, positions, crowded, numbers, given, kind):
         """One launch for every arithmetic progression of heads."""
-        sizes = self.sizes(kind)
+        sizes = self.sizes(kind, crowded)
         tiles = -(-positions // (sizes["BLOCK_M"] if side == "query" else sizes["BLOCK_N"]))
         given = given | self.needs(needed, side, sizes) | sizes | {"tiles": tiles}
         for start, step, count in _progressions(numbers):
@@ -195,8 +204,8 @@ def _forward_triton(q, k, v, inputs, scale):
     lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
     given = call.arguments(out=out, lse=lse)
     for numbers, passes in zip(_head_sets(call.heads), _QUERY_PASSES, strict=True):
-        for kernel, _, needed, positions in passes:
-            call.run(kernel, "query", needed, positions(call.n_q, call.n), numbers, given, "forward")
+        for kernel, _, needed, positions, crowded in passes:
+            call.run(kernel, "query", needed, positions(call.n_q, call.n), crowded, numbers, given, "forward")
     return out, lse
 
 
@@ -207,8 +216,8 @@ def _backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     delta = torch.empty_like(lse)
     given = call.arguments(grad=grad, out=out, dq=dq, lse=lse, lse_grad=lse_grad.contiguous(), delta=delta)
     for numbers, passes in zip(_head_sets(call.heads), _QUERY_PASSES, strict=True):
-        for _, kernel, needed, positions in passes:
-            call.run(kernel, "query", needed, positions(call.n_q, call.n), numbers, given, "query")
+        for _, kernel, needed, positions, crowded in passes:
+            call.run(kernel, "query", needed, positions(call.n_q, call.n), crowded, numbers, given, "query")
     # Several launches add up in fp32, in a fixed order; a single one writes the result.
     launches = sum(
         len(_progressions(numbers)) * len(passes)
@@ -220,8 +229,8 @@ def _backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     )
     given = call.arguments(grad=grad, dk=dk, dv=dv, lse=lse, delta=delta) | {"ADD": launches > 1}
     for numbers, passes in zip(_head_sets(call.heads), _KEY_PASSES, strict=True):
-        for kernel, needed, positions in passes:
-            call.run(kernel, "key", needed, positions(call.n_q, call.n), numbers, given, "key")
+        for kernel, needed, positions, crowded in passes:
+            call.run(kernel, "key", needed, positions(call.n_q, call.n), crowded, numbers, given, "key")
     return dq, dk.to(k.dtype), dv.to(v.dtype)
 
 

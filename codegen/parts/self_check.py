@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import torch
 
@@ -31,9 +32,13 @@ def _example_input(kind, shape, generator):
 
 
 def main():
-    """Compares outputs and gradients with dense attention in fp64 and prints the largest errors."""
+    """Compares outputs and gradients with dense attention in fp64, prints and judges the largest errors.
+
+    Exits with status 1 if one is more than twice that of dense attention in the same dtype, and more than
+    rounding explains.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    function, generator = globals()[NAME], torch.Generator().manual_seed(0)
+    function, generator, failed = globals()[NAME], torch.Generator().manual_seed(0), 0
     print(f"{NAME} on {device}: largest error against dense attention in fp64, and of dense attention itself")
     print(
         f"{'dtype':<10}{'n_q':>6}{'n':>6}{'edges':>9}  {'output':>9}{'dense':>9}  {'gradient':>9}{'dense':>9}"
@@ -55,16 +60,20 @@ def main():
                 given = torch.autograd.grad(out, (q, k, v), grad.to(out.dtype))
                 results.append((out.detach(), torch.cat([x.flatten() for x in given])))
             ours, exact, dense = results
-            errors = [
-                f"{float((x.double() - y.double()).abs().max()):>9.1e}"
-                for x, y in zip(ours, exact, strict=True)
-            ]
-            yardstick = [
-                f"{float((x.double() - y.double()).abs().max()):>9.1e}"
-                for x, y in zip(dense, exact, strict=True)
-            ]
-            columns = f"{errors[0]}{yardstick[0]}  {errors[1]}{yardstick[1]}"
-            print(f"{str(dtype)[6:]:<10}{n_q:>6}{n:>6}{float(edges.float().mean()):>9.1%}  {columns}")
+            errors, yardstick, limits = [], [], []
+            for x, y, z in zip(ours, dense, exact, strict=True):
+                errors.append(float((x.double() - z.double()).abs().max()))
+                yardstick.append(float((y.double() - z.double()).abs().max()))
+                rounding = torch.finfo(dtype).eps * max(1.0, float(z.abs().max()))
+                limits.append(2 * yardstick[-1] + 8 * rounding)
+            good = all(error <= limit for error, limit in zip(errors, limits, strict=True))
+            failed += not good
+            columns = f"{errors[0]:>9.1e}{yardstick[0]:>9.1e}  {errors[1]:>9.1e}{yardstick[1]:>9.1e}"
+            share = float(edges.float().mean())
+            note = "" if good else "  wrong"
+            print(f"{str(dtype)[6:]:<10}{n_q:>6}{n:>6}{share:>9.1%}  {columns}{note}")
+    print("all within bounds" if not failed else f"{failed} of the rows are wrong")
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def _row_index(entries, heads, rows):
 def _backward_torch(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     dtype = _sum_dtype(q)
     query, key, value, grad = q.to(dtype), k.to(dtype), v.to(dtype), grad.to(dtype)
-    dq, dk, dv = torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
+    dq, dk, dv = (torch.zeros(x.shape, dtype=dtype, device=x.device) for x in (q, k, v))
     delta = (grad * out.to(dtype)).sum(3) - lse_grad
     offset = k.shape[2] - q.shape[2]
     for entries, heads, key_heads, rows, found in _tiles(q, k, inputs):

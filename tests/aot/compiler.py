@@ -92,7 +92,7 @@ class Launch:
     @property
     def kind(self) -> str:
         """``forward``, ``query_gradient`` or ``key_gradient``."""
-        return re.sub(r"^_|(_kernel)?(_\d+)?(_packed\d*)?$", "", self.name)
+        return re.sub(r"^_|(_kernel)?(_\d+)*$", "", self.name)
 
     @property
     def tile(self) -> str:
