@@ -40,8 +40,9 @@ class KernelWriter:
 
     @property
     def crowded(self) -> bool:
-        """Whether the kernels keep much in registers beside the tiles: several sweeps, or look-ups."""
-        return len(self.part.sweeps) > 1 or bool(self.needs)
+        """Whether much is kept in registers beside the tiles: several sweeps, look-ups, masks everywhere."""
+        masked = any(sweep.full_when == FALSE for sweep in self.part.sweeps)
+        return len(self.part.sweeps) > 1 or bool(self.needs) or masked
 
     def kernel_name(self, kind: Kind) -> str:
         return f"_{kind.name}_kernel{self.suffix}"

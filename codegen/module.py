@@ -237,7 +237,7 @@ def _kernels(bodies: list[tuple[list[KernelWriter], list[KernelWriter]]]) -> tup
                 kernels = ", ".join(writer.kernel_name(kind) for kind in KINDS[side])
                 needed = "".join(f"({need.kind!r}, {need.name!r}, {need.size!r}), " for need in writer.needs)
                 positions = f"lambda n_q, n: {_most_positions(writer.part)}"
-                crowded = writer.crowded or len(writers) > 1
+                crowded = writer.crowded or len(writers) > 1 or len(bodies) > 1
                 rows.append(f"({kernels}, ({needed}), {positions}, {crowded})")
             tables[side].append(f"({', '.join(rows)},)")
     query_passes = (

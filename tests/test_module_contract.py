@@ -236,7 +236,7 @@ def test_memory_grows_with_the_length_and_not_its_square() -> None:
 
 # --- a file that stands alone ---------------------------------------------------------------------------
 
-ALLOWED = {"__future__", "math", "os", "sys", "sys", "torch", "triton"}
+ALLOWED = {"__future__", "math", "os", "sys", "torch", "triton"}
 
 
 @pytest.mark.parametrize("name", NAMED)

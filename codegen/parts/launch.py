@@ -36,16 +36,19 @@ def _tile_sizes(kind, dim, itemsize, table, crowded=False):
     if crowded and table is _TILES and level < 2:
         table = _CROWDED_TILES
     block_m, block_n, warps, stages = table[kind][level]
+    if dim <= 32:
+        warps = 4  # a narrow tile has too little for more to fetch 16 bytes each
     return {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": stages}
 
 
 # By level: dim up to 64, 128, 256 in 16 bits, then in 32 bits. Chosen by what the compiler says of the
-# kernels, not yet by the clock: the largest tiles that leave the loops over tiles free of spilled registers.
+# kernels, not yet by the clock: the largest tiles that spill no registers, but for at most 64 bytes backward
+# at 128 and a few patterns of many sweeps.
 # Hopper's matrix instructions want 4 warps for every 64 of the rows that accumulate: queries, but keys for
 # their gradients; more warps than that would do the same work twice.
 _TILES = {
     "forward": (
-        *((128, 64, 4, 3), (128, 64, 8, 3), (128, 32, 8, 2)),
+        *((128, 64, 8, 3), (128, 64, 8, 3), (128, 32, 8, 2)),
         *((64, 32, 8, 2), (32, 32, 8, 2), (32, 32, 8, 1)),
     ),
     "query": (
@@ -60,7 +63,7 @@ _TILES = {
 _CROWDED_TILES = {
     "forward": ((128, 32, 8, 3), (128, 32, 8, 2)),
     "query": ((64, 32, 4, 2), (64, 32, 4, 2)),
-    "key": ((32, 64, 4, 1), (32, 64, 8, 2)),
+    "key": ((32, 64, 4, 2), (32, 64, 8, 2)),
 }
 # Less than 100 KiB of shared memory a block.
 _SMALL_TILES = {
