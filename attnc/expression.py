@@ -307,10 +307,6 @@ def floor_div(left: IntLike, right: IntLike) -> Expr:
         whole, rest = _multiples(left, right.value)
         if whole != ZERO:
             return add(whole, floor_div(rest, right))
-        match left:
-            case Sum(((1, FloorDiv(inner, Const(size))),), shift) if size > 0:
-                # (x // a + c) // b is (x + a*c) // (a*b).
-                return floor_div(add(inner, size * shift), size * right.value)
     return FloorDiv(left, right)
 
 
@@ -524,6 +520,22 @@ def fold(expr: Expr) -> Expr:
         return Const(expr.value)
     parts = children(expr)
     return rebuild(expr, tuple(map(fold, parts))) if parts else expr
+
+
+@lru_cache(maxsize=1 << 14)
+def merged(expr: Expr) -> Expr:
+    """The expression with a quotient of a shifted quotient as one quotient.
+
+    ``(x // a + c) // b`` is ``(x + a*c) // (a*b)``. The solver follows one division with ease and two with luck.
+    """
+    parts = children(expr)
+    if not parts:
+        return expr
+    expr = rebuild(expr, tuple(map(merged, parts)))
+    match expr:
+        case FloorDiv(Sum(((1, FloorDiv(inner, Const(size))),), shift), Const(step)) if size > 0 and step > 0:
+            return floor_div(add(inner, size * shift), size * step)
+    return expr
 
 
 def walk(expr: Expr) -> Iterable[Expr]:

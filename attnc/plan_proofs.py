@@ -38,6 +38,7 @@ from attnc.expression import (
     le,
     lt,
     maximum,
+    merged,
     minimum,
     mul,
     negate,
@@ -80,7 +81,7 @@ def _masked(part: Pass) -> Pass:
 
 def failures(item: BodyPlan) -> list[str]:
     """What cannot be proven of a body's plan, in words; empty when everything is."""
-    relation = fold(formula(item.body.relation))
+    relation = merged(fold(formula(item.body.relation)))
     heads = conj(HEAD_RANGE, fold(item.body.heads.condition))
     found = [*_ownership(item.query)]
     for passes in (item.query, item.key):

@@ -35,6 +35,7 @@ from attnc.expression import (
     disj,
     fold,
     maximum,
+    merged,
     minimum,
     negate,
 )
@@ -146,7 +147,7 @@ def _body_plan(item: BodyTerms) -> BodyPlan:
 
 def masked_plan(body: Body) -> BodyPlan:
     """Everything visited and masked by the relation itself: right by construction, whatever the relation."""
-    condition = fold(formula(body.relation))
+    condition = merged(fold(formula(body.relation)))
 
     def whole(side: Side, own: Var, other: Var) -> Pass:
         sweep = Sweep(
@@ -159,21 +160,27 @@ def masked_plan(body: Body) -> BodyPlan:
 
 def _folded(term: Term) -> Term:
     def axis(item: Axis) -> Axis:
-        lattice = item.lattice and Lattice(fold(item.lattice.step), fold(item.lattice.offset))
-        members = None if item.members is None else fold(item.members)
-        return replace(item, first=fold(item.first), last=fold(item.last), lattice=lattice, members=members)
+        lattice = item.lattice and Lattice(_settled(item.lattice.step), _settled(item.lattice.offset))
+        members = None if item.members is None else _settled(item.members)
+        return replace(
+            item, first=_settled(item.first), last=_settled(item.last), lattice=lattice, members=members
+        )
 
-    drawn = None if term.drawn is None else fold(term.drawn)
+    drawn = None if term.drawn is None else _settled(term.drawn)
     assert drawn is None or isinstance(drawn, Drawn)
     return replace(
         term,
         rows=axis(term.rows),
         columns=axis(term.columns),
-        low=fold(term.low),
-        high=fold(term.high),
-        leftover=tuple(map(fold, term.leftover)),
+        low=_settled(term.low),
+        high=_settled(term.high),
+        leftover=tuple(map(_settled, term.leftover)),
         drawn=drawn,
     )
+
+
+def _settled(expr: Expr) -> Expr:
+    return merged(fold(expr))
 
 
 # --- passes and sweeps ------------------------------------------------------------------------------------
