@@ -526,7 +526,8 @@ def fold(expr: Expr) -> Expr:
 def merged(expr: Expr) -> Expr:
     """The expression with a quotient of a shifted quotient as one quotient.
 
-    ``(x // a + c) // b`` is ``(x + a*c) // (a*b)``. The solver follows one division with ease and two with luck.
+    ``(x // a + c) // b`` is ``(x + a*c) // (a*b)``. The solver follows one division with ease, and two with
+    luck.
     """
     parts = children(expr)
     if not parts:
