@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from attnc.expression import (
-    TRUE,
-)
-from attnc.notation import (
-    show,
-)
+from attnc.expression import TRUE
+from attnc.notation import show
 from attnc.pattern import Atom, Complement, Difference, Intersection, Pattern, Relation, Union
 
 

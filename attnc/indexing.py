@@ -31,9 +31,7 @@ from attnc.expression import (
     negate,
     tables,
 )
-from attnc.notation import (
-    show,
-)
+from attnc.notation import show
 from attnc.pattern import (
     Atom,
     Body,

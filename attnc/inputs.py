@@ -16,9 +16,7 @@ from attnc.expression import (
     constant,
 )
 from attnc.names import VARIABLES
-from attnc.notation import (
-    show,
-)
+from attnc.notation import show
 from attnc.pattern import Input
 from attnc.scope import BrokenDef, InputDef, Mistake, Positions, Scope
 

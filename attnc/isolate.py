@@ -37,12 +37,8 @@ from attnc.expression import (
     substitute,
     walk,
 )
-from attnc.expression import (
-    K as KEY,
-)
-from attnc.expression import (
-    Q as QUERY,
-)
+from attnc.expression import K as KEY
+from attnc.expression import Q as QUERY
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,8 @@ from attnc.evaluation import (
     Env,
     evaluate,
 )
-from attnc.expression import (
-    Expr,
-)
-from attnc.notation import (
-    show,
-)
+from attnc.expression import Expr
+from attnc.notation import show
 from attnc.pattern import Input, Pattern, formula
 
 if TYPE_CHECKING:

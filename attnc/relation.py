@@ -16,10 +16,8 @@ from attnc.expression import (
     Drawn,
     Expr,
     K,
-    N,
     Q,
     Var,
-    add,
     between,
     conj,
     eq,
@@ -27,13 +25,9 @@ from attnc.expression import (
     le,
     mod,
 )
-from attnc.notation import (
-    show,
-)
+from attnc.notation import show
 from attnc.pattern import Body
-
-# The last position of a sequence.
-END = add(N, -1)
+from attnc.simplify import LAST
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class Axis:
 
     var: Var
     first: Expr = ZERO
-    last: Expr = END
+    last: Expr = LAST
     lattice: Lattice | None = None
     members: Expr | None = None
     packed: bool = False
@@ -73,7 +67,7 @@ class Axis:
     def interval(self) -> Expr:
         """The part of the condition that is an interval; the sequence's own ends go without saying."""
         low = TRUE if self.first == ZERO else le(self.first, self.var)
-        high = TRUE if self.last == END else le(self.var, self.last)
+        high = TRUE if self.last == LAST else le(self.var, self.last)
         return conj(low, high)
 
     def selection(self) -> Expr:
@@ -106,7 +100,7 @@ class Term:
         var = self.columns.var
         return conj(
             TRUE if self.low == ZERO else le(self.low, var),
-            TRUE if self.high == END else le(var, self.high),
+            TRUE if self.high == LAST else le(var, self.high),
             *self.leftover,
             TRUE if self.drawn is None else self.drawn,
         )
@@ -129,7 +123,7 @@ class BodyTerms:
     terms: tuple[Term, ...]
 
 
-POSITIONS = conj(between(0, Q, END), between(0, K, END))
+POSITIONS = conj(between(0, Q, LAST), between(0, K, LAST))
 
 
 def describe(bodies: Iterable[BodyTerms]) -> str:

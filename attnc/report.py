@@ -9,9 +9,7 @@ from typing import Any
 from attnc import proofs
 from attnc.cost import Cost
 from attnc.diagnostics import AttncError, Diagnostic, render, to_json
-from attnc.expression import (
-    TRUE,
-)
+from attnc.expression import TRUE
 from attnc.pattern import Pattern
 from attnc.pipeline import PASSES, Decomposed, Judged, Parsed, Pass, Settled, advance, parameters
 from attnc.proofs import ClaimResult, Finding

@@ -6,9 +6,7 @@ from dataclasses import replace
 
 from attnc import atoms
 from attnc.diagnostics import Span
-from attnc.expression import (
-    Expr,
-)
+from attnc.expression import Expr
 from attnc.pattern import Atom, Complement, Difference, Intersection, Relation, Union
 
 

@@ -40,9 +40,7 @@ from attnc.expression import (
     negate,
 )
 from attnc.intervals import Tile, bounds, may, must
-from attnc.notation import (
-    show,
-)
+from attnc.notation import show
 from attnc.pattern import Body, Pattern, formula
 from attnc.relation import Axis, BodyTerms, Lattice, Term
 from attnc.simplify import LAST, holds

@@ -20,6 +20,7 @@ from attnc.expression import (
 )
 from attnc.solver import satisfiable, valid
 
+# The last position of a sequence.
 LAST = add(N, -1)
 
 

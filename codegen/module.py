@@ -19,9 +19,7 @@ from attnc.expression import (
     constant,
     fold,
 )
-from attnc.notation import (
-    show,
-)
+from attnc.notation import show
 from attnc.pattern import Pattern, formula
 from attnc.schedule import BodyPlan, Pass, Schedule
 

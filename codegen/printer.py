@@ -75,7 +75,7 @@ class Printer:
             case Const(value):
                 return wrap(str(value), 4 if value < 0 else 6)
             case Truth(value):
-                return self._truth(value)
+                return str(value)
             case Var(name):
                 return self.names[name]
             case Sum():
@@ -91,7 +91,7 @@ class Printer:
             case Max(args):
                 return self._fold(_MAXIMUM[self.dialect], args)
             case Select(condition, then, otherwise):
-                return self._select(*map(self._argument, (condition, then, otherwise)))
+                return self._select(*map(self, (condition, then, otherwise)))
             case TileMin(body) | TileMax(body):
                 if self.reduce is None:
                     raise ValueError("nothing can be reduced over a tile here")
@@ -133,19 +133,13 @@ class Printer:
     def _bracketed(self, arg: Expr) -> bool:
         return not isinstance(arg, (Lookup, Drawn, Truth, PowerOfTwo))
 
-    def _truth(self, value: bool) -> str:
-        return str(value)
-
-    def _argument(self, expr: Expr) -> str:
-        return self._text(expr, 0)
-
     def _join(self, operator: str, parts: list[str]) -> str:
         if self.dialect == "host":
             return (" and " if operator == "&" else " or ").join(parts)
         return f" {operator} ".join(parts)
 
     def _fold(self, call: str, args: tuple[Expr, ...]) -> str:
-        first, *rest = map(self._argument, args)
+        first, *rest = map(self, args)
         if self.dialect == "host":
             return call.format(", ".join((first, *rest)))
         for other in rest:

@@ -18,9 +18,7 @@ from attnc.expression import (
     Var,
     walk,
 )
-from attnc.notation import (
-    show,
-)
+from attnc.notation import show
 from attnc.parser import parse, parse_body
 from attnc.pattern import Atom, Difference, Pattern, Union, formula
 from attnc.resolver import describe, resolve
