@@ -19,6 +19,7 @@ from attnc.expression import (
     Eq0,
     Expr,
     K,
+    Le0,
     Lookup,
     N,
     Not,
@@ -303,6 +304,6 @@ def picks_keys(literal: Expr) -> bool:
     match literal:
         case Lookup() | Or() | And():
             return _depends_on(literal, K)
-        case Eq0():
+        case Eq0() | Le0():
             return _depends_on(literal, K) and mentions(literal, K)
     return False

@@ -15,7 +15,7 @@ from types import CodeType
 from typing import Any
 
 from attnc import cost as costs
-from attnc import debug, plan_proofs, proofs, schedule
+from attnc import debug, plan_proofs, planner, proofs, schedule
 from attnc.codegen import module
 from attnc.cost import Cost
 from attnc.decompose import decompose
@@ -109,7 +109,7 @@ def claims_pass(decomposed: Decomposed) -> Judged:
 
 
 def schedule_pass(judged: Judged) -> Planned:
-    planned = schedule.plan(judged.pattern, judged.bodies)
+    planned = planner.plan(judged.pattern, judged.bodies)
     return Planned(**vars(judged), schedule=plan_proofs.verify(judged.pattern, planned))
 
 

@@ -19,19 +19,26 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import combinations
 
+from attnc.digits import PLAIN, Digits, Radix
 from attnc.expression import (
     FALSE,
     TRUE,
+    ZERO,
+    And,
     Const,
     Expr,
-    K,
+    FloorDiv,
+    Mod,
+    N,
     Q,
     Var,
     add,
     between,
     ceil_div,
+    children,
     conj,
     disj,
+    eq,
     floor_div,
     fold,
     ge,
@@ -42,16 +49,19 @@ from attnc.expression import (
     minimum,
     mul,
     negate,
+    rebuild,
     sub,
+    substitute,
+    walk,
 )
 from attnc.pattern import Pattern, formula
+from attnc.planner import masked_plan
 from attnc.relation import POSITIONS
-from attnc.schedule import FIRST_ROW, LAST_ROW, BodyPlan, Pass, Schedule, Sweep, masked_plan
+from attnc.schedule import BodyPlan, Pass, Schedule, Sweep, tile_ends
 from attnc.simplify import LAST
 from attnc.solver import Answer, satisfiable, valid
 
 HEAD_RANGE = conj(le(0, Var("h")), lt(Var("h"), Var("H")))
-TILE = conj(le(0, FIRST_ROW), le(FIRST_ROW, LAST_ROW), le(LAST_ROW, LAST))
 
 
 def verify(pattern: Pattern, schedule: Schedule) -> Schedule:
@@ -84,59 +94,173 @@ def failures(item: BodyPlan) -> list[str]:
     relation = merged(fold(formula(item.body.relation)))
     heads = conj(HEAD_RANGE, fold(item.body.heads.condition))
     found = [*_ownership(item.query)]
-    for passes in (item.query, item.key):
-        found += _edges(passes, relation, heads)
+    asked: set[frozenset[Expr]] = set()
+    for side, passes in (("query", item.query), ("key", item.key)):
+        claims = frozenset(sweep.claim for part in passes for sweep in part.sweeps)
+        if claims not in asked:
+            found += _union(side, claims, relation, heads)
+            asked.add(claims)
+        found += _shared(side, passes, heads)
+        for part in passes:
+            for sweep in part.sweeps:
+                found += _kept(part, sweep, heads)
     return found
 
 
-def visited(sweep: Sweep, other: Var) -> Expr:
-    """That a pair is visited by the sweep of the tile that holds it, and not masked."""
-    reached = TRUE if sweep.drawn is not None else conj(sweep.when, between(sweep.low, other, sweep.high))
-    full = conj(sweep.full_when, between(sweep.full_low, other, sweep.full_high))
-    return conj(reached, sweep.walk.condition(), sweep.selection, disj(full, sweep.mask))
+def _union(side: str, claims: frozenset[Expr], relation: Expr, heads: Expr) -> list[str]:
+    """That the sweeps' claims are the relation, and no pair is claimed twice."""
+    given = conj(POSITIONS, heads)
+    anywhere = disj(*claims)
+    twice = disj(*(conj(a, b) for a, b in combinations(claims, 2)))
+    found = _asked(satisfiable(conj(given, relation, negate(anywhere))), f"the {side} sweeps miss an edge")
+    wrong = satisfiable(conj(given, anywhere, negate(relation)))
+    found += _asked(wrong, f"the {side} sweeps visit what is no edge")
+    return found + _asked(satisfiable(conj(given, twice)), f"the {side} sweeps visit one edge twice")
 
 
-def _outside(sweep: Sweep) -> Expr:
-    """That a sweep's range reaches beyond the sequence; packed positions and lists cannot."""
-    if sweep.drawn is not None or sweep.walk.members is not None:
+def _shared(side: str, passes: tuple[Pass, ...], heads: Expr) -> list[str]:
+    """That of the passes with one claim exactly one answers for every position that the claim is about."""
+    owners: dict[Expr, list[Expr]] = {}
+    for part in passes:
+        for sweep in part.sweeps:
+            owners.setdefault(sweep.claim, []).append(conj(part.owned, part.walk.condition()))
+    found = []
+    for claim, having in owners.items():
+        if having == [TRUE]:
+            continue
+        given = conj(POSITIONS, heads, claim)
+        lost = satisfiable(conj(given, negate(disj(*having))))
+        found += _asked(lost, f"the {side} sweeps miss an edge")
+        if len(having) > 1:
+            twice = disj(*(conj(a, b) for a, b in combinations(having, 2)))
+            found += _asked(satisfiable(conj(given, twice)), f"the {side} sweeps visit one edge twice")
+    return found
+
+
+def _kept(part: Pass, sweep: Sweep, heads: Expr) -> list[str]:
+    """That a sweep visits what it claims and nothing else, and stays in the sequence.
+
+    Where positions are told in digits the question is put in digits alone: each condition of the claim is
+    first proven to say the same of the digits as of the positions.
+    """
+    own, other = part.walk.var, sweep.walk.var
+    radices = {own: part.walk.radix, other: sweep.walk.radix}
+    rewrite = Digits(radices)
+    where = f"the {part.side} sweep `{sweep.origin}`"
+    told = [POSITIONS, *(_counted(var, radix) for var, radix in radices.items())]
+    found: list[str] = []
+    stated = []
+    for condition in _parts(sweep.claim):
+        stated.append(rewrite(condition))
+        for same in _retold(condition, stated[-1], rewrite):
+            found += _asked(valid(same, told), f"what {where} says in digits is something else")
+    claim = conj(*stated)
+    tile = _tile(part)
+    mine = conj(part.owned, part.walk.condition())
+    places = {var: radix.position(radix.digits(var)) for var, radix in radices.items() if radix != PLAIN}
+
+    def in_digits(expr: Expr) -> Expr:
+        return substitute(rewrite(expr), {**places})
+
+    limits = _ranges(own, radices[own])
+    question = conj(limits, _ranges(other, radices[other]), *map(in_digits, (POSITIONS, heads, tile, mine)))
+    visits, claim = in_digits(_visits(sweep)), in_digits(claim)
+    found += _asked(satisfiable(conj(question, claim, negate(visits))), f"{where} misses an edge")
+    found += _asked(satisfiable(conj(question, visits, negate(claim))), f"{where} visits what is no edge")
+    beyond = conj(le(1, N), heads, limits, tile, _leaves(sweep))
+    return found + _asked(satisfiable(beyond), f"{where} leaves the sequence")
+
+
+def _retold(condition: Expr, told: Expr, rewrite: Digits) -> list[Expr]:
+    """What makes a condition on positions and the one on digits the same: first its quotients."""
+    if condition == told:
+        return []
+    quotients: dict[Expr, Expr] = {}
+    lemmas = []
+    # Innermost first: what is known of a quotient helps with what is divided further.
+    for part in reversed(list(walk(condition))):
+        if isinstance(part, (FloorDiv, Mod)) and part not in quotients:
+            inner = rebuild(part, tuple(substitute(child, quotients) for child in children(part)))
+            quotients[part] = rewrite.expression(part)
+            lemmas.append(eq(inner, quotients[part]))
+    meanwhile = substitute(condition, quotients)
+    both = disj(conj(meanwhile, told), conj(negate(meanwhile), negate(told)))
+    return [lemma for lemma in (*lemmas, both) if lemma != TRUE]
+
+
+def _parts(condition: Expr) -> tuple[Expr, ...]:
+    return condition.args if isinstance(condition, And) else (condition,)
+
+
+def _tile(part: Pass) -> Expr:
+    """What is known of the ends of the tile that holds the own position."""
+    own, radix = part.walk.var, part.walk.radix
+    limits = [(ZERO, floor_div(LAST, radix.weights[0])), *part.walk.ranges]
+    ends = tile_ends(own, radix, part.extents).items()
+    return conj(
+        *(
+            conj(le(low, first), le(first, digit), le(digit, last), le(last, high))
+            for (digit, (first, last)), (low, high) in zip(ends, limits, strict=True)
+        )
+    )
+
+
+def _ranges(var: Var, radix: Radix) -> Expr:
+    return conj(*(between(low, digit, high) for digit, (low, high) in radix.ranges(var).items()))
+
+
+def _counted(var: Var, radix: Radix) -> Expr:
+    """That a position is told by its digits."""
+    if radix == PLAIN:
+        return TRUE
+    return conj(eq(var, radix.position(radix.digits(var))), _ranges(var, radix))
+
+
+def _reached(sweep: Sweep) -> Expr:
+    places = zip(sweep.low, sweep.walk.digits, sweep.high, strict=True)
+    return conj(sweep.when, *(between(low, digit, high) for low, digit, high in places))
+
+
+def _full(sweep: Sweep) -> Expr:
+    return conj(sweep.full_when, between(sweep.full_low, sweep.walk.digits[0], sweep.full_high))
+
+
+def _visits(sweep: Sweep) -> Expr:
+    reached = TRUE if sweep.drawn is not None else _reached(sweep)
+    return conj(reached, sweep.walk.condition(), sweep.selection, disj(_full(sweep), sweep.mask))
+
+
+def _leaves(sweep: Sweep) -> Expr:
+    """That a range reaches beyond the sequence unmasked, or tells a position in digits that are none.
+
+    Plain ranges may not reach beyond it at all; packed positions and lists cannot.
+    """
+    walked = sweep.walk
+    if sweep.drawn is not None or walked.members is not None:
         return FALSE
-    ranges = conj(sweep.when, le(sweep.low, sweep.high))
-    return conj(ranges, disj(lt(sweep.low, 0), lt(LAST, sweep.high)))
+    if walked.radix == PLAIN:
+        low, high = sweep.low[0], sweep.high[0]
+        return conj(sweep.when, le(low, high), disj(lt(low, 0), lt(LAST, high)))
+    first, *later = walked.digits
+    beyond = conj(_full(sweep), lt(LAST, walked.radix.position(walked.digits)))
+    sizes = walked.radix.sizes
+    strange = (negate(between(0, digit, size - 1)) for digit, size in zip(later, sizes, strict=True))
+    return conj(_reached(sweep), disj(lt(first, 0), beyond, *strange))
 
 
 def _ownership(passes: tuple[Pass, ...]) -> list[str]:
     owners = [conj(part.owned, part.walk.condition()) for part in passes]
-    somebody = _asked(valid(disj(*owners), [between(0, Q, LAST)]), "some query has no pass")
-    twice = disj(*(conj(a, b) for a, b in combinations(owners, 2)))
+    begun = [owner for owner, part in zip(owners, passes, strict=True) if not part.continues]
+    somebody = _asked(valid(disj(*begun), [between(0, Q, LAST)]), "some query has no pass")
+    twice = disj(*(conj(a, b) for a, b in combinations(begun, 2)))
     once = _asked(satisfiable(conj(between(0, Q, LAST), twice)), "some query has two passes")
-    return somebody + once
-
-
-def _edges(passes: tuple[Pass, ...], relation: Expr, heads: Expr) -> list[str]:
-    side = passes[0].side
-    own, other = (Q, K) if side == "query" else (K, Q)
-    given = conj(POSITIONS, heads, TILE, between(FIRST_ROW, own, LAST_ROW))
-    sweeps = [
-        (sweep, conj(part.owned, part.walk.condition(), visited(sweep, other)))
-        for part in passes
-        for sweep in part.sweeps
-    ]
-    anywhere = disj(*(visit for _, visit in sweeps))
-    twice = disj(*(conj(a, b) for (_, a), (_, b) in combinations(sweeps, 2)))
-    found = _asked(satisfiable(conj(given, relation, negate(anywhere))), f"the {side} sweeps miss an edge")
-    # Everything else that must never happen is asked at once; only a yes is taken apart.
-    wrong = conj(given, disj(conj(anywhere, negate(relation)), twice))
-    beyond = conj(TILE, heads, disj(*(_outside(sweep) for sweep, _ in sweeps)))
-    if satisfiable(wrong).outcome == "proven" and satisfiable(beyond).outcome == "proven":
-        return found
-    for sweep, visit in sweeps:
-        where = f"the {side} sweep `{sweep.origin}`"
-        found += _asked(satisfiable(conj(given, visit, negate(relation))), f"{where} visits what is no edge")
-        found += _asked(satisfiable(conj(TILE, heads, _outside(sweep))), f"{where} leaves the sequence")
-    for (one, a), (two, b) in combinations(sweeps, 2):
-        where = f"the {side} sweeps `{one.origin}` and `{two.origin}`"
-        found += _asked(satisfiable(conj(given, a, b)), f"{where} visit one edge twice")
-    return found or [f"the {side} sweeps are not proven to be right"]
+    early = []
+    for i, part in enumerate(passes):
+        if part.continues:
+            before = disj(*(o for o, p in zip(owners[:i], passes[:i], strict=True) if not p.continues))
+            question = conj(between(0, Q, LAST), owners[i], negate(before))
+            early += _asked(satisfiable(question), "some query is continued before it is begun")
+    return somebody + once + early
 
 
 def _asked(answer: Answer, failure: str) -> list[str]:

@@ -1,13 +1,15 @@
-"""One term, seen from either side: for each position of one's own, bounds on the other's.
+"""One term, seen from either side: for each position of one's own, bounds on the other's, digit by digit.
 
-The query's view is the term as it stands. The key's is its transpose: the bounds, solved for the query. The
-class of terms is closed under this up to bounds that cannot be inverted; those give everything, masked.
+The query's view is the term as it stands, the key's its transpose: the conditions solved for the query. The
+class of terms is closed under this up to conditions that cannot be solved; those give everything, masked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from attnc.digits import PLAIN, Digits, Radix
 from attnc.expression import (
     TRUE,
     ZERO,
@@ -20,7 +22,8 @@ from attnc.expression import (
     Q,
     Var,
     add,
-    conj,
+    between,
+    constant,
     disj,
     floor_div,
     le,
@@ -28,86 +31,227 @@ from attnc.expression import (
     minimum,
     mul,
     select,
+    variables,
 )
-from attnc.isolate import Bounds, equal_entries, expand, mentions, solve
+from attnc.isolate import Bounds, equal_entries, expand, mentions, residue, solve
 from attnc.relation import Axis, Term
-from attnc.simplify import LAST
+from attnc.simplify import LAST, holds
+
+
+@dataclass(frozen=True)
+class Digit:
+    """What is known of one digit of the other side, over the own digits and the other side's later digits.
+
+    low, high: outside of them there is no edge.
+    inner_low, inner_high: inside of them this digit breaks no condition.
+    """
+
+    var: Var
+    low: Expr
+    high: Expr
+    inner_low: Expr
+    inner_high: Expr
 
 
 @dataclass(frozen=True)
 class View:
     """A term as one side sees it.
 
-    outer: over the own position, inclusive bounds outside of which there is no edge.
-    inner: bounds within which nothing is left to be masked, or None.
+    own_radix, other_radix: the digits in which either side's positions are told.
+    indexed: the other side's selection, when its members are gathered through an index.
+    passed_over: the other side's selection, when its positions are visited all the same.
+    digits: bounds for every digit of the other side, the first digit's first.
+    exact: whether nothing is left to be masked where all digits lie within their inner bounds.
+    on_own: what the own position alone must meet.
+    mask: all that a pair must meet, each condition in the digits or the positions that say it shortest.
     """
 
     term: Term
     own: Axis
     other: Axis
-    outer: tuple[Expr, Expr]
-    inner: tuple[Expr, Expr] | None
+    own_radix: Radix
+    other_radix: Radix
+    indexed: Expr
+    passed_over: Expr
+    digits: tuple[Digit, ...]
+    exact: bool
+    on_own: tuple[Expr, ...]
+    mask: tuple[Expr, ...]
 
 
-def along(term: Term) -> View:
-    """The query's view: the term as it stands."""
-    return _view(term, term.rows, term.columns, Bounds(term.low, term.high), exact=True)
+def view(
+    term: Term, own: Var, owned: Expr = TRUE, own_radix: Radix = PLAIN, other_radix: Radix = PLAIN
+) -> View:
+    """``term`` from the side of ``own``, both sides counted in the given digits.
+
+    owned: what every own position that is asked about meets.
+    """
+    own_axis, other_axis = (term.rows, term.columns) if own == Q else (term.columns, term.rows)
+    other = other_axis.var
+    rewrite = Digits({own: own_radix, other: other_radix})
+    selection = other_axis.selection()
+    arithmetic = other_axis.packed and ranges_of(other_axis, other_radix) is not None
+    indexed = selection if other_axis.packed and not arithmetic else TRUE
+    passed_over = TRUE if other_axis.packed else selection
+    given = [other_axis.interval() if indexed == TRUE else TRUE, selection if arithmetic else TRUE]
+    given += [TRUE if term.low == ZERO else le(term.low, K), TRUE if term.high == LAST else le(K, term.high)]
+    literals = [part for item in (*given, *_unknown(own_axis, owned)) for part in _parts(expand(item))]
+    found = [_Condition.of(item, rewrite, own, other) for item in (*literals, *term.leftover)]
+    within = _Condition.of(le(other, LAST), rewrite, own, other)
+    names = {other.name, *(digit.name for digit in other_radix.digits(other))}
+    pairs = [item for item in found if not names.isdisjoint(variables(item.mask))]
+    alone = [item for item in found if names.isdisjoint(variables(item.mask))]
+    digits, exact = _digits([*pairs, within], other, other_radix)
+    return View(
+        term,
+        own_axis,
+        other_axis,
+        own_radix,
+        other_radix,
+        indexed,
+        passed_over,
+        digits,
+        exact and term.drawn is None,
+        tuple(item.mask for item in alone),
+        (*(item.mask for item in pairs), *((term.drawn,) if term.drawn is not None else ())),
+    )
 
 
-def across(term: Term) -> View:
-    """The key's view: the bounds solved for the query."""
-    low = TRUE if term.low == ZERO else le(term.low, K)
-    high = TRUE if term.high == LAST else le(K, term.high)
-    found, exact = _solved(expand(conj(low, high)), Q)
-    return _view(term, term.columns, term.rows, found, exact)
+def _unknown(own: Axis, owned: Expr) -> tuple[Expr, ...]:
+    """What a row must meet to be the term's, but for what all owned rows meet."""
+    if own.packed:
+        return ()
+    selection = own.selection()
+    if selection != TRUE and holds(selection, between(ZERO, own.var, LAST), owned, own.interval()):
+        selection = TRUE
+    return own.interval(), selection
 
 
-def _view(term: Term, own: Axis, other: Axis, found: Bounds, exact: bool) -> View:
-    lows = [ZERO, other.first, *([found.low] if found.low is not None else [])]
-    highs = [LAST, other.last, *([found.high] if found.high is not None else [])]
-    inner_lows, inner_highs = list(lows), list(highs)
-    clear = exact and term.drawn is None
-    for literal in term.leftover:
-        equal = equal_entries(literal)
+def ranges_of(axis: Axis, radix: Radix) -> tuple[tuple[Expr, Expr], ...] | None:
+    """The ranges of all digits but the first to which an axis' selection comes down, or None."""
+    rewrite = Digits({axis.var: radix})
+    condition = _Condition.of(axis.selection(), rewrite, axis.var, axis.var)
+    first, *_ = radix.digits(axis.var)
+    if mentions(condition.mask, first) or (axis.var.name in variables(condition.mask) and radix != PLAIN):
+        return None
+    if radix == PLAIN:
+        return () if condition.mask == TRUE else None
+    digits, exact = _digits([condition], axis.var, radix)
+    ends = tuple((digit.low, digit.high) for digit in digits[1:])
+    plain = all(not variables(end) for pair in ends for end in pair)
+    unmoved = all(digit.low == digit.inner_low and digit.high == digit.inner_high for digit in digits[1:])
+    return ends if exact and plain and unmoved else None
+
+
+# --- conditions -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """One condition on a pair. outer follows from it, it follows from inner; both in digits, both flat.
+
+    inner is None where nothing simple implies the condition.
+    """
+
+    mask: Expr
+    outer: tuple[Expr, ...]
+    inner: tuple[Expr, ...] | None
+
+    @staticmethod
+    def of(condition: Expr, rewrite: Digits, own: Var, other: Var) -> _Condition:
+        equal = equal_entries(condition)
         if equal is None:
-            clear = False
-            continue
+            told = rewrite(condition)
+            parts = tuple(_parts(expand(told)))
+            digits = rewrite.sides[other].digits(other)
+            mixed = any(sum(mentions(part, digit) for digit in digits) > 1 for part in parts)
+            return _Condition(condition if mixed else told, parts, parts)
         # Equal entries lie between the first and the last of them, and a run of them has nothing else in it.
         table, step = equal
-        ends = [Lookup(f"{table}.{name}", (floor_div(own.var, step),)) for name in _ENDS]
+        ends = [Lookup(f"{table}.{name}", (floor_div(own, step),)) for name in ENDS]
         first, last, run_first, run_last = (mul(step, end) for end in ends)
-        lows.append(first)
-        highs.append(add(last, step, -1))
-        inner_lows.append(run_first)
-        inner_highs.append(add(run_last, step, -1))
-    inner = (maximum(*inner_lows), minimum(*inner_highs)) if clear else None
-    return View(term, own, other, (maximum(*lows), minimum(*highs)), inner)
+        outer = between(first, other, add(last, step, -1))
+        inner = between(run_first, other, add(run_last, step, -1))
+        return _Condition(condition, tuple(_parts(rewrite(outer))), tuple(_parts(rewrite(inner))))
 
 
-_ENDS = ("first", "last", "run_first", "run_last")
+ENDS = ("first", "last", "run_first", "run_last")
 
 
-def _solved(condition: Expr, var: Var) -> tuple[Bounds, bool]:
-    """Bounds on ``var`` that ``condition`` implies, and whether they say all that it says."""
+def _parts(condition: Expr) -> tuple[Expr, ...]:
+    if condition == TRUE:
+        return ()
+    return condition.args if isinstance(condition, And) else (condition,)
+
+
+def _digits(conditions: list[_Condition], other: Var, radix: Radix) -> tuple[tuple[Digit, ...], bool]:
+    """Bounds for every digit of ``other``, and whether the inner ones together imply all conditions."""
+    digits = radix.digits(other)
+    known = radix.ranges(other)
+    sizes = dict(zip(digits[1:], radix.sizes, strict=True))
+    exact = True
+    found: list[Digit] = []
+    for digit in digits:
+        low, high = known.get(digit, (ZERO, None))
+        lows, highs = [low], [high] if high is not None else []
+        inner_lows, inner_highs = list(lows), list(highs)
+        for condition in conditions:
+            for part in condition.outer:
+                if _target(part, digits, other) == digit:
+                    bounds, _ = _solved(part, digit, sizes)
+                    lows += [bounds.low] if bounds.low is not None else []
+                    highs += [bounds.high] if bounds.high is not None else []
+            for part in condition.inner or ():
+                if _target(part, digits, other) == digit:
+                    bounds, sure = _solved(part, digit, sizes)
+                    exact = exact and sure
+                    inner_lows += [bounds.low] if bounds.low is not None else []
+                    inner_highs += [bounds.high] if bounds.high is not None else []
+        found.append(
+            Digit(digit, maximum(*lows), minimum(*highs), maximum(*inner_lows), minimum(*inner_highs))
+        )
+    for condition in conditions:
+        parts = condition.inner
+        if parts is None or any(
+            _target(part, digits, other) is None and mentions(part, other) for part in parts
+        ):
+            exact = False
+    return tuple(found), exact
+
+
+def _target(part: Expr, digits: tuple[Var, ...], other: Var) -> Var | None:
+    """The digit that a condition is solved for: the first that it mentions outside of look-ups."""
+    if other not in digits and mentions(part, other):
+        return None
+    return next((digit for digit in digits if mentions(part, digit)), None)
+
+
+def _solved(condition: Expr, var: Var, sizes: Mapping[Var, int]) -> tuple[Bounds, bool]:
+    """Bounds on ``var`` that ``condition`` implies, and whether they say all that it says.
+
+    sizes: of digits, how many values they take.
+    """
     match condition:
         case And(args):
-            parts = [_solved(arg, var) for arg in args]
+            parts = [_solved(arg, var, sizes) for arg in args]
             below = [b.low for b, _ in parts if b.low is not None]
             above = [b.high for b, _ in parts if b.high is not None]
             exact = all(sure for _, sure in parts)
             return Bounds(maximum(*below) if below else None, minimum(*above) if above else None), exact
         case Or(args):
             free = [arg for arg in args if not mentions(arg, var)]
-            parts = [_solved(arg, var) for arg in args if mentions(arg, var)]
+            parts = [_solved(arg, var, sizes) for arg in args if mentions(arg, var)]
             lows, highs = [b.low for b, _ in parts], [b.high for b, _ in parts]
             sure = all(exact for _, exact in parts)
             # What doesn't hang on the variable opens or shuts the range, at whichever end the rest bounds.
             opening = disj(*free)
             if all(low is not None for low in lows):
-                low = minimum(*(x for x in lows if x is not None), select(opening, 0, N))
+                ends = [x for x in lows if x is not None]
+                low = minimum(*ends, *([select(opening, 0, N)] if free else []))
                 return Bounds(low), sure and all(high is None for high in highs)
             if all(high is not None for high in highs):
-                high = maximum(*(x for x in highs if x is not None), select(opening, LAST, -1))
+                ends = [x for x in highs if x is not None]
+                high = maximum(*ends, *([select(opening, LAST, -1)] if free else []))
                 return Bounds(high=high), sure and all(low is None for low in lows)
             return Bounds(), False
     if condition == TRUE:
@@ -115,4 +259,8 @@ def _solved(condition: Expr, var: Var) -> tuple[Bounds, bool]:
     if not mentions(condition, var):
         return Bounds(low=select(condition, 0, N)), True
     found = solve(condition, var)
+    one = residue(condition, var) if found is None and var in sizes else None
+    if one is not None and constant(one[0]) == sizes[var]:
+        # A digit that takes as many values as there are residues takes each once.
+        return Bounds(one[1], one[1]), True
     return (Bounds(), False) if found is None else (found, True)

@@ -6,18 +6,27 @@ walk is the same and written once, in ``_sweep``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import prod
 from textwrap import indent
 
 from attnc.codegen.kinds import Kind
 from attnc.codegen.needs import Names, Need, identifier, needs, other_side
 from attnc.codegen.printer import Printer
+from attnc.digits import PLAIN
 from attnc.expression import (
     FALSE,
     TRUE,
+    ZERO,
     Drawn,
     Expr,
     Q,
+    Var,
+    constant,
+    substitute,
+    variables,
 )
+from attnc.notation import show
 from attnc.pattern import Input
 from attnc.schedule import Pass, Sweep, Walk
 
@@ -50,7 +59,8 @@ class KernelWriter:
     def kernel(self, kind: Kind) -> str:
         """The text of one kernel, from decorator to last line."""
         key_side = kind.side == "key"
-        body = [self._prologue(kind), self._own_positions(kind), *self._lines(kind.load)]
+        state = (self.part.continues and kind.resume) or kind.begin
+        body = [self._prologue(kind), self._own_positions(kind), kind.load, state]
         sweeps = "\n".join(self._sweep(sweep, kind) for sweep in self.part.sweeps)
         if key_side:
             bases = self._bases(kind, ("q", "grad"), "batch", "h")
@@ -60,13 +70,10 @@ class KernelWriter:
             )
         else:
             body.append(sweeps)
-        body.append(kind.store)
+        body.append((self.part.continues and kind.add) or kind.store)
         text = "\n".join(part.rstrip("\n") for part in body if part.strip())
         parameters = indent(self._parameters(kind), "    ")
         return f"@_jit\ndef {self.kernel_name(kind)}(\n{parameters}):\n{indent(text, '    ')}\n"
-
-    def _lines(self, text: str) -> list[str]:
-        return [text] if text else []
 
     # --- head ---
 
@@ -131,41 +138,80 @@ class KernelWriter:
     def _own_positions(self, kind: Kind) -> str:
         walk, own = self.part.walk, self.own.name
         block = "BLOCK_M" if kind.side == "query" else "BLOCK_N"
-        lines = []
         start = "offset" if kind.side == "query" else "0"
-        if not walk.packed:
-            first = f"{start} + tile * {block}" if start != "0" else f"tile * {block}"
-            lines += [
-                f"first = {first}",
+        if walk.members is not None:
+            name = self.names.of_walk(walk)
+            lines = [
+                f"begin = {self._rank(walk, start)} + tile * {block}",
+                f"end = {self._rank(walk, 'n')}",
+                "if begin >= end:",
+                "    return",
+                f"place = begin + tl.arange(0, {block})",
+                "inside = place < end",
+                f"{own} = tl.load({name}_index + place, mask=inside, other=0)",
+                f"first = tl.load({name}_index + begin)",
+                f"last = tl.load({name}_index + (tl.minimum(begin + {block}, end) - 1))",
+            ]
+        elif walk.radix == PLAIN:
+            lines = [
+                f"first = {f'{start} + ' if start != '0' else ''}tile * {block}",
                 f"last = tl.minimum(first + {block}, n) - 1",
                 f"{own} = first + tl.arange(0, {block})",
                 f"inside = {own} < n",
             ]
         else:
-            low = self._scalar(walk.first)
-            begin = f"tl.maximum({low}, offset)" if kind.side == "query" else low
-            lines += [
-                f"begin = {self._rank(walk, begin)} + tile * {block}",
-                f"end = {self._rank(walk, f'{self._scalar(walk.last)} + 1')}",
-                "if begin >= end:",
-                "    return",
-                f"place = begin + tl.arange(0, {block})",
-                "inside = place < end",
-                f"{own} = {self._position(walk, 'place', 'inside')}",
-                f"first = {self._position(walk, 'begin', None)}",
-                f"last = {self._position(walk, f'(tl.minimum(begin + {block}, end) - 1)', None)}",
-            ]
+            lines = self._own_digits(block, start)
         # Rows are counted from the tile's first, so that only one number needs 64 bits.
-        if walk.packed:
-            row = f"({own} - offset)" if kind.side == "query" else own
-            lines.append(f"origin, row = 0, {row}.to(tl.int64)")
-        else:
+        if walk.members is None and walk.radix == PLAIN:
             origin = "first - offset" if kind.side == "query" else "first"
             lines.append(f"origin, row = {origin}, tl.arange(0, {block})")
+        else:
+            row = f"({own} - offset)" if kind.side == "query" else own
+            lines.append(f"origin, row = 0, {row}.to(tl.int64)")
         if kind.side == "query":
             owned = "" if self.part.owned == TRUE else f" & {self._vector(self.part.owned, {own: own})}"
             lines.append(f"stored = inside{owned}")
         return "\n".join(lines)
+
+    def _own_digits(self, block: str, start: str) -> list[str]:
+        """A tile that is a rectangle of digits: the first digit takes what the others leave of the block."""
+        walk, own, extents = self.part.walk, self.own.name, self.part.extents
+        weights, span = walk.radix.weights, prod(extents)
+        limits = [(constant(low) or 0, constant(high) or 0) for low, high in walk.ranges]
+        counts = [-(-(high - low + 1) // extent) for (low, high), extent in zip(limits, extents, strict=True)]
+        rows = block if span == 1 else f"({block} // {span})"
+        lines = [f"# {own} = {show(walk.radix.position(walk.digits))}"]
+        first = f"{start} // {weights[0]} + " if start != "0" else ""
+        inner = prod(counts)
+        lines += [
+            f"first0 = {first}tile{f' // {inner}' if inner > 1 else ''} * {rows}",
+            f"last0 = tl.minimum(first0 + {rows}, (n - 1) // {weights[0]} + 1) - 1",
+        ]
+        place = f"tl.arange(0, {block})"
+        inside = [f"({own}0 <= last0)"]
+        digits = []
+        for i in reversed(range(1, len(weights))):
+            (low, high), extent, count = limits[i - 1], extents[i - 1], counts[i - 1]
+            after = prod(counts[i:])
+            number = "tile" if after == 1 else f"(tile // {after})"
+            number = "0" if count == 1 else number if i == 1 and count == inner else f"{number} % {count}"
+            number = number if extent == 1 else f"{number} * {extent}"
+            begin = f"{low} + {number}" if low else number
+            lines.append(f"first{i} = {low if count == 1 else begin}")
+            if extent == 1:
+                digits.append(f"{own}{i} = first{i}")
+                continue
+            lines.append(f"last{i} = tl.minimum(first{i} + {extent}, {high + 1}) - 1")
+            later = prod(extents[i:])
+            within = place if later == 1 else f"{place} // {later}"
+            digits.append(f"{own}{i} = first{i} + {within} % {extent}")
+            inside.append(f"({own}{i} <= last{i})")
+        within = place if span == 1 else f"{place} // {span}"
+        lines += [*digits, f"{own}0 = first0 + {within}"]
+        lines.append(f"{own} = {_position(walk, own)}")
+        inside += [f"({own} < n)", *([f"({own} >= offset)"] if start != "0" else [])]
+        lines.append(f"inside = {' & '.join(inside)}")
+        return lines
 
     # --- one sweep ---
 
@@ -174,20 +220,16 @@ class KernelWriter:
         if sweep.drawn is not None:
             return comment + self._list_sweep(sweep, kind)
         other, block = self.other.name, self._other_block(kind)
-        low, high = self._scalar(sweep.low), self._scalar(sweep.high)
-        if self.other == Q:
-            low = f"tl.maximum({low}, offset)" if low != "0" else "offset"
-        lines = [f"begin = {self._rank(sweep.walk, low)}", f"end = {self._rank(sweep.walk, f'{high} + 1')}"]
+        lines, begin, end = self._range(sweep)
+        lines += [f"begin = {begin}", f"end = {end}"]
         if sweep.when != TRUE:
             lines.append(f"end = tl.where({self._scalar(sweep.when)}, end, begin)")
         masked = self._step(sweep, kind, masked=True)
         if sweep.full_when == FALSE:
             lines.append(f"for start in tl.range(begin, end, {block}):")
             return comment + "\n".join(lines) + "\n" + indent(masked, "    ")
-        lines += [
-            f"full_begin = {self._rank(sweep.walk, self._scalar(sweep.full_low))}",
-            f"full_end = {self._rank(sweep.walk, f'{self._scalar(sweep.full_high)} + 1')}",
-        ]
+        full_begin, full_end = self._full_range(sweep)
+        lines += [f"full_begin = {full_begin}", f"full_end = {full_end}"]
         if sweep.full_when != TRUE:
             lines.append(f"full_end = tl.where({self._scalar(sweep.full_when)}, full_end, full_begin)")
         full = self._step(sweep, kind, masked=False)
@@ -200,6 +242,59 @@ class KernelWriter:
             indent(masked.rstrip("\n"), "    "),
         ]
         return comment + "\n".join(lines) + "\n"
+
+    def _range(self, sweep: Sweep) -> tuple[list[str], str, str]:
+        """Where a sweep's places begin and end, and the lines that say so: ranges of the later digits.
+
+        Places are counted row by row: the first digit times the number of values that the others take.
+        """
+        walk, low, high = sweep.walk, sweep.low, sweep.high
+        lines = []
+        for i in self._moving(sweep):
+            lines += [
+                f"low{i} = {self._scalar(self._named(sweep, low[i], i))}",
+                f"high{i} = {self._scalar(self._named(sweep, high[i], i))}",
+                f"count{i} = tl.maximum(high{i} - low{i} + 1, 0)",
+            ]
+        begin, end = (self._scalar(self._named(sweep, bound, 0)) for bound in (low[0], high[0]))
+        if self.other == Q:
+            start = "offset" if walk.radix == PLAIN else f"offset // {walk.radix.weights[0]}"
+            begin = f"tl.maximum({begin}, {start})" if begin != "0" else start
+        return lines, self._places(sweep, begin), self._places(sweep, f"{end} + 1")
+
+    def _full_range(self, sweep: Sweep) -> tuple[str, str]:
+        walk = sweep.walk
+        low, high = (
+            self._scalar(self._named(sweep, bound, 0)) for bound in (sweep.full_low, sweep.full_high)
+        )
+        if self.other == Q and walk.radix != PLAIN:
+            # The first row of digits that holds no query before the first.
+            least = walk.radix.position(
+                (ZERO, *(self._named(sweep, bound, i + 1) for i, bound in enumerate(sweep.low[1:])))
+            )
+            weight = walk.radix.weights[0]
+            low = f"tl.maximum({low}, (offset - ({self._scalar(least)}) + {weight - 1}) // {weight})"
+        return self._places(sweep, low), self._places(sweep, f"{high} + 1")
+
+    def _moving(self, sweep: Sweep) -> list[int]:
+        """The digits but the first that take more than one value in a sweep, the last one first."""
+        return [i for i in reversed(range(1, len(sweep.low))) if sweep.low[i] != sweep.high[i]]
+
+    def _named(self, sweep: Sweep, bound: Expr, place: int) -> Expr:
+        """A bound in which the later digits' bounds go by their names."""
+        mapping: dict[Expr, Expr] = {}
+        for i in self._moving(sweep):
+            if i > place:
+                mapping |= {sweep.low[i]: Var(f"low{i}"), sweep.high[i]: Var(f"high{i}")}
+        mapping = {expr: name for expr, name in mapping.items() if variables(expr)}
+        return substitute(bound, mapping)
+
+    def _places(self, sweep: Sweep, row: str) -> str:
+        if sweep.walk.members is not None:
+            return self._rank(sweep.walk, row)
+        factors = "".join(f" * count{i}" for i in self._moving(sweep))
+        row = _simplified(row)
+        return f"({row}){factors}" if factors and " " in row else f"{row}{factors}"
 
     def _list_sweep(self, sweep: Sweep, kind: Kind) -> str:
         assert sweep.drawn is not None
@@ -220,12 +315,8 @@ class KernelWriter:
     def _step(self, sweep: Sweep, kind: Kind, masked: bool) -> str:
         walk, other, block = sweep.walk, self.other.name, self._other_block(kind)
         lines = []
-        if walk.packed:
-            lines += [
-                f"place = start + tl.arange(0, {block})",
-                f"{other}_inside = place < end",
-                f"{other} = {self._position(walk, 'place', f'{other}_inside')}",
-            ]
+        if walk.members is not None or walk.radix != PLAIN:
+            lines += [f"place = start + tl.arange(0, {block})", *self._swept_positions(sweep, masked)]
             place = f"0, ({other} - offset).to(tl.int64)" if other == "q" else f"0, {other}.to(tl.int64)"
         else:
             if masked or kind.side == "key":
@@ -243,19 +334,53 @@ class KernelWriter:
             lines.append(f'lse = tl.where({chosen}, lse, float("inf"))')
         mask = "None"
         if masked:
-            condition = self._vector(
-                sweep.mask, {self.own.name: f"{self.own.name}[:, None]", other: f"{other}[None, :]"}
-            )
+            condition = self._vector(sweep.mask, self._pair_names(sweep))
             within = f"{other}_inside[None, :]"
             lines.append(f"mask = {within}" if sweep.mask == TRUE else f"mask = {within} & {condition}")
             mask = "mask"
         lines.append(kind.step.format(mask=mask, masked=str(masked)).rstrip("\n"))
         return "\n".join(lines) + "\n"
 
+    def _swept_positions(self, sweep: Sweep, masked: bool) -> list[str]:
+        """The positions at the places of a tile, and which of them are there at all."""
+        walk, other = sweep.walk, self.other.name
+        if walk.members is not None:
+            name = self.names.of_walk(walk)
+            load = f"{other} = tl.load({name}_index + place, mask={other}_inside, other=0)"
+            return [f"{other}_inside = place < end", load]
+        lines, rest = [], "place"
+        for i in self._moving(sweep):
+            lines.append(f"{other}{i} = low{i} + {rest} % count{i}")
+            rest = f"{rest} // count{i}"
+        lines.append(f"{other}0 = {rest}")
+        lines.append(f"{other} = {_position(walk, other, self._fixed(sweep))}")
+        if masked:
+            early = f" & ({other} >= offset)" if other == "q" else ""
+            lines.append(f"{other}_inside = (place < end) & ({other} < n){early}")
+        return lines
+
+    def _fixed(self, sweep: Sweep) -> dict[int, str]:
+        """The digits but the first that take one value in a sweep, as text."""
+        moving = self._moving(sweep)
+        return {i: self._scalar(sweep.low[i]) for i in range(1, len(sweep.low)) if i not in moving}
+
+    def _pair_names(self, sweep: Sweep) -> dict[str, str]:
+        """Positions and digits of either side, as they stand in a mask (own, other)."""
+        own, other = self.own.name, self.other.name
+        names = {own: f"{own}[:, None]", other: f"{other}[None, :]"}
+        for i, digit in enumerate(self.part.walk.digits):
+            single = i > 0 and self.part.extents[i - 1] == 1
+            names.setdefault(digit.name, f"first{i}" if single else f"{digit.name}[:, None]")
+        fixed = self._fixed(sweep)
+        for i, digit in enumerate(sweep.walk.digits):
+            names.setdefault(digit.name, f"({fixed[i]})" if i in fixed else f"{digit.name}[None, :]")
+        return names
+
     # --- expressions ---
 
     def _printer(self, names: dict[str, str]) -> Printer:
-        scalars = {"first": "first", "last": "last", "n": "n", "h": "h", "H": "heads"}
+        ends = (f"{end}{i}" for end in ("first", "last", "low", "high") for i in ("", *range(3)))
+        scalars = {name: name for name in ("n", "h", *ends)} | {"H": "heads"}
         return Printer("kernel", scalars | names, self._lookup, self._drawn, self._reduce)
 
     def _scalar(self, expr: Expr) -> str:
@@ -286,19 +411,17 @@ class KernelWriter:
         return f"_is_picked({base}, {row} - {first}, {column}, {name}_row, {draw.count})"
 
     def _rank(self, walk: Walk, position: str) -> str:
-        """The number of a walk's positions before ``position``, which may lie outside the sequence."""
-        if walk.lattice is not None and walk.members is None:
-            step, offset = self._scalar(walk.lattice.step), self._scalar(walk.lattice.offset)
-            return f"tl.maximum({position} - {offset} + {step} - 1, 0) // {step}"
-        if walk.members is not None:
-            return f"tl.load({self.names.of_walk(walk)}_rank + tl.minimum(tl.maximum({position}, 0), n))"
-        return _simplified(position)
+        """The number of packed positions before ``position``, which may lie outside the sequence."""
+        return f"tl.load({self.names.of_walk(walk)}_rank + tl.minimum(tl.maximum({position}, 0), n))"
 
-    def _position(self, walk: Walk, place: str, inside: str | None) -> str:
-        if walk.lattice is not None and walk.members is None:
-            return f"{self._scalar(walk.lattice.offset)} + {self._scalar(walk.lattice.step)} * {place}"
-        load = f", mask={inside}, other=0" if inside else ""
-        return f"tl.load({self.names.of_walk(walk)}_index + {place}{load})"
+
+def _position(walk: Walk, name: str, fixed: Mapping[int, str] | None = None) -> str:
+    """A position from its digits; those that are ``fixed`` go by other texts."""
+    terms = []
+    for i, weight in enumerate(walk.radix.weights):
+        digit = (fixed or {}).get(i, f"{name}{i}")
+        terms.append(f"{weight} * {digit}" if weight > 1 else f"({digit})" if " - " in digit else digit)
+    return " + ".join(terms)
 
 
 def _parameters_of(need: Need) -> list[str]:

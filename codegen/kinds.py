@@ -7,16 +7,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the three kernels. ``step`` and ``store`` are its text with holes for the tile at hand."""
+    """One of the three kernels; ``swept`` and ``step`` have holes for the tile at hand.
+
+    load: what is read once a tile.
+    begin, resume: the sums to start from, in a first pass and in one that goes on with what another found.
+    store, add: how the sums are written, in either; empty where there is no difference.
+    """
 
     name: str
     side: str
     pointers: tuple[str, ...]
     strided: tuple[str, ...]
     load: str
+    begin: str
+    resume: str
     swept: str
     step: str
     store: str
+    add: str
 
 
 FORWARD = Kind(
@@ -26,9 +34,17 @@ FORWARD = Kind(
     ("q", "k", "v", "out"),
     """\
 query = _load_tile(q_base, origin, row, q_row, inside, False, DIM, BLOCK_DIM)
+""",
+    """\
 total = tl.zeros([BLOCK_M, BLOCK_VALUE_DIM], dtype=tl.float32)
 row_max = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
 row_sum = tl.zeros([BLOCK_M], dtype=tl.float32)
+""",
+    """\
+# Goes on where the pass before stopped: its result is a sum of weight one at its log-sum-exp.
+total = _load_tile(out_base, origin, row, out_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+row_max = tl.load(lse_ptr + head_rows + (q - offset), mask=inside, other=float("-inf")) * 1.4426950408889634
+row_sum = tl.where(row_max == float("-inf"), 0.0, 1.0)
 """,
     """\
 key = _load_tile(k_base, {place}, k_row, {inside}, {even}, DIM, BLOCK_DIM)
@@ -46,6 +62,7 @@ _store_tile(out_base, origin, row, out_row, stored, result, VALUE_DIM, BLOCK_VAL
 logs = tl.where(some, (row_max + tl.log2(tl.where(some, row_sum, 1.0))) * 0.6931471805599453, float("-inf"))
 tl.store(lse_ptr + head_rows + (q - offset), logs, mask=stored)
 """,
+    "",
 )
 
 QUERY_GRADIENT = Kind(
@@ -61,6 +78,11 @@ lse = tl.load(lse_ptr + head_rows + (q - offset), mask=inside, other=0.0) * 1.44
 delta = tl.sum(grad.to(tl.float32) * out.to(tl.float32), 1)
 delta -= tl.load(lse_grad_ptr + head_rows + (q - offset), mask=inside, other=0.0)
 tl.store(delta_ptr + head_rows + (q - offset), delta, mask=stored)
+""",
+    """\
+d_query = tl.zeros([BLOCK_M, BLOCK_DIM], dtype=tl.float32)
+""",
+    """\
 d_query = tl.zeros([BLOCK_M, BLOCK_DIM], dtype=tl.float32)
 """,
     FORWARD.swept,
@@ -72,6 +94,10 @@ d_query = _add_query_gradient(
     """\
 _store_tile(dq_base, origin, row, dq_row, stored, d_query * scale, DIM, BLOCK_DIM)
 """,
+    """\
+d_query = d_query * scale + _load_tile(dq_base, origin, row, dq_row, inside, False, DIM, BLOCK_DIM)
+_store_tile(dq_base, origin, row, dq_row, stored, d_query, DIM, BLOCK_DIM)
+""",
 )
 
 KEY_GRADIENT = Kind(
@@ -82,9 +108,12 @@ KEY_GRADIENT = Kind(
     """\
 key = _load_tile(k_base, origin, row, k_row, inside, False, DIM, BLOCK_DIM)
 value = _load_tile(v_base, origin, row, v_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+""",
+    """\
 d_key = tl.zeros([BLOCK_N, BLOCK_DIM], dtype=tl.float32)
 d_value = tl.zeros([BLOCK_N, BLOCK_VALUE_DIM], dtype=tl.float32)
 """,
+    "",
     """\
 query = _load_tile(q_base, {place}, q_row, {inside}, {even}, DIM, BLOCK_DIM)
 grad = _load_tile(grad_base, {place}, grad_row, {inside}, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
@@ -105,6 +134,7 @@ if ADD:
     d_key += _load_tile(dk_base, origin, row, dk_row, inside, False, DIM, BLOCK_DIM)
 _store_tile(dk_base, origin, row, dk_row, inside, d_key, DIM, BLOCK_DIM)
 """,
+    "",
 )
 
 KINDS = {"query": (FORWARD, QUERY_GRADIENT), "key": (KEY_GRADIENT,)}

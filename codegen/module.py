@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from math import prod
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from attnc.codegen.kernels import KernelWriter
 from attnc.codegen.kinds import KINDS
 from attnc.codegen.needs import Names, tables_of
 from attnc.codegen.printer import Printer
+from attnc.digits import PLAIN
 from attnc.expression import (
     TRUE,
     constant,
@@ -234,24 +236,34 @@ def _kernels(bodies: list[tuple[list[KernelWriter], list[KernelWriter]]]) -> tup
                 texts += [writer.kernel(kind) for kind in KINDS[side]]
                 kernels = ", ".join(writer.kernel_name(kind) for kind in KINDS[side])
                 needed = "".join(f"({need.kind!r}, {need.name!r}, {need.size!r}), " for need in writer.needs)
-                positions = f"lambda n_q, n: {_most_positions(writer.part)}"
+                tiles = f"lambda n_q, n, block: {_tile_count(writer.part)}"
                 crowded = writer.crowded or len(writers) > 1 or len(bodies) > 1
-                rows.append(f"({kernels}, ({needed}), {positions}, {crowded})")
+                shape = "narrow" if writer.part.narrow else "crowded" if crowded else "wide"
+                rows.append(f'({kernels}, ({needed}), {tiles}, "{shape}")')
             tables[side].append(f"({', '.join(rows)},)")
     query_passes = (
-        "# For every body and pass: its kernels, the tables they read, how many positions there can be, and\n"
-        "# whether the kernels are crowded.\n"
+        "# For every body and pass: its kernels, the tables they read, the number of tiles, and what shape\n"
+        "# of tile suits them.\n"
         f"_QUERY_PASSES = ({', '.join(tables['query'])},)\n"
+        "# Whether some passes go on with what others found, in 32 bits.\n"
+        f"_JOINED = {any(writer.part.continues for query, _ in bodies for writer in query)}\n"
     )
     return "\n\n".join(texts), query_passes, f"_KEY_PASSES = ({', '.join(tables['key'])},)\n"
 
 
-def _most_positions(part: Pass) -> str:
-    length = "n_q" if part.side == "query" else "n"
-    if part.walk.lattice is not None and part.walk.members is None:
-        step = constant(part.walk.lattice.step)
-        return f"({length} + {step} - 1) // {step}"
-    return length
+def _tile_count(part: Pass) -> str:
+    """How many tiles of ``block`` positions a pass has, as an expression."""
+    walk, extents = part.walk, part.extents
+    if walk.radix == PLAIN:
+        return f"-(-{'n_q' if part.side == 'query' else 'n'} // block)"
+    weight, span = walk.radix.weights[0], prod(extents)
+    sizes = [(constant(high) or 0) - (constant(low) or 0) + 1 for low, high in walk.ranges]
+    count = prod(-(-size // extent) for size, extent in zip(sizes, extents, strict=True))
+    rows = f"(n - 1) // {weight} + 1"
+    if part.side == "query":
+        rows += f" - (n - n_q) // {weight}"
+    per_tile = "block" if span == 1 else f"(block // {span})"
+    return f"-(-({rows}) // {per_tile}){f' * {count}' if count > 1 else ''}"
 
 
 # --- parts ----------------------------------------------------------------------------------------------

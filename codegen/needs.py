@@ -105,7 +105,7 @@ def needs(part: Pass, names: Names) -> tuple[Need, ...]:
 
 def printed(sweep: Sweep) -> Iterable[Expr]:
     """The expressions of a sweep that end up in code."""
-    bounds = (sweep.when, sweep.low, sweep.high, sweep.full_when, sweep.full_low, sweep.full_high)
+    bounds = (sweep.when, *sweep.low, *sweep.high, sweep.full_when, sweep.full_low, sweep.full_high)
     return (*bounds, sweep.mask, sweep.selection)
 
 

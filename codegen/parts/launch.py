@@ -10,7 +10,7 @@ except ImportError:
     triton = None
 
 NAME = ""
-_QUERY_PASSES, _KEY_PASSES = (), ()
+_QUERY_PASSES, _KEY_PASSES, _JOINED = (), (), False
 
 
 def _rows_contiguous(x): ...
@@ -25,16 +25,17 @@ def _tile_lists(*args): ...
 # --- begin: sizes ---
 
 
-def _tile_sizes(kind, dim, itemsize, table, crowded=False):
+def _tile_sizes(kind, dim, itemsize, table, shape="wide"):
     """BLOCK_M queries by BLOCK_N keys, warps, pipeline stages: a fixed table, nothing is tuned at run time.
 
     kind: "forward", "query" (gradients) or "key" (gradients). dim: the larger padded head dim.
-    crowded: for a kernel with several sweeps, look-ups or others that it adds to, which keeps more in
-        registers beside the tiles.
+    shape: "crowded" for a kernel with several sweeps, look-ups or others that it adds to, which keeps more
+        in registers beside the tiles; "narrow" for one whose sweeps are short, so that large tiles would
+        mostly be masked; else "wide".
     """
     level = (dim > 64) + (dim > 128) + (3 if itemsize == 4 else 0)
-    if crowded and table is _TILES and level < 2:
-        table = _CROWDED_TILES
+    if shape != "wide" and table is _TILES and level < 2:
+        table = _CROWDED_TILES if shape == "crowded" else _NARROW_TILES
     block_m, block_n, warps, stages = table[kind][level]
     if dim <= 32:
         warps = 4  # a narrow tile has too little for more to fetch 16 bytes each
@@ -64,6 +65,11 @@ _CROWDED_TILES = {
     "forward": ((128, 32, 8, 3), (128, 32, 8, 2)),
     "query": ((64, 32, 4, 2), (64, 32, 4, 2)),
     "key": ((32, 64, 4, 2), (32, 64, 8, 2)),
+}
+_NARROW_TILES = {
+    "forward": ((64, 64, 4, 3), (64, 64, 4, 2)),
+    "query": ((64, 64, 4, 2), (64, 32, 4, 2)),
+    "key": ((64, 64, 4, 2), (32, 64, 8, 2)),
 }
 # Less than 100 KiB of shared memory a block.
 _SMALL_TILES = {
@@ -152,9 +158,9 @@ class _Launcher:
             "PRECISION": "ieee" if self.q.dtype == torch.float32 else "tf32",
         }
 
-    def sizes(self, kind, crowded):
+    def sizes(self, kind, shape):
         dim = max(16, triton.next_power_of_2(max(self.dim, self.value_dim)))
-        return _tile_sizes(kind, dim, self.q.element_size(), _tiles_of(self.device), crowded)
+        return _tile_sizes(kind, dim, self.q.element_size(), _tiles_of(self.device), shape)
 
     def needs(self, needed, side, sizes):
         """The tables that a kernel reads: pointers, batch strides, row numbers."""
@@ -186,10 +192,12 @@ class _Launcher:
                 # --- only: end ---
         return given
 
-    def run(self, kernel, side, needed, positions, crowded, numbers, given, kind):
+    def run(self, kernel, side, needed, tiles_of, shape, numbers, given, kind):
         """One launch for every arithmetic progression of heads."""
-        sizes = self.sizes(kind, crowded)
-        tiles = -(-positions // (sizes["BLOCK_M"] if side == "query" else sizes["BLOCK_N"]))
+        sizes = self.sizes(kind, shape)
+        tiles = 0
+        if self.n_q:
+            tiles = tiles_of(self.n_q, self.n, sizes["BLOCK_M"] if side == "query" else sizes["BLOCK_N"])
         given = given | self.needs(needed, side, sizes) | sizes | {"tiles": tiles}
         for start, step, count in _progressions(numbers):
             programs = tiles * self.batch * (count if side == "query" else self.key_heads)
@@ -203,24 +211,25 @@ def _batch_stride(table):
 
 def _forward_triton(q, k, v, inputs, scale):
     call = _Launcher(q, k, v, inputs, scale)
-    out = torch.zeros((*q.shape[:3], v.shape[3]), dtype=q.dtype, device=q.device)
+    dtype = torch.float32 if _JOINED else q.dtype
+    out = torch.zeros((*q.shape[:3], v.shape[3]), dtype=dtype, device=q.device)
     lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
     given = call.arguments(out=out, lse=lse)
     for numbers, passes in zip(_head_sets(call.heads), _QUERY_PASSES, strict=True):
-        for kernel, _, needed, positions, crowded in passes:
-            call.run(kernel, "query", needed, positions(call.n_q, call.n), crowded, numbers, given, "forward")
-    return out, lse
+        for kernel, _, needed, tiles, shape in passes:
+            call.run(kernel, "query", needed, tiles, shape, numbers, given, "forward")
+    return out.to(q.dtype), lse
 
 
 def _backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     call = _Launcher(q, k, v, inputs, scale)
     grad = _rows_contiguous(grad)
-    dq = torch.zeros_like(q, memory_format=torch.contiguous_format)
+    dq = torch.zeros(q.shape, dtype=torch.float32 if _JOINED else q.dtype, device=q.device)
     delta = torch.empty_like(lse)
     given = call.arguments(grad=grad, out=out, dq=dq, lse=lse, lse_grad=lse_grad.contiguous(), delta=delta)
     for numbers, passes in zip(_head_sets(call.heads), _QUERY_PASSES, strict=True):
-        for _, kernel, needed, positions, crowded in passes:
-            call.run(kernel, "query", needed, positions(call.n_q, call.n), crowded, numbers, given, "query")
+        for _, kernel, needed, tiles, shape in passes:
+            call.run(kernel, "query", needed, tiles, shape, numbers, given, "query")
     # Several launches add up in fp32, in a fixed order; a single one writes the result.
     launches = sum(
         len(_progressions(numbers)) * len(passes)
@@ -232,9 +241,9 @@ def _backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     )
     given = call.arguments(grad=grad, dk=dk, dv=dv, lse=lse, delta=delta) | {"ADD": launches > 1}
     for numbers, passes in zip(_head_sets(call.heads), _KEY_PASSES, strict=True):
-        for kernel, needed, positions, crowded in passes:
-            call.run(kernel, "key", needed, positions(call.n_q, call.n), crowded, numbers, given, "key")
-    return dq, dk.to(k.dtype), dv.to(v.dtype)
+        for kernel, needed, tiles, shape in passes:
+            call.run(kernel, "key", needed, tiles, shape, numbers, given, "key")
+    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
 
 # --- end ---

@@ -1,0 +1,69 @@
+"""How many pairs the tiles of a plan touch at some length, counted tile by tile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from attnc.digits import PLAIN
+from attnc.evaluation import Env, evaluate
+from attnc.expression import Expr, FloorDiv, Lookup, TileMax, TileMin, Var, constant, substitute, walk
+from attnc.schedule import Pass, Sweep, tile_ends
+
+Ints = npt.NDArray[np.int64]
+
+
+def touched(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:
+    """Pairs that a sweep computes for all tiles of a pass: ``tile`` own by a multiple of ``step`` others.
+
+    What hangs on inputs is taken to lie near; packed positions are taken to be all.
+    """
+    ends, tiles = _tiles(part, n, tile)
+    env = Env({"n": n, "h": 0, "H": 1, **ends})
+    used = np.broadcast_to(_value(sweep.when, env), tiles)
+    if sweep.drawn is not None:
+        size = constant(sweep.drawn.row.right) if isinstance(sweep.drawn.row, FloorDiv) else 1
+        blocks = -(-tile // (size or 1))
+        columns = (constant(sweep.drawn.count) or 1) * max(size or 1, step) * blocks
+        return float(used.sum()) * tile * min(columns, n)
+    places = np.ones(tiles, dtype=np.int64)
+    for low, high in zip(sweep.low, sweep.high, strict=True):
+        places = places * np.maximum(_value(high, env) - _value(low, env) + 1, 0)
+    return float((-(-places // step) * step * used).sum()) * tile
+
+
+def _tiles(part: Pass, n: int, tile: int) -> tuple[dict[str, Ints], int]:
+    """The ends of every tile of a pass, by the names that bounds know them by, and the number of tiles."""
+    walked = part.walk
+    ends = tile_ends(walked.var, walked.radix, part.extents)
+    if walked.radix == PLAIN:
+        first = np.arange(0, max(n, 1), tile)
+        return {"first": first, "last": np.minimum(first + tile, n) - 1}, len(first)
+    inner = int(np.prod(part.extents))
+    spans = [max(1, tile // inner), *part.extents]
+    limits = [(0, (n - 1) // walked.radix.weights[0])]
+    limits += [(constant(low) or 0, constant(high) or 0) for low, high in walked.ranges]
+    starts = np.meshgrid(
+        *(np.arange(low, high + 1, span) for (low, high), span in zip(limits, spans, strict=True)),
+        indexing="ij",
+    )
+    found: dict[str, Ints] = {}
+    for (first_name, last_name), start, (_, high), span in zip(
+        ends.values(), starts, limits, spans, strict=True
+    ):
+        found[last_name.name] = np.minimum(start.ravel() + span - 1, high)
+        found[first_name.name] = start.ravel()
+    return found, starts[0].size
+
+
+def _value(expr: Expr, env: Env) -> Any:
+    """The value of a bound; what is read from inputs is taken to be the tile's own place."""
+    near: dict[Expr, Expr] = {}
+    for part in walk(expr):
+        if isinstance(part, TileMin | TileMax | Lookup):
+            plain = "first" if isinstance(part, TileMin) else "last"
+            name = plain if plain in env.variables else f"{plain}0"
+            near[part] = Var(name)
+    return evaluate(substitute(expr, near), env)

@@ -1,0 +1,196 @@
+"""Terms to passes: which digits each side is counted in is chosen by counting what the tiles would touch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import combinations
+from math import prod
+
+from attnc.counting import touched
+from attnc.digits import PLAIN, Radix, radices
+from attnc.expression import (
+    FALSE,
+    TRUE,
+    Drawn,
+    Expr,
+    K,
+    Q,
+    Var,
+    conj,
+    constant,
+    disj,
+    fold,
+    merged,
+    negate,
+    sub,
+)
+from attnc.pattern import Body, Pattern, formula
+from attnc.relation import Axis, BodyTerms, Lattice, Term
+from attnc.schedule import BodyPlan, Pass, Schedule, Side, Sweep, Walk, whole
+from attnc.sweeps import sweep_of
+from attnc.views import ranges_of, view
+
+MOST_KEY_SWEEPS = 2
+
+# The tiles that plans are weighed by.
+TILE, STEP = 128, 64
+
+# What it costs a row to be taken up by one more pass, in pairs of positions: its sums are written and read
+# once more in 32 bits, 16 bytes for every 4 FLOPs of a pair, at 180 FLOPs to the byte.
+JOINING = 700
+# Tiles of half the rows keep the matrix units less busy.
+NARROW_GAIN = 0.8
+
+
+def plan(pattern: Pattern, bodies: Iterable[BodyTerms]) -> Schedule:
+    """The passes for every body, not yet proven; all expressions have their parameters filled in."""
+    n = usual_length(pattern)
+    return Schedule(pattern, tuple(_body_plan(item, n) for item in bodies))
+
+
+def usual_length(pattern: Pattern) -> int:
+    """The length that plans are weighed at: the grid's, where there is one."""
+    return prod(size for _, size in pattern.grid) if pattern.grid else 1 << 15
+
+
+def masked_plan(body: Body) -> BodyPlan:
+    """Everything visited and masked by the relation itself: right by construction, whatever the relation."""
+    condition = merged(fold(formula(body.relation)))
+    return BodyPlan(body, (whole("query", Q, K, condition),), (whole("key", K, Q, condition),))
+
+
+def _body_plan(item: BodyTerms, n: int) -> BodyPlan:
+    terms = [_folded(term) for term in item.terms]
+    return BodyPlan(item.body, _passes("query", terms, n), _passes("key", terms, n))
+
+
+def _folded(term: Term) -> Term:
+    def axis(item: Axis) -> Axis:
+        lattice = item.lattice and Lattice(_settled(item.lattice.step), _settled(item.lattice.offset))
+        members = None if item.members is None else _settled(item.members)
+        return replace(
+            item, first=_settled(item.first), last=_settled(item.last), lattice=lattice, members=members
+        )
+
+    drawn = None if term.drawn is None else _settled(term.drawn)
+    assert drawn is None or isinstance(drawn, Drawn)
+    return replace(
+        term,
+        rows=axis(term.rows),
+        columns=axis(term.columns),
+        low=_settled(term.low),
+        high=_settled(term.high),
+        leftover=tuple(map(_settled, term.leftover)),
+        drawn=drawn,
+    )
+
+
+def _settled(expr: Expr) -> Expr:
+    return merged(fold(expr))
+
+
+# --- passes ---------------------------------------------------------------------------------------------
+
+
+def _passes(side: Side, terms: list[Term], n: int) -> tuple[Pass, ...]:
+    own = Q if side == "query" else K
+    packed: dict[Axis, list[Term]] = {}
+    spread: list[Term] = []
+    for term in terms:
+        axis = _own_axis(term, own)
+        if axis.packed:
+            packed.setdefault(axis, []).append(term)
+        else:
+            spread.append(term)
+    # Of the query side every row is begun by one pass; on the key side contributions are added up.
+    taken = disj(*(axis.condition() for axis in packed)) if side == "query" else FALSE
+    passes: list[Pass] = []
+    if spread or side == "query" or not packed:
+        passes += _spread_passes(side, own, spread, negate(taken), n)
+    for axis, members in packed.items():
+        passes += _packed_passes(side, own, axis, members, n)
+    return tuple(passes)
+
+
+def _own_axis(term: Term, own: Var) -> Axis:
+    return term.rows if own == Q else term.columns
+
+
+def _packed_passes(side: Side, own: Var, axis: Axis, terms: list[Term], n: int) -> list[Pass]:
+    """Passes over the chosen positions of one side: counted by digits where they can be, else by an index."""
+    for radix in radices(axis.selection())[1:]:
+        ranges = ranges_of(axis, radix)
+        if ranges is not None:
+            spans = _spans([1 + (constant(sub(high, low)) or 0) for low, high in ranges])
+            frame = Pass(side, Walk(own, radix, ranges), spans, axis.interval(), ())
+            return _finished(frame, [_best(frame, term, n)[1] for term in terms], n)
+    frame = Pass(side, Walk(own, members=axis.condition()), (), TRUE, ())
+    return _finished(frame, [_best(frame, term, n)[1] for term in terms], n)
+
+
+def _spread_passes(side: Side, own: Var, terms: list[Term], owned: Expr, n: int) -> list[Pass]:
+    """Passes over all positions of one side; several, where no one way of tiling suits all terms."""
+    frames = [Pass(side, Walk(own), (), owned, ())]
+    for radix in radices(conj(*(term.formula() for term in terms)))[1:]:
+        limits = tuple(radix.ranges(own).values())
+        for spans in dict.fromkeys((tuple(1 for _ in radix.sizes), _spans(radix.sizes))):
+            frames.append(Pass(side, Walk(own, radix, limits), spans, owned, ()))
+    found = [[_best(frame, term, n) for term in terms] for frame in frames]
+    if not terms:
+        return [frames[0]]
+
+    def cost(chosen: tuple[int, ...]) -> float:
+        pairs = sum(min(found[i][j][0] for i in chosen) for j in range(len(terms)))
+        return pairs + (len(chosen) - 1) * JOINING * n
+
+    numbers = range(len(frames))
+    chosen = min((*((i,) for i in numbers), *combinations(numbers, 2)), key=cost)
+    passes: list[Pass] = []
+    for i in chosen:
+        mine = [j for j in range(len(terms)) if i == min(chosen, key=lambda c: found[c][j][0])]
+        if mine:
+            frame = replace(frames[i], continues=bool(passes))
+            passes += _finished(frame, [found[i][j][1] for j in mine], n)
+    return passes
+
+
+def _spans(sizes: Sequence[int]) -> tuple[int, ...]:
+    """A tile's extent in the digits but the first: a rectangle of few values each, 16 in all at the most."""
+    most = 16 if len(sizes) == 1 else 4
+    if len(sizes) == 1 and sizes[0] > 16:
+        most = 8
+    return tuple(min(size, most) for size in sizes)
+
+
+def _best(frame: Pass, term: Term, n: int) -> tuple[float, Sweep]:
+    """The sweep for one term that touches the fewest pairs, and how many."""
+    walked = frame.walk
+    plain_only = term.drawn is not None or walked.members is not None
+    if term.drawn is not None and walked.radix != PLAIN:
+        # Lists are kept by tiles of consecutive positions.
+        sweep = _sweep(frame, term, PLAIN)
+        return float("inf"), sweep
+    options = (PLAIN,) if plain_only else radices(term.formula())
+    found: list[tuple[float, Sweep]] = []
+    for radix in options:
+        sweep = _sweep(frame, term, radix)
+        found.append((touched(frame, sweep, n, TILE, STEP), sweep))
+    return min(found, key=lambda item: item[0])
+
+
+def _sweep(frame: Pass, term: Term, radix: Radix) -> Sweep:
+    owned = TRUE if frame.walk.members is not None else conj(frame.owned, frame.walk.condition())
+    return sweep_of(view(term, frame.walk.var, owned, frame.walk.radix, radix), frame.extents)
+
+
+def _finished(frame: Pass, sweeps: list[Sweep], n: int) -> list[Pass]:
+    """The frame with its sweeps: all of a query's, few of a key's, whose gradients take many registers."""
+    size = max(1, len(sweeps)) if frame.side == "query" else MOST_KEY_SWEEPS
+    groups = [tuple(sweeps[i : i + size]) for i in range(0, max(1, len(sweeps)), size)]
+    passes = []
+    for group in groups:
+        wide = sum(touched(frame, sweep, n, TILE, STEP) for sweep in group)
+        narrow = sum(touched(frame, sweep, n, TILE // 2, STEP) for sweep in group)
+        passes.append(replace(frame, sweeps=group, narrow=narrow < NARROW_GAIN * wide))
+    return passes
