@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from math import lcm
 from textwrap import indent
 
 from attnc.codegen.needs import Draw, Names, identifier
@@ -11,16 +13,27 @@ from attnc.expression import (
     TRUE,
     Drawn,
     Expr,
+    FloorDiv,
+    K,
+    Mod,
+    Q,
     TileMax,
     TileMin,
     Var,
+    add,
+    constant,
     fold,
+    merged,
     substitute,
     variables,
     walk,
 )
 from attnc.pattern import Pattern, formula
 from attnc.schedule import BodyPlan, Pass, Sweep, Walk
+
+
+# Masks that repeat after more positions than this are made anew for every tile.
+MOST_PERIOD = 1 << 16
 
 
 class TorchWriter:
@@ -128,39 +141,56 @@ class TorchWriter:
 
     # --- sweeps ---
 
-    def passes(self, plan: BodyPlan, suffix: str) -> tuple[str, list[tuple[str, str]]]:
-        """Functions for every query-side pass: its rows, and the keys that a tile of rows sweeps."""
+    def passes(self, plan: BodyPlan, suffix: str) -> tuple[str, list[str]]:
+        """Functions for every query-side pass, and what the torch path is told of it.
+
+        That is: its rows, which of them it answers for, the keys that a tile of rows sweeps, and after how
+        many positions all its masks repeat.
+        """
         text, found = "", []
         for i, part in enumerate(plan.query):
-            rows, sweeps = f"_rows{suffix}_{i}", f"_sweeps{suffix}_{i}"
-            text += self._rows(part, rows) + "\n\n" + self._sweeps(part, sweeps) + "\n\n"
-            found.append((rows, sweeps))
+            rows, owned, sweeps = (f"_{what}{suffix}_{i}" for what in ("rows", "owned", "sweeps"))
+            text += self._rows(part, rows) + "\n\n"
+            if part.owned == TRUE:
+                owned = "None"
+            else:
+                text += self._owned(part, owned) + "\n\n"
+            text += self._sweeps(part, sweeps) + "\n\n"
+            common = lcm(*(period(sweep.mask) or 1 for sweep in part.sweeps))
+            found.append(f"({rows}, {owned}, {sweeps}, {common})")
         return text, found
 
     def _rows(self, part: Pass, name: str) -> str:
-        low = "n - n_q"
-        body = f"return {self._positions(part.walk, low, 'n - 1')}"
-        if part.owned != TRUE:
-            owned = self.tensor(part.owned, {"q": "q"})
-            body = f"q = _range({low}, n - 1, device)\nreturn q[{owned}]"
         return (
             f"def {name}(n_q, n, h, heads, tables, device):\n"
-            f'    """Queries of this pass, ascending."""\n{indent(body, "    ")}\n'
+            '    """Queries of this pass, ascending, in runs."""\n'
+            f"    return [{self._positions(part.walk, 'n - n_q', 'n - 1')}]\n"
+        )
+
+    def _owned(self, part: Pass, name: str) -> str:
+        return (
+            f"def {name}(q, n_q, n, h, heads, tables, device):\n"
+            '    """Which queries this pass answers for."""\n'
+            f"    return {self.tensor(part.owned, {'q': 'q'})}\n"
         )
 
     def _sweeps(self, part: Pass, name: str) -> str:
         lines = []
         for sweep in part.sweeps:
             lines.append(f"# {' '.join(sweep.origin.split())}")
-            lines += self._sweep(sweep, part.walk)
+            lines += self._sweep(sweep)
         body = "\n".join(lines) or "return\nyield"
+        start = "first, last = int(rows[0]), int(rows[-1])\n"
+        if re.search(r"\bq\b", re.sub(r"lambda q, k: .*|#.*", "", body)):
+            start += "q = _index(rows, device)\n"
         return (
-            f"def {name}(q, n_q, n, h, heads, tables):\n"
-            '    """What a tile of queries sweeps: keys, and the masks of those columns that need one."""\n'
-            f"    first, last, device = int(q[0]), int(q[-1]), q.device\n{indent(body, '    ')}\n"
+            f"def {name}(rows, n_q, n, h, heads, tables, device):\n"
+            '    """What a tile of queries sweeps: keys, the first and last that need no mask, the mask of the others,\n'
+            '    and after how many positions that repeats, or 0."""\n'
+            f"{indent(start + body, '    ')}\n"
         )
 
-    def _sweep(self, sweep: Sweep, own: Walk) -> list[str]:
+    def _sweep(self, sweep: Sweep) -> list[str]:
         if sweep.drawn is not None:
             name, draw = self.names.of_draw(sweep.drawn)
             place = "" if draw.size == 1 else f" // {draw.size}"
@@ -170,32 +200,41 @@ class TorchWriter:
                 f"k = columns[columns >= 0, None] * {draw.size} + torch.arange({draw.size}, device=device)",
                 "k = k[k < n].long()",
             ]
-            low_high = ("0", "-1")
+            unmasked = "(0, -1)"
         else:
             low, high = self.host(sweep.low, "q"), self.host(sweep.high, "q")
-            keys = [f"k = {self._positions(sweep.walk, low, high)}"]
             if sweep.when != TRUE:
                 high = f"{high} if {self.host(sweep.when, 'q')} else -1"
-                keys = [f"k = {self._positions(sweep.walk, low, high)}"]
-            low_high = (self.host(sweep.full_low, "q"), self.host(sweep.full_high, "q"))
+            keys = [f"k = {self._positions(sweep.walk, low, high)}"]
+            full_low, full_high = self.host(sweep.full_low, "q"), self.host(sweep.full_high, "q")
             if sweep.full_when == FALSE:
-                low_high = ("0", "-1")
+                full_low, full_high = "0", "-1"
             elif sweep.full_when != TRUE:
-                low_high = (low_high[0], f"{low_high[1]} if {self.host(sweep.full_when, 'q')} else -1")
-        mask = self.tensor(sweep.mask, {"q": "q", "k": "k"})
+                full_high = f"{full_high} if {self.host(sweep.full_when, 'q')} else -1"
+            unmasked = f"({full_low}, {full_high})"
         if sweep.mask == TRUE:
-            return [*keys, "yield k, []"]
-        call = f"_masked_columns(k, {low_high[0]}, {low_high[1]}, lambda q, k: {mask}, q)"
-        return [*keys, f"yield k, {call}"]
+            return [*keys, "yield k, None, None, 1"]
+        mask = self.tensor(sweep.mask, {"q": "q", "k": "k"})
+        return [*keys, f"yield k, {unmasked}, lambda q, k: {mask}, {period(sweep.mask)}"]
 
     def _positions(self, walk: Walk, low: str, high: str) -> str:
         if walk.lattice is not None and walk.members is None:
             step, offset = (Printer("host", {"n": "n"})(e) for e in (walk.lattice.step, walk.lattice.offset))
             first, last = (Printer("host", {"n": "n"})(e) for e in (walk.first, walk.last))
-            return f"_lattice(max({low}, {first}), min({high}, {last}), {step}, {offset}, device)"
+            return f"_lattice(max({low}, {first}), min({high}, {last}), {step}, {offset})"
         if walk.members is not None:
             return f"_chosen(tables[{self.names.of_walk(walk)!r}][0], {low}, {high})"
-        return f"_range({low}, {high}, device)"
+        return f"_range({low}, {high})"
+
+
+def period(condition: Expr) -> int:
+    """After how many positions of query and key alike a condition repeats; 0 if it does not or seldom does."""
+    divisors = [constant(part.right) or 0 for part in walk(condition) if isinstance(part, (FloorDiv, Mod))]
+    length = lcm(*divisors)
+    if not 0 < length <= MOST_PERIOD:
+        return 0
+    later = substitute(condition, {Q: add(Q, length), K: add(K, length)})
+    return length if merged(fold(later)) == merged(fold(condition)) else 0
 
 
 class _HostPrinter:

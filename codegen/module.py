@@ -106,9 +106,11 @@ def _head(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
         """\
         from __future__ import annotations
 
+        import itertools
         import math
         import os
         import sys
+        from bisect import bisect_left
 
         import torch
 
@@ -202,9 +204,11 @@ def _torch_sweeps(schedule: Schedule, names: Names) -> tuple[str, str]:
     for i, plan in enumerate(schedule.bodies):
         part, found = writer.passes(plan, _suffix(i, len(schedule.bodies)))
         text += part
-        pairs = ", ".join(f"({rows}, {sweeps})" for rows, sweeps in found)
-        bodies.append(f"({by_head(fold(formula(plan.body.relation)))}, ({pairs},))")
-    comment = "# For every body: whether its edges hang on the head, and its passes.\n"
+        bodies.append(f"({by_head(fold(formula(plan.body.relation)))}, ({', '.join(found)},))")
+    comment = (
+        "# For every body whether its edges hang on the head, and its passes: rows, which are answered for,\n"
+        "# sweeps, and after how many positions their masks repeat.\n"
+    )
     return text + comment, f"({', '.join(bodies)},)"
 
 

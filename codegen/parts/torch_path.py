@@ -1,6 +1,9 @@
-"""The torch path: the schedule's query-side passes, tile by tile, with library products."""
+"""The torch path: the schedule's query-side passes, tile by tile, through the library's fused attention."""
 
 from __future__ import annotations
+
+import itertools
+from bisect import bisect_left
 
 import torch
 
@@ -9,60 +12,33 @@ def _sum_dtype(x): ...
 def _head_sets(heads): ...
 def _tables(inputs, n_q, n, heads, device): ...
 def _progressions(heads): ...
+def _rows_contiguous(x): ...
 
 
 _BODIES = ()
 
 # --- begin ---
 
-_TILE = 128  # queries a tile
-_BUDGET = 1 << 24  # scores held at a time
+# Positions are a `range`, which is taken as a view, or an index tensor, which is gathered. A tile is some
+# queries of a pass and all that they sweep; a piece of it, the same queries and some of the keys, under one
+# mask or none; a batch, pieces of one shape whose positions go up in equal steps.
+
+_TILE_COSTS = {32: 1.7, 64: 1.25, 128: 1.0, 256: 0.93, 512: 0.88, 1024: 0.8}  # of a score, by queries a tile
+_BUDGET = 1 << 22  # numbers that a batch takes, or scores that are held
+_MOST_MASKED = 1 << 20  # pairs of a masked piece
+_LEAST_UNMASKED = 256  # keys that are worth a piece of their own
+_MOST_KNOWN = 32  # masks that are kept for tiles to come
 
 
-def _tiles(q, k, inputs):
-    """Every tile of every pass: batch, heads, key heads, query positions, and the sweeps over keys.
-
-    Yields (batch slice, head indices, key head indices, positions, sweeps), each sweep the keys' positions
-    and either None or a list of (begin, end, mask), booleans (queries, end - begin), for the columns that are
-    not all edges.
-    """
-    batch, heads, n_q, _ = q.shape
-    n, group = k.shape[2], heads // k.shape[1]
-    tables = _tables(inputs, n_q, n, heads, q.device)
-    apart = any(table.shape[0] > 1 for name, table in tables.items() if not name.startswith("picks"))
-    for b in range(batch) if apart else (None,):
-        own = {
-            name: table if b is None or table.shape[0] == 1 or name.startswith("picks") else table[b : b + 1]
-            for name, table in tables.items()
-        }
-        entries = slice(None) if b is None else slice(b, b + 1)
-        for (by_head, passes), numbers in zip(_BODIES, _head_sets(heads), strict=True):
-            groups = [[h] for h in numbers] if by_head else [numbers]
-            for members in groups:
-                if not members:
-                    continue
-                h = members[0]
-                for rows, sweeps in passes:
-                    positions = rows(n_q, n, h, heads, own, q.device)
-                    for chosen in positions.split(_TILE) if positions.numel() else ():
-                        found = list(sweeps(chosen, n_q, n, h, heads, own))
-                        width = sum(keys.numel() for keys, _ in found)
-                        many = max(1, _BUDGET // max(1, width * chosen.numel() * (batch if b is None else 1)))
-                        for start in range(0, len(members), many):
-                            part = members[start : start + many]
-                            index = torch.tensor(part, device=q.device)
-                            yield entries, index, index // group, chosen, found
-
-
-def _range(low, high, device):
+def _range(low, high):
     """Positions ``low..high``."""
-    return torch.arange(low, max(low, high + 1), device=device)
+    return range(low, max(low, high + 1))
 
 
-def _lattice(low, high, step, offset, device):
+def _lattice(low, high, step, offset):
     """Positions ``p`` in ``low..high`` with ``p % step == offset``."""
     low += (offset - low) % step
-    return torch.arange(low, max(low, high + 1), step, device=device)
+    return range(low, max(low, high + 1), step)
 
 
 def _chosen(member, low, high):
@@ -71,109 +47,427 @@ def _chosen(member, low, high):
     return member[low : max(low, high + 1)].nonzero().flatten() + low
 
 
-def _masked_columns(keys, low, high, mask, q):
-    """The columns of a sweep that need a mask: those outside ``low..high``."""
-    below = int(torch.searchsorted(keys, low)) if low <= high else keys.numel()
-    above = int(torch.searchsorted(keys, high, right=True)) if low <= high else keys.numel()
-    ranges = [(0, below), (max(below, above), keys.numel())]
-    ranges = [(a, b) for a, b in ranges if a < b]
-    # A mask that hangs on neither position comes as a plain truth.
-    return [(a, b, torch.as_tensor(mask(q[:, None], keys[None, a:b]), device=q.device)) for a, b in ranges]
+def _index(positions, device):
+    """Positions as a tensor."""
+    if isinstance(positions, range):
+        return torch.arange(positions.start, positions.stop, positions.step, device=device)
+    return positions
 
 
-def _take(x, entries, heads, positions):
-    """Rows of (batch, heads, length, dim): a view where heads and positions are ranges."""
-    x = x[entries]
-    x = x[:, heads[0] : heads[-1] + 1] if _is_range(heads) else x[:, heads]
-    return x[:, :, positions[0] : positions[-1] + 1] if _is_range(positions) else x[:, :, positions]
+def _form(positions):
+    """What the positions of a batch have in common: how many they are and how far apart."""
+    return len(positions), positions.step if isinstance(positions, range) else None
 
 
-def _is_range(index):
-    return bool(index[-1] - index[0] + 1 == index.numel())
+def _below(positions, bound):
+    """How many of the ascending positions are less than ``bound``."""
+    if isinstance(positions, range):
+        return bisect_left(positions, bound)
+    return int(torch.searchsorted(positions, bound))
 
 
-def _scores(query, keys, scale, sweeps):
-    """Scaled scores (batch, heads, queries, keys of all sweeps), minus infinity where there is no edge."""
-    parts = []
-    for (_, masked), key in zip(sweeps, keys, strict=True):
-        part = torch.matmul(query, key.transpose(2, 3)).mul_(scale)
-        for begin, end, mask in masked:
-            part[..., begin:end].masked_fill_(~mask, float("-inf"))
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 3)
+# --- tiles and pieces ---
+
+
+def _tiles(runs, sweeps, period):
+    """The queries of a pass cut into tiles, on a grid of the tile's length as chunks and blocks are."""
+    lengths = {}
+    for run in runs:
+        if not len(run):
+            continue
+        form = _form(run)
+        if form not in lengths:
+            lengths[form] = _tile_length(run, sweeps, period)
+        length, begin = lengths[form], 0
+        while begin < len(run):
+            place = run[begin] // run.step if isinstance(run, range) else begin
+            end = begin + length - place % length
+            yield run[begin:end]
+            begin = end
+
+
+def _tile_length(run, sweeps, period):
+    """How many queries a tile has: what costs least in the middle of the run, by the keys it sweeps."""
+    costs = {}
+    for length, cost in _TILE_COSTS.items():
+        length = max(length // period, 1) * period if period <= 1024 else length
+        step = run.step if isinstance(run, range) else 1
+        begin = len(run) // 2
+        if isinstance(run, range):
+            begin = max(0, begin - run[begin] // step % length)
+        tile = run[begin : begin + length]
+        width = sum(len(keys) for keys, *_ in sweeps(tile))
+        costs[length] = width * cost * length / len(tile)
+    return min(costs, key=costs.__getitem__)
+
+
+class _Mask:
+    """What a condition comes to on pieces (tiles, rows, keys), or on one that stands for all.
+
+    empty: whether no pair is an edge; causal: whether the edges are the lower triangle; absent: what is no
+    edge, or None; some: which rows have an edge, (tiles, rows), or None if all have.
+    """
+
+    def __init__(self, condition, rows, keys, device):
+        q = torch.stack([_index(positions, device) for positions in rows])[:, :, None]
+        k = torch.stack([_index(positions, device) for positions in keys])[:, None, :]
+        edges = torch.as_tensor(condition(q, k), device=device)  # a condition may hang on neither
+        edges = edges.expand(len(rows), q.shape[1], k.shape[2])
+        self.empty, self.causal, self.absent, self.some = False, False, None, None
+        if edges.all():
+            return
+        some = edges.any(2)
+        self.empty, self.absent, self.some = not some.any(), ~edges, None if some.all() else some
+        square = edges.shape[1] == edges.shape[2]
+        self.causal = square and torch.equal(edges, edges.new_ones(edges.shape).tril())
+
+
+def _pieces(rows, sweeps, known, device):
+    """The pieces of a tile: keys, and None, a mask, or a condition that is judged for a whole batch."""
+    for i, (keys, unmasked, condition, period) in enumerate(sweeps(rows)):
+        begin, end = 0, len(keys)
+        if condition is not None:
+            low, high = unmasked
+            begin, end = (_below(keys, low), _below(keys, high + 1)) if low <= high else (0, 0)
+            # The masked ends get the tile's length where there is room: so they are alike, and squares.
+            begin = max(begin, min(len(rows), end)) if begin > 0 else 0
+            end = min(end, max(len(keys) - len(rows), begin)) if end < len(keys) else end
+            if (begin, end) != (0, len(keys)) and end - begin < _LEAST_UNMASKED:
+                begin, end = len(keys), len(keys)
+        if begin < end:
+            yield keys[begin:end], None, None
+        most = max(1, _MOST_MASKED // len(rows))
+        for first, last in ((0, begin), (end, len(keys))):
+            for start in range(first, last, most):
+                part = keys[start : min(start + most, last)]
+                if not period or not isinstance(rows, range) or not isinstance(part, range):
+                    yield part, condition, i
+                    continue
+                place = (i, _form(rows), _form(part), rows[0] - part[0], rows[0] % period)
+                if place not in known:
+                    if len(known) == _MOST_KNOWN:
+                        known.clear()
+                    known[place] = _Mask(condition, [rows], [part], device)
+                if not known[place].empty:
+                    yield part, known[place], id(known[place])
+
+
+# --- batches ---
+
+
+class _Batch:
+    """Pieces of one shape: the rows and keys of each, which rows are answered for, and what masks them."""
+
+    def __init__(self, mask):
+        self.mask, self.rows, self.keys, self.owned = mask, [], [], []
+
+    def continues(self, rows, keys):
+        """Whether one more piece goes on where the others are heading; no query is in a batch twice."""
+        return rows is not self.rows[-1] and all(
+            not isinstance(new, range) or len(old) < 2 or new[0] - old[-1][0] == old[1][0] - old[0][0]
+            for new, old in ((rows, self.rows), (keys, self.keys))
+        )
+
+    def settled(self, device):
+        """The batch with its mask judged, in a list; an empty one if it has no edge."""
+        if callable(self.mask):
+            self.mask = _Mask(self.mask, self.rows, self.keys, device)
+        self.some = self.mask and self.mask.some
+        if self.owned[0] is not None:
+            owned = torch.stack(self.owned)
+            self.some = owned if self.some is None else self.some & owned
+        return [] if self.mask and self.mask.empty else [self]
+
+    def of_rows(self, x, place, offset=0):
+        """(entries, tiles, key heads, heads of each, rows, dim), of (batch, key heads, heads of each, n_q, dim)."""
+        return _view(x[place], [_moved(rows, -offset) for rows in self.rows])
+
+    def of_keys(self, x, place):
+        """The same of the keys, of (batch, key heads, 1, n, dim)."""
+        return _view(x[place[:2]], self.keys)
+
+
+    def store(self, x, view, place, offset=0):
+        """Puts back what ``of_rows`` gave, where that is not a view."""
+        if not isinstance(self.rows[0], range):
+            x[place].index_copy_(3, torch.cat(self.rows) - offset, view.movedim(1, 3).flatten(3, 4))
+
+    def add_to_keys(self, x, parts, place):
+        """Adds (entries, tiles, key heads, 1, keys, dim) to the keys' rows; tiles may share keys."""
+        x = x[place[:2]]
+        for keys, part in zip(self.keys, parts.unbind(1), strict=True):
+            if isinstance(keys, range):
+                x[:, :, :, keys.start : keys.stop : keys.step] += part
+            else:
+                x.index_add_(3, keys, part)
+
+
+def _moved(positions, distance):
+    if isinstance(positions, range):
+        return range(positions.start + distance, positions.stop + distance, positions.step)
+    return positions + distance
+
+
+def _view(x, tiles):
+    """Tiles of (entries, key heads, heads of each, length, dim), as a new axis behind the entries."""
+    if not isinstance(tiles[0], range):
+        return x[:, :, :, torch.stack(tiles)].movedim(3, 1)
+    first = tiles[0]
+    hop = tiles[1][0] - first[0] if len(tiles) > 1 else 0
+    entries, key_heads, heads, step, dense = x.stride()
+    return x.as_strided(
+        (x.shape[0], len(tiles), *x.shape[1:3], len(first), x.shape[4]),
+        (entries, hop * step, key_heads, heads, first.step * step, dense),
+        x.storage_offset() + first[0] * step,
+    )
+
+
+def _batches(pieces, work, device):
+    """Pieces in batches that take no more than the budget; ``work`` is how many numbers a position has."""
+    waiting, waits = {}, 0
+    for rows, owned, keys, mask, name in pieces:
+        kind = (_form(rows), _form(keys), name, owned is None)
+        if kind in waiting and not waiting[kind].continues(rows, keys):
+            yield from waiting.pop(kind).settled(device)
+        found = waiting.setdefault(kind, _Batch(mask))
+        found.rows.append(rows)
+        found.keys.append(keys)
+        found.owned.append(owned)
+        waits += max(len(rows), len(keys)) * work + (len(rows) * len(keys) if callable(mask) else 0)
+        if waits > _BUDGET:
+            yield from itertools.chain(*(some.settled(device) for some in waiting.values()))
+            waiting, waits = {}, 0
+    yield from itertools.chain(*(some.settled(device) for some in waiting.values()))
+
+
+def _all_batches(q, k, inputs):
+    """Every batch of every pass, and its place: entries, key heads, heads of each. No edge is in two of them."""
+    batch, heads, n_q, dim = q.shape
+    n, group, device = k.shape[2], heads // k.shape[1], q.device
+    tables = _tables(inputs, n_q, n, heads, device)
+    apart = any(table.shape[0] > 1 for name, table in tables.items() if not name.startswith("picks"))
+    for b in range(batch) if apart else (None,):
+        own = {
+            name: table if b is None or table.shape[0] == 1 or name.startswith("picks") else table[b : b + 1]
+            for name, table in tables.items()
+        }
+        entries = slice(None) if b is None else slice(b, b + 1)
+        for (by_head, passes), numbers in zip(_BODIES, _head_sets(heads), strict=True):
+            for members in [[h] for h in numbers] if by_head else [numbers] if numbers else []:
+                places = [(entries, *place) for place in _head_places(members, group)]
+                work = dim * len(members) * (batch if b is None else 1)
+                for rows, owned, sweeps, period in passes:
+                    given = (n_q, n, members[0], heads, own, device)
+                    pieces = _pass(rows(*given), owned, sweeps, period, given)
+                    for found in _batches(pieces, work, device):
+                        for place in places:
+                            yield found, place
+
+
+def _pass(runs, owned, sweeps, period, given):
+    """The pieces of a pass: rows, which of them are answered for or None for all, keys, mask and its name."""
+    device, known = given[-1], {}
+
+    def swept(rows):
+        return sweeps(rows, *given)
+
+    for rows in _tiles(runs, swept, period):
+        mine = None if owned is None else owned(_index(rows, device), *given)
+        if mine is not None and mine.all():
+            mine = None
+        for keys, mask, name in _pieces(rows, swept, known, device):
+            yield rows, mine, keys, mask, name
+
+
+def _head_places(heads, group):
+    """Heads as (key heads, heads of each), slices both, without a copy: one pair if they are regular."""
+    by_key_head = {}
+    for h in heads:
+        by_key_head.setdefault(h // group, []).append(h % group)
+    sharing = {}
+    for key_head, members in by_key_head.items():
+        sharing.setdefault(tuple(members), []).append(key_head)
+    return [
+        (_slice(*key_heads), _slice(*some))
+        for members, alike in sharing.items()
+        for key_heads in _progressions(alike)
+        for some in _progressions(list(members))
+    ]
+
+
+def _slice(start, step, count):
+    return slice(start, start + (count - 1) * step + 1, step)
+
+
+# --- attention of a batch ---
+
+
+def _over_two(function, *views):
+    """Calls ``function`` on tensors (a, b, length, dim), for views with four axes in front of those two.
+
+    The longest two of the four are a and b, the others are looped over; results are put together again.
+    """
+    axes = views[0].shape[:4]
+    order = sorted(range(4), key=lambda axis: -axes[axis])
+    moved = [None if x is None else x.expand(*axes, -1, -1).permute(*order, 4, 5) for x in views]
+    loops = axes[order[2]], axes[order[3]]
+    found = [
+        function(*(x if x is None else x[:, :, i, j] for x in moved))
+        for i, j in itertools.product(*map(range, loops))
+    ]
+    back = [order.index(axis) for axis in range(4)]
+    return [torch.stack(some, 2).unflatten(2, loops).permute(*back, 4, 5) for some in zip(*found, strict=True)]
+
+
+def _is_fused(q):
+    """Whether the library's fused kernel for the CPU takes tensors like this one."""
+    return q.device.type == "cpu"
+
+
+def _attention(q, k, v, added, causal, scale):
+    """Output and log-sum-exp (…, 1) of (a, b, length, dim) tensors, ``added`` to their scores."""
+    if _is_fused(q):
+        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out, lse = fused(q, k, v, 0.0, causal, attn_mask=added, scale=scale)
+        return out, lse[..., None]
+    out, lse = [], []
+    for rows, scores in _scores(q, k, added, causal, scale):
+        top = scores.amax(3, keepdim=True)
+        weights = scores.sub_(top.masked_fill(top == float("-inf"), 0.0)).exp_()
+        total = weights.sum(3, keepdim=True)
+        out.append(torch.matmul(weights, v.to(weights.dtype)) / total.clamp(min=1e-30))
+        lse.append(total.log() + top)
+    return torch.cat(out, 2), torch.cat(lse, 2)
+
+
+def _scores(q, k, added, causal, scale):
+    """Scaled scores in the dtype of sums, some rows at a time."""
+    dtype = _sum_dtype(q)
+    k = k.to(dtype).transpose(2, 3)
+    step = max(1, _BUDGET // (q.shape[0] * q.shape[1] * k.shape[3]))
+    for start in range(0, q.shape[2], step):
+        rows = slice(start, start + step)
+        scores = torch.matmul(q[:, :, rows].to(dtype), k).mul_(scale)
+        if added is not None:
+            scores += added[:, :, rows]
+        if causal:
+            later = torch.ones(scores.shape[2:], dtype=torch.bool, device=q.device).triu_(start + 1)
+            scores.masked_fill_(later, float("-inf"))
+        yield rows, scores
+
+
+def _attention_gradients(q, k, v, grad, out, lse, pull, added, causal, scale):
+    """Gradients of q, k and v from these rows and keys, given the rows' final output and log-sum-exp.
+
+    pull: the gradient of the log-sum-exp, or None.
+    """
+    if _is_fused(q) and pull is None:
+        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        return fused(grad, q, k, v, out, lse[..., 0], 0.0, causal, attn_mask=added, scale=scale)
+    dtype = _sum_dtype(q)
+    wide_q, wide_k, wide_v, grad = (x.to(dtype) for x in (q, k, v, grad))
+    delta = (grad * out.to(dtype)).sum(3, keepdim=True)
+    if pull is not None:
+        delta -= pull
+    dq, dk, dv = torch.empty_like(wide_q), torch.zeros_like(wide_k), torch.zeros_like(wide_v)
+    for rows, scores in _scores(q, k, added, causal, scale):
+        weights = scores.sub_(lse[:, :, rows]).exp_()
+        dv += torch.matmul(weights.transpose(2, 3), grad[:, :, rows])
+        d_weights = torch.matmul(grad[:, :, rows], wide_v.transpose(2, 3))
+        d_scores = d_weights.sub_(delta[:, :, rows]).mul_(weights).mul_(scale)
+        dq[:, :, rows] = torch.matmul(d_scores, wide_k)
+        dk += torch.matmul(d_scores.transpose(2, 3), wide_q[:, :, rows])
+    return dq, dk, dv
+
+
+# --- forward and backward ---
+
+
+class _Call:
+    """q, k and v as (batch, key heads, heads of each, length, dim), rows dense, all of one dim."""
+
+    def __init__(self, q, k, v, inputs, scale):
+        self.scale, self.offset = scale, k.shape[2] - q.shape[2]
+        self.group, self.dim = q.shape[1] // k.shape[1], max(q.shape[3], v.shape[3])
+        self.dtype = _sum_dtype(q)
+        self.q, self.k, self.v = self.shared(q), self.padded(k)[:, :, None], self.padded(v)[:, :, None]
+        self.plan = _all_batches(q, k, inputs) if q.numel() and k.numel() else ()
+
+    def padded(self, x):
+        """Zeros behind q and k change no score, zeros behind v only give zeros."""
+        missing = self.dim - x.shape[3]
+        return torch.nn.functional.pad(x, (0, missing)) if missing else _rows_contiguous(x)
+
+    def shared(self, x):
+        """Something for every query, by key head."""
+        return self.padded(x).unflatten(1, (-1, self.group))
+
+    def masks(self, found):
+        """What a batch adds to its scores, or None; and whether it is the causal triangle."""
+        mask = found.mask
+        if mask is None or mask.absent is None:
+            return None, False
+        if mask.causal and self.scale > 0:  # the library masks before it scales
+            return None, True
+        added = torch.zeros(mask.absent.shape, dtype=self.q.dtype, device=self.q.device)
+        return added.masked_fill_(mask.absent, float("-inf"))[None, :, None, None], False
 
 
 def _forward_torch(q, k, v, inputs, scale):
-    dtype = _sum_dtype(q)
-    out = q.new_zeros((*q.shape[:3], v.shape[3]))
-    lse = torch.full(q.shape[:3], float("-inf"), dtype=dtype, device=q.device)
-    query, key, value = q.to(dtype), k.to(dtype), v.to(dtype)
-    offset = k.shape[2] - q.shape[2]
-    for entries, heads, key_heads, rows, found in _tiles(q, k, inputs):
-        sweeps = [sweep for sweep in found if sweep[0].numel()]
-        if not sweeps:
-            continue
-        places = [(entries, key_heads, keys) for keys, _ in sweeps]
-        scores = _scores(
-            _take(query, entries, heads, rows - offset),
-            [_take(key, *place) for place in places],
-            scale,
-            sweeps,
+    call = _Call(q, k, v, inputs, scale)
+    out = torch.zeros(call.q.shape, dtype=call.dtype, device=q.device)
+    lse = torch.full((*call.q.shape[:4], 1), float("-inf"), dtype=call.dtype, device=q.device)
+    for found, place in call.plan:
+        added, causal = call.masks(found)
+        part, part_lse = _over_two(
+            lambda q, k, v, added: _attention(q, k, v, added, causal, scale),
+            found.of_rows(call.q, place, call.offset),
+            found.of_keys(call.k, place),
+            found.of_keys(call.v, place),
+            added,
         )
-        top = scores.amax(3, keepdim=True)
-        top.masked_fill_(top == float("-inf"), 0.0)
-        weights = scores.sub_(top).exp_()
-        total = weights.sum(3, keepdim=True)
-        widths = [keys.numel() for keys, _ in sweeps]
-        mixed = sum(
-            torch.matmul(part, _take(value, *place))
-            for part, place in zip(weights.split(widths, 3), places, strict=True)
-        )
-        index = _row_index(entries, heads, rows - offset)
-        out[index] = torch.where(total > 0, mixed / total, 0.0).to(out.dtype)
-        lse[index] = (total.log() + top).squeeze(3)
-    return out, lse
-
-
-def _row_index(entries, heads, rows):
-    return (entries, heads[:, None], rows[None, :])
+        if found.some is not None:
+            part_lse = part_lse.masked_fill(~found.some[None, :, None, None, :, None], float("-inf"))
+        # Pieces of a row are joined by their log-sum-exps.
+        so_far, so_far_lse = (found.of_rows(x, place, call.offset) for x in (out, lse))
+        joined = torch.logaddexp(so_far_lse, part_lse)
+        weight = (part_lse - joined).exp_().masked_fill_(part_lse == float("-inf"), 0.0)
+        found.store(out, so_far.lerp_(part.to(call.dtype), weight), place, call.offset)
+        found.store(lse, so_far_lse.copy_(joined), place, call.offset)
+    return out.flatten(1, 2)[..., : v.shape[3]].to(q.dtype).contiguous(), lse.flatten(1, 2).squeeze(3)
 
 
 def _backward_torch(grad, lse_grad, q, k, v, inputs, out, lse, scale):
-    dtype = _sum_dtype(q)
-    query, key, value, grad = q.to(dtype), k.to(dtype), v.to(dtype), grad.to(dtype)
-    dq, dk, dv = (torch.zeros(x.shape, dtype=dtype, device=x.device) for x in (q, k, v))
-    delta = (grad * out.to(dtype)).sum(3) - lse_grad
-    offset = k.shape[2] - q.shape[2]
-    for entries, heads, key_heads, rows, found in _tiles(q, k, inputs):
-        sweeps = [sweep for sweep in found if sweep[0].numel()]
-        if not sweeps:
-            continue
-        places = [(entries, key_heads, keys) for keys, _ in sweeps]
-        index = _row_index(entries, heads, rows - offset)
-        tile, tile_grad = query[index], grad[index]
-        scores = _scores(tile, [_take(key, *place) for place in places], scale, sweeps)
-        # A row without edges has a log-sum-exp of minus infinity and only weights of zero.
-        top = lse[index].masked_fill(lse[index] == float("-inf"), 0.0)
-        weights = scores.sub_(top[..., None]).exp_()
-        widths = [keys.numel() for keys, _ in sweeps]
-        total = 0
-        for part, place in zip(weights.split(widths, 3), places, strict=True):
-            d_part = torch.matmul(tile_grad, _take(value, *place).transpose(2, 3))
-            d_scores = d_part.sub_(delta[index][..., None]).mul_(part)
-            total = total + torch.matmul(d_scores, _take(key, *place))
-            _add_rows(dk, place, torch.matmul(d_scores.transpose(2, 3), tile))
-            _add_rows(dv, place, torch.matmul(part.transpose(2, 3), tile_grad))
-        dq[index] = total
-    return (dq * scale).to(q.dtype), (dk * scale).to(k.dtype), dv.to(v.dtype)
-
-
-def _add_rows(total, place, part):
-    """Adds (batch, heads, keys, dim) to the rows of ``total``, heads that share a key head in order."""
-    entries, key_heads, keys = place
-    place = slice(int(keys[0]), int(keys[-1]) + 1) if _is_range(keys) else keys
-    for i, head in enumerate(key_heads.tolist()):
-        total[entries, head, place] += part[:, i]
+    call = _Call(q, k, v, inputs, scale)
+    grad, out = call.shared(grad), call.shared(out)
+    # A row without edges has a log-sum-exp of minus infinity and only weights of zero.
+    lse = lse.masked_fill(lse == float("-inf"), float("inf")).unflatten(1, (-1, call.group))[..., None]
+    pull = lse_grad.unflatten(1, (-1, call.group))[..., None].to(call.dtype) if lse_grad.any() else None
+    dq, dk, dv = (torch.zeros(x.shape, dtype=call.dtype, device=q.device) for x in (call.q, call.k, call.v))
+    for found, place in call.plan:
+        added, causal = call.masks(found)
+        row_lse = found.of_rows(lse, place, call.offset)
+        if found.some is not None:
+            row_lse = row_lse.masked_fill(~found.some[None, :, None, None, :, None], float("inf"))
+        parts = _over_two(
+            lambda q, k, v, grad, out, lse, pull, added: _attention_gradients(
+                q, k, v, grad, out, lse, pull, added, causal, scale
+            ),
+            found.of_rows(call.q, place, call.offset),
+            found.of_keys(call.k, place),
+            found.of_keys(call.v, place),
+            found.of_rows(grad, place, call.offset),
+            found.of_rows(out, place, call.offset),
+            row_lse,
+            None if pull is None else found.of_rows(pull, place, call.offset),
+            added,
+        )
+        so_far = found.of_rows(dq, place, call.offset)
+        found.store(dq, so_far.add_(parts[0]), place, call.offset)
+        for total, part in ((dk, parts[1]), (dv, parts[2])):
+            found.add_to_keys(total, part.sum(3, dtype=call.dtype, keepdim=True), place)
+    given = zip((dq, dk, dv), (q, k, v), strict=True)
+    return tuple(total.flatten(1, 2)[..., : x.shape[3]].to(x.dtype).contiguous() for total, x in given)
 
 
 # --- end ---
