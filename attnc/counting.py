@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from attnc.digits import PLAIN
 from attnc.evaluation import Env, evaluate
-from attnc.expression import Expr, FloorDiv, Lookup, TileMax, TileMin, Var, constant, substitute, walk
+from attnc.expression import FALSE, Expr, FloorDiv, Lookup, TileMax, TileMin, Var, constant, substitute, walk
 from attnc.schedule import Pass, Sweep, tile_ends
 
 Ints = npt.NDArray[np.int64]
@@ -32,6 +32,21 @@ def touched(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:
     for low, high in zip(sweep.low, sweep.high, strict=True):
         places = places * np.maximum(_value(high, env) - _value(low, env) + 1, 0)
     return float((-(-places // step) * step * used).sum()) * tile
+
+
+def unmasked(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> bool:
+    """Whether any tile of a pass finds ``step`` places that need no mask."""
+    if sweep.full_when == FALSE or any(
+        isinstance(p, TileMin | TileMax | Lookup) for p in walk(sweep.full_low)
+    ):
+        return sweep.full_when != FALSE
+    ends, tiles = _tiles(part, n, tile)
+    env = Env({"n": n, "h": 0, "H": 1, **ends})
+    rows = np.minimum(_value(sweep.full_high, env), _value(sweep.high[0], env))
+    places = rows - np.maximum(_value(sweep.full_low, env), _value(sweep.low[0], env)) + 1
+    for low, high in zip(sweep.low[1:], sweep.high[1:], strict=True):
+        places = places * np.maximum(_value(high, env) - _value(low, env) + 1, 0)
+    return bool(np.any(np.broadcast_to(_value(sweep.full_when, env) & (places >= step), tiles)))
 
 
 def _tiles(part: Pass, n: int, tile: int) -> tuple[dict[str, Ints], int]:

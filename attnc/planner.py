@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 from math import prod
 
-from attnc.counting import touched
+from attnc.counting import touched, unmasked
 from attnc.digits import PLAIN, Radix, radices
 from attnc.expression import (
     FALSE,
@@ -132,7 +132,7 @@ def _packed_passes(side: Side, own: Var, axis: Axis, terms: list[Term], n: int) 
 def _spread_passes(side: Side, own: Var, terms: list[Term], owned: Expr, n: int) -> list[Pass]:
     """Passes over all positions of one side; several, where no one way of tiling suits all terms."""
     frames = [Pass(side, Walk(own), (), owned, ())]
-    for radix in radices(conj(*(term.formula() for term in terms)))[1:]:
+    for radix in dict.fromkeys(radix for term in terms for radix in radices(term.formula())[1:]):
         limits = tuple(radix.ranges(own).values())
         for spans in dict.fromkeys((tuple(1 for _ in radix.sizes), _spans(radix.sizes))):
             frames.append(Pass(side, Walk(own, radix, limits), spans, owned, ()))
@@ -166,16 +166,19 @@ def _spans(sizes: Sequence[int]) -> tuple[int, ...]:
 def _best(frame: Pass, term: Term, n: int) -> tuple[float, Sweep]:
     """The sweep for one term that touches the fewest pairs, and how many."""
     walked = frame.walk
-    plain_only = term.drawn is not None or walked.members is not None
     if term.drawn is not None and walked.radix != PLAIN:
         # Lists are kept by tiles of consecutive positions.
-        sweep = _sweep(frame, term, PLAIN)
-        return float("inf"), sweep
-    options = (PLAIN,) if plain_only else radices(term.formula())
-    found: list[tuple[float, Sweep]] = []
-    for radix in options:
-        sweep = _sweep(frame, term, radix)
-        found.append((touched(frame, sweep, n, TILE, STEP), sweep))
+        return float("inf"), _sweep(frame, term, PLAIN)
+    other = term.columns if walked.var == Q else term.rows
+    options = [PLAIN]
+    if term.drawn is None and walked.members is None:
+        options += [
+            radix
+            for radix in radices(term.formula())[1:]
+            if not other.packed or ranges_of(other, radix) is not None
+        ]
+    sweeps = [_sweep(frame, term, radix) for radix in options]
+    found = [(touched(frame, sweep, n, TILE, STEP), sweep) for sweep in sweeps]
     return min(found, key=lambda item: item[0])
 
 
@@ -192,5 +195,11 @@ def _finished(frame: Pass, sweeps: list[Sweep], n: int) -> list[Pass]:
     for group in groups:
         wide = sum(touched(frame, sweep, n, TILE, STEP) for sweep in group)
         narrow = sum(touched(frame, sweep, n, TILE // 2, STEP) for sweep in group)
-        passes.append(replace(frame, sweeps=group, narrow=narrow < NARROW_GAIN * wide))
+        kept = tuple(sweep if _pays(frame, sweep, n) else replace(sweep, full_when=FALSE) for sweep in group)
+        passes.append(replace(frame, sweeps=kept, narrow=narrow < NARROW_GAIN * wide))
     return passes
+
+
+def _pays(frame: Pass, sweep: Sweep, n: int) -> bool:
+    """Whether a loop without a mask would ever be run, with the smallest tiles that there are."""
+    return unmasked(frame, sweep, n, TILE // 4, STEP // 4)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from math import lcm
 from textwrap import indent
 
 from attnc.codegen.needs import Draw, Names, identifier
 from attnc.codegen.printer import Printer
+from attnc.digits import PLAIN
 from attnc.expression import (
     FALSE,
     TRUE,
@@ -24,13 +26,13 @@ from attnc.expression import (
     constant,
     fold,
     merged,
+    scale,
     substitute,
     variables,
     walk,
 )
 from attnc.pattern import Pattern, formula
-from attnc.schedule import BodyPlan, Pass, Sweep, Walk
-
+from attnc.schedule import BodyPlan, Pass, Sweep, Walk, tile_ends
 
 # Masks that repeat after more positions than this are made anew for every tile.
 MOST_PERIOD = 1 << 16
@@ -66,7 +68,8 @@ class TorchWriter:
         def scalar_lookup(table: str, index: tuple[str, ...], kind: str) -> str:
             return f"int({lookup(table, index, kind)})"
 
-        names = {"first": "first", "last": "last", "n": "n", "h": "h", "H": "heads"}
+        ends = (f"{end}{i}" for end in ("first", "last") for i in ("", *range(3)))
+        names = {name: name for name in ("n", "h", *ends)} | {"H": "heads"}
         inner = Printer("tensor", names | {own: own}, lookup)
         outer = Printer("host", names | {own: own}, scalar_lookup)
         return _HostPrinter(outer, inner)(expr)
@@ -156,15 +159,24 @@ class TorchWriter:
             else:
                 text += self._owned(part, owned) + "\n\n"
             text += self._sweeps(part, sweeps) + "\n\n"
-            common = lcm(*(period(sweep.mask) or 1 for sweep in part.sweeps))
+            masks = (_in_positions(sweep.mask, (part.walk, sweep.walk)) for sweep in part.sweeps)
+            common = lcm(*(period(mask) or 1 for mask in masks))
             found.append(f"({rows}, {owned}, {sweeps}, {common})")
         return text, found
 
     def _rows(self, part: Pass, name: str) -> str:
+        walked = part.walk
+        if walked.members is not None:
+            runs = f"[_chosen(tables[{self.names.of_walk(walked)!r}][0], n - n_q, n - 1)]"
+        elif walked.radix == PLAIN:
+            runs = "[_range(n - n_q, n - 1)]"
+        else:
+            ranges = tuple((constant(low), constant(high)) for low, high in walked.ranges)
+            runs = f"_digit_runs(n - n_q, n, {walked.radix.sizes}, {ranges}, {part.extents}, device)"
         return (
             f"def {name}(n_q, n, h, heads, tables, device):\n"
             '    """Queries of this pass, ascending, in runs."""\n'
-            f"    return [{self._positions(part.walk, 'n - n_q', 'n - 1')}]\n"
+            f"    return {runs}\n"
         )
 
     def _owned(self, part: Pass, name: str) -> str:
@@ -178,9 +190,13 @@ class TorchWriter:
         lines = []
         for sweep in part.sweeps:
             lines.append(f"# {' '.join(sweep.origin.split())}")
-            lines += self._sweep(sweep)
+            lines += self._sweep(sweep, part.walk)
         body = "\n".join(lines) or "return\nyield"
         start = "first, last = int(rows[0]), int(rows[-1])\n"
+        if part.walk.radix != PLAIN:
+            ends = tile_ends(part.walk.var, part.walk.radix, part.extents).values()
+            names = ", ".join(f"({first.name}, {last.name})" for first, last in ends)
+            start = f"{names} = _digit_ends(rows, {part.walk.radix.sizes})\n"
         if re.search(r"\bq\b", re.sub(r"lambda q, k: .*|#.*", "", body)):
             start += "q = _index(rows, device)\n"
         return (
@@ -190,7 +206,7 @@ class TorchWriter:
             f"{indent(start + body, '    ')}\n"
         )
 
-    def _sweep(self, sweep: Sweep) -> list[str]:
+    def _sweep(self, sweep: Sweep, own: Walk) -> list[str]:
         if sweep.drawn is not None:
             name, draw = self.names.of_draw(sweep.drawn)
             place = "" if draw.size == 1 else f" // {draw.size}"
@@ -202,11 +218,13 @@ class TorchWriter:
             ]
             unmasked = "(0, -1)"
         else:
-            low, high = self.host(sweep.low, "q"), self.host(sweep.high, "q")
+            low, high = ([self.host(bound, "q") for bound in ends] for ends in (sweep.low, sweep.high))
             if sweep.when != TRUE:
-                high = f"{high} if {self.host(sweep.when, 'q')} else -1"
+                high[0] = f"{high[0]} if {self.host(sweep.when, 'q')} else -1"
             keys = [f"k = {self._positions(sweep.walk, low, high)}"]
-            full_low, full_high = self.host(sweep.full_low, "q"), self.host(sweep.full_high, "q")
+            weight = sweep.walk.radix.weights[0]
+            full_low = self.host(scale(weight, sweep.full_low), "q")
+            full_high = self.host(add(scale(weight, sweep.full_high), weight - 1), "q")
             if sweep.full_when == FALSE:
                 full_low, full_high = "0", "-1"
             elif sweep.full_when != TRUE:
@@ -214,17 +232,26 @@ class TorchWriter:
             unmasked = f"({full_low}, {full_high})"
         if sweep.mask == TRUE:
             return [*keys, "yield k, None, None, 1"]
-        mask = self.tensor(sweep.mask, {"q": "q", "k": "k"})
-        return [*keys, f"yield k, {unmasked}, lambda q, k: {mask}, {period(sweep.mask)}"]
+        told = _in_positions(sweep.mask, (own, sweep.walk))
+        mask = self.tensor(told, {"q": "q", "k": "k"})
+        return [*keys, f"yield k, {unmasked}, lambda q, k: {mask}, {period(told)}"]
 
-    def _positions(self, walk: Walk, low: str, high: str) -> str:
-        if walk.lattice is not None and walk.members is None:
-            step, offset = (Printer("host", {"n": "n"})(e) for e in (walk.lattice.step, walk.lattice.offset))
-            first, last = (Printer("host", {"n": "n"})(e) for e in (walk.first, walk.last))
-            return f"_lattice(max({low}, {first}), min({high}, {last}), {step}, {offset})"
+    def _positions(self, walk: Walk, low: list[str], high: list[str]) -> str:
         if walk.members is not None:
-            return f"_chosen(tables[{self.names.of_walk(walk)!r}][0], {low}, {high})"
-        return f"_range({low}, {high})"
+            return f"_chosen(tables[{self.names.of_walk(walk)!r}][0], {low[0]}, {high[0]})"
+        if walk.radix == PLAIN:
+            return f"_range({low[0]}, {high[0]})"
+        bounds = (f"({', '.join(ends)})" for ends in (low, high))
+        return f"_digit_box({', '.join(bounds)}, {walk.radix.sizes}, n, device)"
+
+
+def _in_positions(condition: Expr, walks: Iterable[Walk]) -> Expr:
+    """A condition on digits as one on positions."""
+    mapping: dict[Expr, Expr] = {}
+    for item in walks:
+        if item.radix != PLAIN:
+            mapping |= dict(zip(item.digits, item.radix.of(item.var), strict=True))
+    return substitute(condition, mapping)
 
 
 def period(condition: Expr) -> int:

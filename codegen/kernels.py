@@ -194,7 +194,7 @@ class KernelWriter:
             (low, high), extent, count = limits[i - 1], extents[i - 1], counts[i - 1]
             after = prod(counts[i:])
             number = "tile" if after == 1 else f"(tile // {after})"
-            number = "0" if count == 1 else number if i == 1 and count == inner else f"{number} % {count}"
+            number = f"{number} % {count}"
             number = number if extent == 1 else f"{number} * {extent}"
             begin = f"{low} + {number}" if low else number
             lines.append(f"first{i} = {low if count == 1 else begin}")

@@ -5,13 +5,15 @@ This shares nothing with the proofs but the meaning of a sweep, and is what they
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from attnc import draws
+from attnc.digits import PLAIN, Radix
 from attnc.evaluation import (
     Env,
     evaluate,
@@ -29,7 +31,7 @@ from attnc.expression import (
     walk,
 )
 from attnc.pattern import formula
-from attnc.schedule import BodyPlan, Pass, Sweep
+from attnc.schedule import BodyPlan, Pass, Sweep, tile_ends
 
 Ints = npt.NDArray[np.int64]
 Tables = Mapping[str, npt.NDArray[Any]]
@@ -69,12 +71,9 @@ def visits(passes: tuple[Pass, ...], n: int, tile: int, head: int, heads: int, t
     """How often every pair (q, k) is visited and not masked by a pass that answers for it, (n, n)."""
     counts = np.zeros((n, n), dtype=np.int64)
     for part in passes:
-        own = np.arange(n)
         context: dict[str, Any] = {"n": n, "h": head, "H": heads}
-        mine = own[_held(part.walk.condition(), context | {part.walk.var.name: own}, tables, own.shape)]
-        for start in range(0, len(mine), tile):
-            rows = mine[start : start + tile]
-            inside = context | {"first": int(rows[0]), "last": int(rows[-1])}
+        for rows, ends in _tiles(part, n, tile, context, tables):
+            inside = context | ends
             owned = _held(part.owned, inside | {part.walk.var.name: rows}, tables, rows.shape)
             for sweep in part.sweeps:
                 seen = _swept(sweep, part, rows, inside, tables, n) & owned[:, None]
@@ -85,23 +84,66 @@ def visits(passes: tuple[Pass, ...], n: int, tile: int, head: int, heads: int, t
     return counts
 
 
+def _tiles(
+    part: Pass, n: int, tile: int, context: dict[str, Any], tables: Tables
+) -> Iterator[tuple[Ints, dict[str, int]]]:
+    """The positions of every tile of a pass, and its ends by name."""
+    own, walked = np.arange(n), part.walk
+    mine = own[_held(walked.condition(), context | {walked.var.name: own}, tables, own.shape)]
+    if walked.radix == PLAIN:
+        for start in range(0, len(mine), tile):
+            rows = mine[start : start + tile]
+            yield rows, {"first": int(rows[0]), "last": int(rows[-1])}
+        return
+    digits = digits_of(walked.radix, mine)
+    spans = [max(1, tile // math.prod(part.extents)), *part.extents]
+    lows = [0, *(evaluate(low, Env(context)) for low, _ in walked.ranges)]
+    numbers = np.stack([(d - low) // span for d, low, span in zip(digits, lows, spans, strict=True)])
+    names = tile_ends(walked.var, walked.radix, part.extents).values()
+    for number in np.unique(numbers, axis=1).T:
+        chosen = (numbers == number[:, None]).all(0)
+        ends = {}
+        for (first, last), digit in zip(names, digits, strict=True):
+            ends[last.name] = int(digit[chosen].max())
+            ends[first.name] = int(digit[chosen].min())
+        yield mine[chosen], ends
+
+
+def digits_of(radix: Radix, positions: Ints) -> list[Ints]:
+    """The digits of positions, the first digit's first."""
+    found: list[Ints] = []
+    for size in reversed(radix.sizes):
+        found.insert(0, positions % size)
+        positions = positions // size
+    return [positions, *found]
+
+
 def _swept(sweep: Sweep, part: Pass, rows: Ints, inside: dict[str, Any], tables: Tables, n: int) -> Any:
     """Which of all positions of the other side each row of a tile visits, (rows, n)."""
     own, other = part.walk.var, K if part.walk.var == Q else Q
-    places = inside | {own.name: rows[:, None], other.name: np.arange(n)[None, :]}
+    every = np.arange(n)
+    places = inside | {own.name: rows[:, None], other.name: every[None, :]}
+    for walked, positions, axis in ((part.walk, rows, 1), (sweep.walk, every, 0)):
+        for digit, values in zip(walked.digits, digits_of(walked.radix, positions), strict=True):
+            places[digit.name] = np.expand_dims(values, axis)
     shape = (len(rows), n)
 
     def held(expr: Expr) -> npt.NDArray[np.bool_]:
         return _held(_on_tile(expr, inside | {own.name: rows}, tables), places, tables, shape)
 
-    def between(low: Expr, high: Expr) -> npt.NDArray[np.bool_]:
+    def between(low: Expr, digit: Expr, high: Expr) -> npt.NDArray[np.bool_]:
         ends = [
             evaluate(_on_tile(e, inside | {own.name: rows}, tables), Env(places, tables)) for e in (low, high)
         ]
-        return np.broadcast_to((ends[0] <= places[other.name]) & (places[other.name] <= ends[1]), shape)
+        value = evaluate(digit, Env(places))
+        return np.broadcast_to((ends[0] <= value) & (value <= ends[1]), shape)
 
-    reached = held(TRUE) if sweep.drawn is not None else held(sweep.when) & between(sweep.low, sweep.high)
-    full = held(sweep.full_when) & between(sweep.full_low, sweep.full_high)
+    reached = held(TRUE)
+    if sweep.drawn is None:
+        reached = held(sweep.when)
+        for bounds in zip(sweep.low, sweep.walk.digits, sweep.high, strict=True):
+            reached = reached & between(*bounds)
+    full = held(sweep.full_when) & between(sweep.full_low, sweep.walk.digits[0], sweep.full_high)
     return reached & held(sweep.walk.condition()) & held(sweep.selection) & (full | held(sweep.mask))
 
 

@@ -81,7 +81,9 @@ def test_one_edge_too_many_or_too_few_is_seen(text: str, dtype: str) -> None:
         flipped[place] = not flipped[place]
         if not flipped[place[:2]].any() and not mask[place[:2]].any():
             continue
-        assert oracle.against(got, args, grads, flipped, given, args[0].dtype, "torch"), f"{place} went unseen"
+        assert oracle.against(got, args, grads, flipped, given, args[0].dtype, "torch"), (
+            f"{place} went unseen"
+        )
 
 
 @pytest.mark.parametrize("index", [2, 3, 4])

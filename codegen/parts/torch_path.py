@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_left
 
 import torch
@@ -35,10 +36,52 @@ def _range(low, high):
     return range(low, max(low, high + 1))
 
 
-def _lattice(low, high, step, offset):
-    """Positions ``p`` in ``low..high`` with ``p % step == offset``."""
-    low += (offset - low) % step
-    return range(low, max(low, high + 1), step)
+def _digit_runs(begin, end, sizes, ranges, extents, device):
+    """Positions ``begin..end - 1`` in runs of one value, or few, of every digit but the first.
+
+    sizes: how many values those digits take; ranges: which of them count; extents: how many go together.
+    """
+    weight, offsets = math.prod(sizes), [[0]]
+    for size, (low, high), extent in zip(sizes, ranges, extents, strict=True):
+        parts = [range(d, min(d + extent, high + 1)) for d in range(low, high + 1, extent)]
+        offsets = [[o * size + d for o in some for d in part] for some in offsets for part in parts]
+    for some in offsets:
+        if len(some) == 1:
+            yield range(begin + (some[0] - begin) % weight, end, weight)
+        else:
+            rows = torch.arange(begin // weight, (end - 1) // weight + 1, device=device)[:, None] * weight
+            places = (rows + torch.tensor(some, device=device)).flatten()
+            yield places[(places >= begin) & (places < end)]
+
+
+def _digit_ends(positions, sizes):
+    """The least and greatest value of every digit of some positions."""
+    if isinstance(positions, range) and positions.step % math.prod(sizes) == 0:
+        ends = torch.tensor([positions[0], positions[-1]])
+    else:
+        ends = _index(positions, None)
+    found = []
+    for size in reversed(sizes):
+        found.insert(0, ends % size)
+        ends = ends // size
+    return [(int(digit.min()), int(digit.max())) for digit in (ends, *found)]
+
+
+def _digit_box(low, high, sizes, n, device):
+    """Positions below ``n`` all of whose digits lie between ``low`` and ``high``."""
+    if any(a > b for a, b in zip(low, high, strict=True)):
+        return range(0)
+    weight, offsets = math.prod(sizes), [0]
+    for size, a, b in zip(sizes, low[1:], high[1:], strict=True):
+        offsets = [o * size + d for o in offsets for d in range(a, b + 1)]
+    begin, end = low[0] * weight + offsets[0], min(high[0] * weight + offsets[-1] + 1, n)
+    if len(offsets) == 1:
+        return range(begin, end, weight)
+    if len(offsets) == weight or (low[0] == high[0] and offsets[-1] - offsets[0] + 1 == len(offsets)):
+        return range(begin, max(begin, end))
+    rows = torch.arange(low[0], high[0] + 1, device=device)[:, None] * weight
+    places = (rows + torch.tensor(offsets, device=device)).flatten()
+    return places[places < n]
 
 
 def _chosen(member, low, high):
@@ -186,7 +229,6 @@ class _Batch:
         """The same of the keys, of (batch, key heads, 1, n, dim)."""
         return _view(x[place[:2]], self.keys)
 
-
     def store(self, x, view, place, offset=0):
         """Puts back what ``of_rows`` gave, where that is not a view."""
         if not isinstance(self.rows[0], range):
@@ -316,7 +358,9 @@ def _over_two(function, *views):
         for i, j in itertools.product(*map(range, loops))
     ]
     back = [order.index(axis) for axis in range(4)]
-    return [torch.stack(some, 2).unflatten(2, loops).permute(*back, 4, 5) for some in zip(*found, strict=True)]
+    return [
+        torch.stack(some, 2).unflatten(2, loops).permute(*back, 4, 5) for some in zip(*found, strict=True)
+    ]
 
 
 def _is_fused(q):
