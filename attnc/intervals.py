@@ -126,7 +126,7 @@ def bounds(expr: Expr, tile: Tile) -> Range:
                     low, high = bounds(body, tile)
                     ends = [None if end is None else mul(factor, end) for end in (low, high)]
                     return (ends[0], ends[1]) if value >= 0 else (ends[1], ends[0])
-            return UNKNOWN
+            return _product(bounds(a, tile), bounds(b, tile), same=a == b)
         case FloorDiv(a, b):
             value = constant(b)
             if not value:
@@ -173,6 +173,17 @@ def _scaled(factor: int, ends: Range) -> Range:
 def _total(parts: list[Expr | None], start: int) -> Expr | None:
     known = [part for part in parts if part is not None]
     return add(start, *known) if len(known) == len(parts) else None
+
+
+def _product(a: Range, b: Range, same: bool) -> Range:
+    if a[0] is None or a[1] is None or b[0] is None or b[1] is None:
+        return UNKNOWN
+    corners = [mul(x, y) for x in (a[0], a[1]) for y in (b[0], b[1])]
+    if same:
+        # A square falls to zero where its root can be zero.
+        crossing = conj(le(a[0], 0), ge(a[1], 0))
+        return select(crossing, 0, minimum(corners[0], corners[3])), maximum(corners[0], corners[3])
+    return minimum(*corners), maximum(*corners)
 
 
 def _residue(ends: Range, step: Expr) -> Range:

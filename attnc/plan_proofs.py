@@ -57,7 +57,7 @@ from attnc.expression import (
 from attnc.pattern import Pattern, formula
 from attnc.planner import masked_plan
 from attnc.relation import POSITIONS
-from attnc.schedule import BodyPlan, Pass, Schedule, Sweep, tile_ends
+from attnc.schedule import LEAST, MOST, BodyPlan, Pass, Schedule, Sweep, tile_ends
 from attnc.simplify import LAST
 from attnc.solver import Answer, satisfiable, valid
 
@@ -79,14 +79,22 @@ def _settle(item: BodyPlan) -> tuple[BodyPlan, list[str]]:
     lost = failures(item)
     if not lost:
         return item, []
-    cautious = replace(item, query=tuple(map(_masked, item.query)), key=tuple(map(_masked, item.key)))
-    if not failures(cautious):
-        return cautious, [f"{reason}; every visited tile is masked instead" for reason in lost]
+    for careful, instead in (
+        (_thorough, "no tile is passed over"),
+        (_masked, "every visited tile is masked"),
+    ):
+        cautious = replace(item, query=tuple(map(careful, item.query)), key=tuple(map(careful, item.key)))
+        if cautious != item and not failures(cautious):
+            return cautious, [f"{reason}; {instead} instead" for reason in lost]
     return masked_plan(item.body), [f"{reason}; all tiles are visited and masked instead" for reason in lost]
 
 
+def _thorough(part: Pass) -> Pass:
+    return replace(part, sweeps=tuple(replace(sweep, worth=TRUE) for sweep in part.sweeps))
+
+
 def _masked(part: Pass) -> Pass:
-    return replace(part, sweeps=tuple(replace(sweep, full_when=FALSE) for sweep in part.sweeps))
+    return replace(part, sweeps=tuple(replace(sweep, full_when=FALSE, worth=TRUE) for sweep in part.sweeps))
 
 
 def failures(item: BodyPlan) -> list[str]:
@@ -163,7 +171,10 @@ def _kept(part: Pass, sweep: Sweep, heads: Expr) -> list[str]:
         return substitute(rewrite(expr), {**places})
 
     limits = _ranges(own, radices[own])
-    question = conj(limits, _ranges(other, radices[other]), *map(in_digits, (POSITIONS, heads, tile, mine)))
+    held = between(LEAST, sweep.walk.digits[0], MOST)
+    question = conj(
+        limits, _ranges(other, radices[other]), held, *map(in_digits, (POSITIONS, heads, tile, mine))
+    )
     visits, claim = in_digits(_visits(sweep)), in_digits(claim)
     found += _asked(satisfiable(conj(question, claim, negate(visits))), f"{where} misses an edge")
     found += _asked(satisfiable(conj(question, visits, negate(claim))), f"{where} visits what is no edge")
@@ -227,7 +238,8 @@ def _full(sweep: Sweep) -> Expr:
 
 def _visits(sweep: Sweep) -> Expr:
     reached = TRUE if sweep.drawn is not None else _reached(sweep)
-    return conj(reached, sweep.walk.condition(), sweep.selection, disj(_full(sweep), sweep.mask))
+    masked = conj(sweep.worth, sweep.mask)
+    return conj(reached, sweep.walk.condition(), sweep.selection, disj(_full(sweep), masked))
 
 
 def _leaves(sweep: Sweep) -> Expr:

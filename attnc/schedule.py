@@ -33,6 +33,7 @@ from attnc.pattern import Body, Pattern
 from attnc.simplify import LAST
 
 Side = Literal["query", "key"]
+LEAST, MOST = Var("least"), Var("most")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Sweep:
     full_when, full_low, full_high: where no mask is needed: a condition on the tile, and values of the first
         digit; ``full_when`` is FALSE if nowhere.
     mask: what a visited pair must meet elsewhere, over positions and digits.
+    worth: whether a tile of the other side can hold an edge at all, where the bounds say too little; over the
+        least and greatest value that its first digit takes, too.
     selection: what a swept position must meet everywhere, the full part included, over its own variable.
     drawn: the positions come from a list of tiles instead, those that hold a pair of this draw.
     claim: the pairs that the sweep is there for, told in positions.
@@ -82,6 +85,7 @@ class Sweep:
     full_low: Expr
     full_high: Expr
     mask: Expr
+    worth: Expr
     selection: Expr
     drawn: Drawn | None
     claim: Expr
@@ -148,6 +152,7 @@ def whole(side: Side, own: Var, other: Var, condition: Expr) -> Pass:
         full_low=ZERO,
         full_high=ZERO,
         mask=condition,
+        worth=TRUE,
         selection=TRUE,
         drawn=None,
         claim=condition,
@@ -193,6 +198,8 @@ def _describe_pass(part: Pass) -> list[str]:
             )
         if sweep.mask != TRUE:
             lines.append(f"        elsewhere masked by {show(sweep.mask)}")
+        if sweep.worth != TRUE:
+            lines.append(f"        tiles from {LEAST.name} to {MOST.name} only if {show(sweep.worth)}")
         if sweep.selection != TRUE:
             lines.append(f"        skipping {sweep.walk.var.name} unless {show(sweep.selection)}")
     if not part.sweeps:

@@ -22,7 +22,7 @@ from attnc.expression import (
     minimum,
 )
 from attnc.intervals import Tile, bounds, may, must
-from attnc.schedule import Sweep, Walk, tile_ends
+from attnc.schedule import LEAST, MOST, Sweep, Walk, tile_ends
 from attnc.simplify import LAST
 from attnc.views import View
 
@@ -37,7 +37,7 @@ def sweep_of(view: View, extents: tuple[int, ...] = ()) -> Sweep:
     own_tile = Tile(dict(ranges), own)
     known = _known(view, ranges)
     when, full = may(conj(*view.on_own), own_tile), must(conj(*view.on_own), own_tile)
-    if not view.exact:
+    if view.unsolved:
         full = FALSE
     low: list[Expr] = []
     high: list[Expr] = []
@@ -61,6 +61,7 @@ def sweep_of(view: View, extents: tuple[int, ...] = ()) -> Sweep:
         else:
             full_low, full_high = _tidy(inner[0], ends), _tidy(inner[1], ends)
     whole = Tile({var: pair for var, pair in ranges.items() if var != own or view.own_radix == PLAIN})
+    worth = _worth(view, whole)
     masked = [item for item in (*view.on_own, *view.mask) if must(item, whole) != TRUE]
     packed = Walk(other, members=conj(view.other.interval(), view.indexed)) if view.indexed != TRUE else None
     return Sweep(
@@ -72,11 +73,21 @@ def sweep_of(view: View, extents: tuple[int, ...] = ()) -> Sweep:
         full_low=full_low if full != FALSE else ZERO,
         full_high=full_high if full != FALSE else ZERO,
         mask=conj(*masked),
+        worth=worth,
         selection=view.passed_over,
         drawn=term.drawn,
         claim=term.formula(),
         origin=term.origin,
     )
+
+
+def _worth(view: View, whole: Tile) -> Expr:
+    """Whether a tile of the other side can hold an edge, over the ends of its first digit."""
+    if view.term.drawn is not None or view.indexed != TRUE:
+        return TRUE
+    first = view.other_radix.digits(view.other.var)[0]
+    tile = Tile({**whole.ranges, first: (LEAST, MOST)})
+    return conj(*(may(item, tile) for item in view.unsolved))
 
 
 def _known(view: View, ranges: dict[Var, tuple[Expr, Expr]]) -> Callable[[Expr | None], Expr | None]:

@@ -61,7 +61,7 @@ class View:
     indexed: the other side's selection, when its members are gathered through an index.
     passed_over: the other side's selection, when its positions are visited all the same.
     digits: bounds for every digit of the other side, the first digit's first.
-    exact: whether nothing is left to be masked where all digits lie within their inner bounds.
+    unsolved: what is left to be masked even where all digits lie within their inner bounds.
     on_own: what the own position alone must meet.
     mask: all that a pair must meet, each condition in the digits or the positions that say it shortest.
     """
@@ -74,7 +74,7 @@ class View:
     indexed: Expr
     passed_over: Expr
     digits: tuple[Digit, ...]
-    exact: bool
+    unsolved: tuple[Expr, ...]
     on_own: tuple[Expr, ...]
     mask: tuple[Expr, ...]
 
@@ -101,7 +101,8 @@ def view(
     names = {other.name, *(digit.name for digit in other_radix.digits(other))}
     pairs = [item for item in found if not names.isdisjoint(variables(item.mask))]
     alone = [item for item in found if names.isdisjoint(variables(item.mask))]
-    digits, exact = _digits([*pairs, within], other, other_radix)
+    drawn = () if term.drawn is None else (term.drawn,)
+    digits, unsolved = _digits([*pairs, within], other, other_radix)
     return View(
         term,
         own_axis,
@@ -111,9 +112,9 @@ def view(
         indexed,
         passed_over,
         digits,
-        exact and term.drawn is None,
+        (*(item.mask for item in unsolved), *drawn),
         tuple(item.mask for item in alone),
-        (*(item.mask for item in pairs), *((term.drawn,) if term.drawn is not None else ())),
+        (*(item.mask for item in pairs), *drawn),
     )
 
 
@@ -136,11 +137,11 @@ def ranges_of(axis: Axis, radix: Radix) -> tuple[tuple[Expr, Expr], ...] | None:
         return None
     if radix == PLAIN:
         return () if condition.mask == TRUE else None
-    digits, exact = _digits([condition], axis.var, radix)
+    digits, unsolved = _digits([condition], axis.var, radix)
     ends = tuple((digit.low, digit.high) for digit in digits[1:])
     plain = all(not variables(end) for pair in ends for end in pair)
     unmoved = all(digit.low == digit.inner_low and digit.high == digit.inner_high for digit in digits[1:])
-    return ends if exact and plain and unmoved else None
+    return ends if not unsolved and plain and unmoved else None
 
 
 # --- conditions -----------------------------------------------------------------------------------------
@@ -184,18 +185,20 @@ def _parts(condition: Expr) -> tuple[Expr, ...]:
     return condition.args if isinstance(condition, And) else (condition,)
 
 
-def _digits(conditions: list[_Condition], other: Var, radix: Radix) -> tuple[tuple[Digit, ...], bool]:
-    """Bounds for every digit of ``other``, and whether the inner ones together imply all conditions."""
+def _digits(
+    conditions: list[_Condition], other: Var, radix: Radix
+) -> tuple[tuple[Digit, ...], list[_Condition]]:
+    """Bounds for every digit of ``other``, and the conditions that the inner ones do not imply."""
     digits = radix.digits(other)
     known = radix.ranges(other)
     sizes = dict(zip(digits[1:], radix.sizes, strict=True))
-    exact = True
+    unsolved: dict[int, _Condition] = {}
     found: list[Digit] = []
     for digit in digits:
         low, high = known.get(digit, (ZERO, None))
         lows, highs = [low], [high] if high is not None else []
         inner_lows, inner_highs = list(lows), list(highs)
-        for condition in conditions:
+        for number, condition in enumerate(conditions):
             for part in condition.outer:
                 if _target(part, digits, other) == digit:
                     bounds, _ = _solved(part, digit, sizes)
@@ -204,19 +207,20 @@ def _digits(conditions: list[_Condition], other: Var, radix: Radix) -> tuple[tup
             for part in condition.inner or ():
                 if _target(part, digits, other) == digit:
                     bounds, sure = _solved(part, digit, sizes)
-                    exact = exact and sure
+                    if not sure:
+                        unsolved[number] = condition
                     inner_lows += [bounds.low] if bounds.low is not None else []
                     inner_highs += [bounds.high] if bounds.high is not None else []
         found.append(
             Digit(digit, maximum(*lows), minimum(*highs), maximum(*inner_lows), minimum(*inner_highs))
         )
-    for condition in conditions:
+    for number, condition in enumerate(conditions):
         parts = condition.inner
         if parts is None or any(
             _target(part, digits, other) is None and mentions(part, other) for part in parts
         ):
-            exact = False
-    return tuple(found), exact
+            unsolved[number] = condition
+    return tuple(found), list(unsolved.values())
 
 
 def _target(part: Expr, digits: tuple[Var, ...], other: Var) -> Var | None:
