@@ -50,13 +50,17 @@ SlotKind = Literal["int", "flag", "set", "offsets", "relation", "axis", "input"]
 
 @dataclass(frozen=True)
 class Slot:
-    """An argument: ``least`` and ``most`` bound an int, ``default`` is None where it must be given."""
+    """An argument: ``least`` and ``most`` bound an int, ``default`` is None where it must be given.
+
+    below: what to write in place of an int that is less than ``least``.
+    """
 
     name: str
     kind: SlotKind = "int"
     least: int | None = None
     default: Any = None
     most: int | None = None
+    below: str | None = None
 
 
 # A row's draws are compared with each other and with every key of a tile.
@@ -65,8 +69,13 @@ _AXIS = Slot("axis", "axis", default=(Q, K))
 
 RELATIONS: dict[str, tuple[Slot, ...]] = {
     "window": (
-        Slot("left", least=0),
-        Slot("right", least=0, default=ZERO),
+        Slot("left", least=0, below="a window that begins after the query: `where 1 <= k - q <= 5`"),
+        Slot(
+            "right",
+            least=0,
+            default=ZERO,
+            below="a window that ends before the query: `where 1 <= q - k <= 5`",
+        ),
         Slot("dilation", least=1, default=ONE),
         _AXIS,
     ),

@@ -80,7 +80,8 @@ def _listed_heads(scope: Scope, chosen: tree.Expression) -> Expr:
                 help=meant(name, ("even", "odd", REST)) or "write `even`, `odd`, `0..4`, `{1, 3}` or `rest`",
             )
         case tree.Listing(items) if items:
-            return disj(*[eq(HEAD, number(scope, item, "a head", 0)) for item in items])
+            help = "heads that depend on `H` are given as a range, as in `heads H - 2..H`"
+            return disj(*[eq(HEAD, number(scope, item, "a head", 0, help=help)) for item in items])
         case tree.Number(value, span):
             raise scope.error(
                 "bad-heads", "heads are listed in braces", span, help=f"write `heads {{{value}}}`"
@@ -168,6 +169,7 @@ def grid(scope: Scope, node: tree.Grid) -> None:
     """Puts the axes of a pattern into scope."""
     if scope.axes:
         raise scope.error("duplicate-grid", "a pattern has one grid", node.span, help="remove one of the two")
+    scope.faulty_grid = True
     if not 2 <= len(node.axes) <= 3:
         raise scope.error(
             "bad-grid",
@@ -180,8 +182,15 @@ def grid(scope: Scope, node: tree.Grid) -> None:
         check_name(scope, axis.name, "axis")
         if axis.name.text in axes:
             raise scope.error("duplicate-name", f"two axes are named `{axis.name.text}`", axis.name.span)
-        axes[axis.name.text] = number(scope, axis.size, f"the size of axis `{axis.name.text}`", 1)
-    scope.axes = tuple(axes.items())
+        axes[axis.name.text] = number(
+            scope,
+            axis.size,
+            f"the size of axis `{axis.name.text}`",
+            1,
+            help="sizes are made of numbers and parameters; the first axis goes on for as long as there are "
+            "tokens, whatever its size",
+        )
+    scope.axes, scope.faulty_grid = tuple(axes.items()), False
 
 
 # --- claims ---------------------------------------------------------------------------------------------
@@ -194,6 +203,10 @@ _CLAIMS: dict[str, ClaimKind] = {
     "reach": "reach",
 }
 _BOUNDED = ("edges", "flops", "reach")
+_LAYERS = (
+    "`reach` is bounded by a number that holds for every length, as in `reach <= 2`; where longer sequences "
+    "need more layers, as `attnc check` shows, there is none"
+)
 
 
 def claim(scope: Scope, node: tree.Claim) -> Claim:
@@ -219,7 +232,7 @@ def claim(scope: Scope, node: tree.Claim) -> Claim:
 
 def _bound(scope: Scope, kind: ClaimKind, node: tree.Expression) -> Expr:
     if kind == "reach":
-        return number(scope, node, "the number of layers", 1)
+        return number(scope, node, "the number of layers", 1, help=_LAYERS)
     scope.bound = kind
     try:
         expr = integer(scope, node)

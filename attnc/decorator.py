@@ -15,6 +15,7 @@ The pattern is compiled when the function is defined, so that whatever is wrong 
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import os
@@ -70,13 +71,14 @@ def attention_pattern(
     pattern: which pattern of the file; by default the only one, or the one with the function's name.
     backend, params, more_params: as in ``attnc.load``.
 
-    The function has three positional arguments, ``q`` ``k`` ``v``, and then only keyword ones:
-    an argument that is annotated ``int``, ``float`` or ``bool`` and has a default is a parameter of the
-    pattern, compiled once for every value that it is called with; ``scale`` and ``backend`` are passed on;
-    every other one is an input, and they must be exactly the pattern's inputs.
+    The function is no method or coroutine and has no body besides its docstring or ``...``. It has three
+    positional arguments, ``q`` ``k`` ``v``, and then only keyword ones: an argument that is annotated
+    ``int``, ``float`` or ``bool`` and has a default is a parameter of the pattern, compiled once for every
+    value that it is called with; ``scale`` and ``backend`` are passed on; every other one is an input, and
+    they must be exactly the pattern's inputs.
 
-    Raises, where the function is defined: ``TypeError`` when its signature does not fit, ``AttncError`` when
-    the pattern does not compile, ``OSError`` when there is no such file.
+    Raises, where the function is defined: ``TypeError`` when its signature or body does not fit,
+    ``AttncError`` when the pattern does not compile, ``OSError`` when there is no such file.
     """
     if inspect.isfunction(path):
         return _decorate(path, None, None, None, {})
@@ -113,6 +115,7 @@ def _decorate(
 ) -> Any:
     import torch
 
+    _check_body(function)
     signature = _signature(function)
     request = _request(function, signature, path, pattern, given)
     first = ready(request)
@@ -187,6 +190,12 @@ def _signature(function: Any) -> _Signature:
         item for item in arguments if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)
     ]
     required = [item.name for item in positional if item.default is item.empty]
+    if positional and positional[0].name in ("self", "cls"):
+        raise TypeError(
+            f"{_where(function)}: an attention function is no method and starts with `q, k, v`, but this one "
+            f"starts with `{', '.join(map(str, positional))}`; define it outside of the class, or put "
+            "`@staticmethod` above the decorator"
+        )
     if required != ["q", "k", "v"] or len(positional) > 3:
         raise TypeError(
             f"{_where(function)}: an attention function starts with `q, k, v`, without defaults, and has "
@@ -210,6 +219,27 @@ def _signature(function: Any) -> _Signature:
         else:
             params.append((item.name, kind, _default(function, item, kind)))
     return _Signature(tuple(params), tuple(inputs))
+
+
+# What the body of a function without statements of its own is compiled to.
+_IDLE = frozenset({"RESUME", "NOP", "CACHE", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"})
+
+
+def _check_body(function: Any) -> None:
+    """Raises ``TypeError`` for a coroutine, and for statements that would never run."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{_where(function)}: an attention function is called, not awaited: write `def` in place of "
+            "`async def`"
+        )
+    code = list(dis.get_instructions(function))
+    returned = {item.argval for item in code if item.opname in ("LOAD_CONST", "RETURN_CONST")}
+    if {item.opname for item in code} - _IDLE or returned - {None, ...}:
+        raise TypeError(
+            f"{_where(function)}: the pattern takes the place of the function's body, so these statements "
+            "would never run; leave only the docstring or `...`, and call the function from another one that "
+            "has the rest"
+        )
 
 
 def _default(function: Any, item: inspect.Parameter, kind: str) -> int | float | bool:

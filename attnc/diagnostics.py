@@ -85,6 +85,8 @@ def _line_text(source: Source, line: int) -> str:
 # --- drawing --------------------------------------------------------------------------------------------
 
 TAB = 4
+# Terminal columns of a source line; of a longer one, what stands around a mark is drawn.
+WIDEST = 100
 _CONTINUATION = re.compile(r"\s*[|&+*/%-]")
 _RED, _YELLOW, _BLUE, _BOLD, _RESET = "\x1b[1;31m", "\x1b[1;33m", "\x1b[1;34m", "\x1b[1m", "\x1b[0m"
 
@@ -104,15 +106,15 @@ def _width(text: str) -> int:
     )
 
 
-def _draw(text: str) -> tuple[str, tuple[int, ...]]:
-    """A source line as drawn, and the terminal column of every character and of the end."""
+def _draw(text: str) -> tuple[list[str], tuple[int, ...]]:
+    """A source line as drawn, by character, and the terminal column of every character and of the end."""
     drawn, columns, column = [], [0], 0
     for char in text:
         cell = _cell(char, column)
         drawn.append(cell)
         column += _width(cell)
         columns.append(column)
-    return "".join(drawn), tuple(columns)
+    return drawn, tuple(columns)
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,26 @@ def _mark(source: Source, span: Span, text: str, primary: bool) -> _Mark:
     # A span over several lines is underlined to the end of its first.
     end = min(start + max(span.end - span.start, 0), len(_line_text(source, line)))
     return _Mark(line, start, end, text, primary)
+
+
+def _excerpts(columns: tuple[int, ...], marks: list[_Mark]) -> list[tuple[int, int, list[_Mark]]]:
+    """Which characters of a line are drawn, from and to, each part with the marks below it.
+
+    The whole of a line that is not too long; else a part around the marks, or around each when they are far
+    apart. A mark that is too long itself is drawn from its beginning.
+    """
+    end = len(columns) - 1
+    if columns[-1] <= WIDEST:
+        return [(0, end, marks)]
+    marks = marks or [_Mark(0, 0, 0, "", False)]
+    first, last = min(mark.first for mark in marks), max(mark.last for mark in marks)
+    if columns[last] - columns[first] > WIDEST and len(marks) > 1:
+        return [part for mark in marks for part in _excerpts(columns, [mark])]
+    # A third of what is left over before the marks, the rest behind them.
+    spare = max(WIDEST - (columns[last] - columns[first]), WIDEST // 3)
+    start = max(min(columns[first] - spare // 3, columns[-1] - WIDEST), 0)
+    inside = [i for i in range(end + 1) if start <= columns[i] <= start + WIDEST]
+    return [(inside[0], inside[-1], marks)]
 
 
 def _shown_lines(source: Source, marks: list[_Mark]) -> list[int | None]:
@@ -175,15 +197,16 @@ def render(d: Diagnostic, color: bool = False) -> str:
         if number is None:
             out.append(paint(_BLUE, "..."))
             continue
-        text, columns = _draw(_line_text(d.source, number))
-        out.append(f"{paint(_BLUE, f'{number:>{gutter}} |')} {text}".rstrip())
-        for mark in marks:
-            if mark.line == number:
-                width = max(columns[mark.last] - columns[mark.first], 1)
+        cells, columns = _draw(_line_text(d.source, number))
+        for begin, end, below in _excerpts(columns, [mark for mark in marks if mark.line == number]):
+            before, after = "… " * (begin > 0), " …" * (end < len(cells))
+            text = before + "".join(cells[begin:end]) + after
+            out.append(f"{paint(_BLUE, f'{number:>{gutter}} |')} {text}".rstrip())
+            for mark in below:
+                width = max(columns[min(mark.last, end)] - columns[mark.first], 1)
                 line_of = ("^" if mark.primary else "-") * width + (f" {mark.text}" if mark.text else "")
-                out.append(
-                    f"{bar} {' ' * columns[mark.first]}{paint(accent if mark.primary else _BLUE, line_of)}"
-                )
+                indent = " " * (len(before) + columns[mark.first] - columns[begin])
+                out.append(f"{bar} {indent}{paint(accent if mark.primary else _BLUE, line_of)}")
     remarks = [("note", note) for note in d.notes] + ([("help", d.help)] if d.help else [])
     if remarks:
         out.append(bar)

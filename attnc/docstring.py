@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
+import sys
 from typing import Any
 
 from attnc.diagnostics import Source
@@ -20,9 +21,10 @@ def docstring_source(function: Any) -> tuple[Source, str]:
     """
     text = function.__doc__
     if text is None or not text.strip():
+        stripped = " (`python -OO` takes docstrings away)" if sys.flags.optimize > 1 else ""
         raise TypeError(
-            f"{function.__qualname__} has no docstring to take the pattern from; write the pattern there, or "
-            'name its file: `@attention_pattern("pattern.attn")`'
+            f"{function.__qualname__} has no docstring to take the pattern from{stripped}; write the pattern "
+            'there, or name its file: `@attention_pattern("pattern.attn")`'
         )
     plain = inspect.cleandoc(text)
     literal = _literal(function)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attnc import atoms
 from attnc import syntax as tree
-from attnc.diagnostics import Span
+from attnc.diagnostics import Label, Span
 from attnc.expression import (
     HEAD,
     HEADS,
@@ -87,6 +87,16 @@ def member(scope: Scope, node: tree.Member) -> Integer:
 
 def coordinate(scope: Scope, position: Expr, axis: str, span: Span) -> Expr:
     found = atoms.coordinates(position, scope.axes)
+    if not found and scope.faulty_grid:
+        raise Mistake(None)
+    if not found and scope.later_grid is not None:
+        raise scope.error(
+            "no-grid",
+            f"the axis `{axis}` is used before the grid is declared",
+            span,
+            secondary=(Label(scope.later_grid, "declared only here"),),
+            help="move it up",
+        )
     if not found:
         raise scope.error(
             "no-grid",

@@ -28,7 +28,7 @@ def expect(scope: Scope, node: tree.Expression, value: Value, kind: type[_V]) ->
     if isinstance(value, Floating):
         no_floats(scope, node)
     helps: dict[tuple[type, type], str] = {
-        (Edges, Boolean): f"write `where {scope.text(node.span)}`",
+        (Edges, Boolean): f"write `where {scope.brief(node.span)}`",
         (Edges, Positions): "a set becomes a relation by `to(…)` (keys in it) or `from(…)` (queries in it)",
         (Boolean, Edges): "`|`, `&`, `-` and `!` join relations; `and`, `or` and `not` join conditions",
         (Boolean, Positions): "read an input at a position, as in `x[q]` or `x[k]`",
@@ -38,7 +38,7 @@ def expect(scope: Scope, node: tree.Expression, value: Value, kind: type[_V]) ->
             Positions,
             Edges,
         ): "sets are made of `first`, `last`, `every`, `{…}` and inputs, with `+`, `-` and `&`",
-        (Positions, Integer): f"a single position is written `{{{scope.text(node.span)}}}`",
+        (Positions, Integer): f"a single position is written `{{{scope.brief(node.span)}}}`",
         (Integer, Positions): "read an input at a position, as in `x[q]` or `x[k]`",
     }
     raise scope.error(

@@ -6,7 +6,9 @@ shares no mistake with the compiler. Memory is heads * queries * keys: this is f
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 Bools = npt.NDArray[np.bool_]
 
+# Entries of a mask; what it is computed from takes up to ten times as many bytes.
+LARGEST_MASK = 1 << 28
+
 _KINDS = {"bool": np.bool_, "int": np.integer, "float": np.floating}
 
 
@@ -43,17 +48,20 @@ def mask(
     the batch, in front; then the answer is (batch, heads, n_q, n).
 
     Raises ValueError or TypeError with the argument, what was given and what is wanted: for impossible
-    lengths, for missing, superfluous or misshapen inputs, and for a head that no ``heads`` clause covers or
-    more than one does.
+    lengths, for masks of more than ``LARGEST_MASK`` entries, for missing, superfluous or misshapen inputs,
+    and for a head that no ``heads`` clause covers or more than one does.
     """
-    n_q = n if n_q is None else n_q
-    if n < 0 or heads < 1 or not 0 <= n_q <= n:
+    n, heads = _size(pattern, "n", n, 0), _size(pattern, "heads", heads, 1)
+    n_q = n if n_q is None else _size(pattern, "n_q", n_q, 0)
+    if n_q > n:
         raise ValueError(
-            f"`{pattern.name}` needs n >= 0, 0 <= n_q <= n and heads >= 1, but n = {n}, n_q = {n_q}, "
-            f"heads = {heads}"
+            f"a mask of `{pattern.name}`: n_q must be at most n = {n}, not {n_q}; queries are the last of "
+            "the keys' positions"
         )
+    _check_total(pattern, heads, n_q, n)
     tables, batch = check_inputs(pattern, n, heads, inputs or {})
     bodies = head_bodies(pattern, heads)
+    _check_total(pattern, *(() if batch is None else (batch,)), heads, n_q, n)
     if batch is None:
         return _dense(pattern, n, n_q, heads, bodies, tables)
     ranks = {given.name: len(given.shape) for given in pattern.inputs}
@@ -68,6 +76,27 @@ def mask(
     for entry, single in enumerate(singles):
         found[entry] = _dense(pattern, n, n_q, heads, bodies, single)
     return found
+
+
+def _size(pattern: Pattern, name: str, value: object, least: int) -> int:
+    try:
+        found = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        found = None
+    if found is None:
+        raise TypeError(f"a mask of `{pattern.name}`: {name} must be an integer, not {value!r:.60}")
+    if found < least:
+        raise ValueError(f"a mask of `{pattern.name}`: {name} must be at least {least}, not {found}")
+    return found
+
+
+def _check_total(pattern: Pattern, *shape: int) -> None:
+    if prod(max(size, 1) for size in shape) > LARGEST_MASK:
+        raise ValueError(
+            f"a mask of `{pattern.name}` would have {' x '.join(map(str, shape))} entries; a dense mask is "
+            f"for looking and testing, and has at most {LARGEST_MASK} (16384 x 16384): take a smaller n, or "
+            "fewer of the queries with n_q"
+        )
 
 
 def _dense(

@@ -43,16 +43,31 @@ class Request:
     header: Header | None = None
     identity: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.pattern is not None and not isinstance(self.pattern, str):
+            raise TypeError(
+                f"`pattern` names one of the file's patterns and must be a str; got {self.pattern!r:.60} of "
+                f"type {type(self.pattern).__name__}"
+            )
+
 
 def gather(params: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, ParamValue]:
     """Parameters given as a mapping and by keyword, as plain Python numbers (or their text).
 
-    Raises ``TypeError`` for a parameter that is given twice, or is no number.
+    Raises ``TypeError`` for a parameter that is given twice, or is no number, and for ``params`` that are no
+    mapping from names.
     """
+    if params is not None and not isinstance(params, Mapping):
+        raise TypeError(
+            "`params` must map names to values, as in {'window': 256}; got "
+            f"{params!r:.60} of type {type(params).__name__}"
+        )
+    if strange := [name for name in params or {} if not isinstance(name, str)]:
+        raise TypeError(f"`params` must map names to values; {strange[0]!r:.60} is no name")
     given = dict(params or {})
     if twice := sorted(given.keys() & more.keys()):
         raise TypeError(f"parameter {twice[0]!r} is given twice: in `params` and by keyword")
-    return {str(name): _plain(str(name), value) for name, value in (given | dict(more)).items()}
+    return {name: _plain(name, value) for name, value in (given | dict(more)).items()}
 
 
 def _plain(name: str, value: Any) -> ParamValue:

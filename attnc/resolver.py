@@ -183,9 +183,11 @@ def _pattern(
 
 def _note_later_names(scope: Scope, node: tree.Pattern) -> None:
     """Where names are defined, for messages about names that are used too early."""
-    for item in node.items:
-        if isinstance(item, tree.Input | tree.Let):
-            scope.later.setdefault(item.name.text, item.name.span)
+    for named in (*node.params, *node.items):
+        if isinstance(named, tree.Parameter | tree.Input | tree.Let):
+            scope.later.setdefault(named.name.text, named.name.span)
+        elif isinstance(named, tree.Grid) and scope.later_grid is None:
+            scope.later_grid = named.span
 
 
 # --- parameters and inputs ------------------------------------------------------------------------------

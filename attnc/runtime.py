@@ -121,8 +121,9 @@ def mask(
     inputs: a tensor or array for every input of the pattern.
 
     Gives a boolean tensor (heads, n_q, n), with the batch in front when an input has one. It is quadratic in
-    ``n``: this is for looking and testing. Raises what ``load`` raises, ``TypeError`` for missing or unknown
-    inputs and wrong kinds, and ``ValueError`` for sizes that do not fit.
+    ``n``: this is for looking and testing, of at most 2**28 entries. Raises what ``load`` raises,
+    ``TypeError`` for missing or unknown inputs, wrong kinds and sizes that are no integers, and
+    ``ValueError`` for sizes that do not fit or are too large.
     """
     import torch
 
@@ -131,6 +132,10 @@ def mask(
 
     request = Request(read_source(path_or_source), pattern, gather(params, more_params))
     settled = settle_pattern(request)
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise TypeError(
+            f"`inputs` must map names to tensors, as in {{'document': document}}; got {type(inputs).__name__}"
+        )
     arrays = {name: _array(value) for name, value in (inputs or {}).items()}
     return torch.from_numpy(reference.mask(settled.pattern, n, heads, arrays, n_q))
 

@@ -134,12 +134,14 @@ class Report:
 # Beyond this later rooms could do nothing with an expression, and lets can make one grow without end.
 LARGEST = 200_000
 DEEPEST = 200
+LONGEST_QUOTE = 60
 
 
 @dataclass
 class Scope:
     """Names known at some point of one pattern.
 
+    faulty_grid: whether the grid was complained about already, so that uses of its axes say nothing.
     blocks: sizes of the ``blocks`` around the place at hand, outermost first; None where that is not known
     yet, because a ``let`` is being looked at before its first use.
     bound: inside the bound of a claim: None elsewhere, else the kind of claim.
@@ -148,6 +150,8 @@ class Scope:
     report: Report
     names: dict[str, Definition] = field(default_factory=dict)
     axes: tuple[tuple[str, Expr], ...] = ()
+    faulty_grid: bool = False
+    later_grid: Span | None = None
     used: set[str] = field(default_factory=set)
     later: dict[str, Span] = field(default_factory=dict)
     blocks: tuple[int, ...] | None = ()
@@ -162,6 +166,11 @@ class Scope:
         """The source text at a place, without comments, with runs of white space as one blank."""
         lines = self.source.text[span.start : span.end].splitlines()
         return " ".join(" ".join(line.split("#", 1)[0] for line in lines).split())
+
+    def brief(self, span: Span) -> str:
+        """The same where it is short enough to be quoted within a line, else three dots."""
+        text = self.text(span)
+        return text if len(text) <= LONGEST_QUOTE else "…"
 
     def error(
         self,
@@ -213,7 +222,16 @@ class Scope:
 
     def unknown(self, name: str, span: Span, candidates: tuple[str, ...]) -> Mistake:
         below = self.later.get(name)
-        if below is not None and below.start > span.start:
+        if below is not None and below.start < span.start:
+            # What is defined above has a name by now, unless this is its own definition.
+            return self.error(
+                "unknown-name",
+                f"`{name}` is used in its own definition",
+                span,
+                secondary=(Label(below, "defined here"),),
+                help="what it is made of must be known before; is another name meant?",
+            )
+        if below is not None:
             return self.error(
                 "unknown-name",
                 f"`{name}` is used before it is defined",

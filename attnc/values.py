@@ -96,9 +96,19 @@ def relation(scope: Scope, node: tree.Expression) -> Relation:
 
 
 def number(
-    scope: Scope, node: tree.Expression, what: str, least: int | None = None, most: int | None = None
+    scope: Scope,
+    node: tree.Expression,
+    what: str,
+    least: int | None = None,
+    most: int | None = None,
+    *,
+    help: str = "it is made of numbers and parameters",
+    below: str | None = None,
 ) -> Expr:
-    """An integer known when compiling; ``what`` names it in messages."""
+    """An integer known when compiling; ``what`` names it in messages.
+
+    help: what to write in place of a number that is not known; below: in place of one that is too small.
+    """
     expr = integer(scope, node)
     value = constant(expr)
     if value is None:
@@ -108,12 +118,12 @@ def number(
             "not-constant",
             f"{what} must be known when compiling, and {reason}",
             node.span,
-            help="write the relation with `where`, which may use any of the names",
+            help=help,
         )
     shown = "" if scope.text(node.span) == str(value) else f" (`{scope.text(node.span)}`)"
     if least is not None and value < least:
         raise scope.error(
-            "bad-argument", f"{what} must be at least {least}, and is {value}{shown}", node.span
+            "bad-argument", f"{what} must be at least {least}, and is {value}{shown}", node.span, help=below
         )
     if most is not None and value > most:
         raise scope.error("bad-argument", f"{what} must be at most {most}, and is {value}{shown}", node.span)
@@ -223,7 +233,8 @@ def _slot(scope: Scope, owner: str, slot: Slot, arg: tree.Argument) -> Any:
     what = f"`{slot.name}` of `{owner}`"
     match slot.kind:
         case "int":
-            return number(scope, node, what, slot.least, slot.most)
+            help = "write the relation with `where`, which may use any of the names"
+            return number(scope, node, what, slot.least, slot.most, help=help, below=slot.below)
         case "flag":
             condition = boolean(scope, node)
             if not isinstance(condition, Truth):
@@ -243,8 +254,22 @@ def _slot(scope: Scope, owner: str, slot: Slot, arg: tree.Argument) -> Any:
             return numbers.members
         case "axis":
             inner = tree.ungroup(node)
+            named_axis = isinstance(inner, tree.Name)
+            if arg.keyword is None and not (named_axis and (scope.axes or scope.faulty_grid)):
+                slots = [slot.name for slot in atoms.RELATIONS[owner] if slot.kind != "axis"]
+                raise scope.error(
+                    "too-many-arguments",
+                    f"`{owner}` takes {len(slots)} number{'s' * (len(slots) != 1)}, and this is one more",
+                    node.span,
+                    help=f"write `{owner}({', '.join(slots)})`; an axis of a grid is named, as in `axis=x`",
+                )
             if not isinstance(inner, tree.Name):
-                raise scope.error("unknown-axis", f"{what} is the name of an axis of the grid", node.span)
+                raise scope.error(
+                    "unknown-axis",
+                    f"{what} is the name of an axis of the grid",
+                    node.span,
+                    help="write `axis=x`, once the pattern says `grid(y: 32, x: 32)`",
+                )
             return coordinate(scope, Q, inner.name, node.span), coordinate(scope, K, inner.name, node.span)
         case "input":
             entries = input_named(scope, node, f"`{owner}`")
@@ -333,12 +358,15 @@ def _set(scope: Scope, call: tree.Call) -> Positions:
     return Positions(atoms.MEANINGS[name](args), listed=name == "powers")
 
 
+_ENDS = "it is made of numbers and parameters; the last positions are `last(m)`"
+
+
 def _listing(scope: Scope, listing: tree.Listing) -> Positions:
     if not listing.items:
         raise scope.error(
             "bad-argument", "an empty list names nothing", listing.span, help="for no edges, write `none`"
         )
-    numbers = [number(scope, item, "a number in a list") for item in listing.items]
+    numbers = [number(scope, item, "a number in a list", help=_ENDS) for item in listing.items]
     values = [value for value in map(constant, numbers) if value is not None]
     distinct = dict(zip(values, numbers, strict=True))
     return Positions(disj(*(eq(POSITION, expr) for expr in distinct.values())), True, min(values))
@@ -350,7 +378,17 @@ def _listing(scope: Scope, listing: tree.Listing) -> Positions:
 def _prefix(scope: Scope, prefix: tree.Prefix) -> Value:
     match prefix.operator.text:
         case "!":
-            return Edges(Complement(relation(scope, prefix.operand), prefix.span))
+            operand = resolve(scope, prefix.operand)
+            if isinstance(operand, Positions):
+                text = scope.brief(prefix.operand.span)
+                raise scope.error(
+                    "type-mismatch",
+                    "`!` is for relations, and this is a set of positions",
+                    prefix.span,
+                    help=f"every position that is not in it: `every(1) - {text}`, or outside of the "
+                    f"parentheses: `!to({text})`",
+                )
+            return Edges(Complement(expect(scope, prefix.operand, operand, Edges).relation, prefix.span))
         case "not":
             return Boolean(negate(boolean(scope, prefix.operand)))
     value = resolve(scope, prefix.operand)

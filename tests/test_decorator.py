@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +133,44 @@ def test_a_file_beside_the_function(tmp_path: Path) -> None:
         ("attention_pattern(3)", "takes a pattern file's path"),
         ('attention_pattern("p.attn")(3)', "decorates functions"),
         ("class A:\n @attention_pattern\n def m(self, q, k, v): 'attend all'", "starts with `self, q, k, v`"),
+        ("class A:\n @attention_pattern\n def m(self, q, k, v): 'attend all'", "put `@staticmethod` above"),
+        ("@attention_pattern\nasync def f(q, k, v): 'attend all'", "write `def` in place of `async def`"),
+        ("@attention_pattern\nasync def f(q, k, v):\n 'attend all'\n yield", "not awaited"),
+        ("@attention_pattern\ndef f(q, k, v):\n 'attend all'\n return q + k", "would never run"),
+        ("@attention_pattern\ndef f(q, k, v):\n 'attend all'\n q = q * 2", "would never run"),
+        ("@attention_pattern\ndef f(q, k, v):\n 'attend all'\n return 3", "would never run"),
+        ("@attention_pattern\ndef f(q, k, v):\n 'attend all'\n yield", "would never run"),
+        (
+            '@attention_pattern("p.attn")\ndef hubs(q, k, v, *, hub): return None if hub is None else q',
+            "would never run",
+        ),
     ],
 )
 def test_signatures_that_do_not_fit(tmp_path: Path, python: str, words: str) -> None:
     with pytest.raises(TypeError) as caught:
         define(tmp_path, python, p=HUBS)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body", ["'attend all'", "'attend all'\n  ...", "'attend all'\n  pass\n  ...\n  return"]
+)
+def test_bodies_that_do_nothing(tmp_path: Path, body: str) -> None:
+    python = f"class A:\n @staticmethod\n @attention_pattern\n def f(q, k, v):\n  {body}"
+    module = define(tmp_path, python)
+    agrees(module.A.f(*tensors()), attnc.mask("pattern p() { attend all }", 37, heads=2))
+
+
+def test_without_docstrings(tmp_path: Path) -> None:
+    script = "from attnc import attention_pattern\n@attention_pattern\ndef f(q, k, v): 'attend all'\n"
+    done = subprocess.run(
+        [sys.executable, "-OO", "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
+        timeout=120,
+    )
+    assert "has no docstring" in done.stderr and "`python -OO` takes docstrings away" in done.stderr
 
 
 def test_other_mistakes(tmp_path: Path) -> None:

@@ -111,6 +111,35 @@ def test_control_characters_never_reach_the_terminal():
         assert not set("\x1b\u202e\x07") & set(line)
 
 
+def test_of_a_long_line_only_what_is_around_the_marks_is_drawn():
+    text = "".join(f"{i:04} " for i in range(400))  # 2000 characters
+    shown = draw(text, at(text, "0200"), Label(at(text, "0203"), "near"))
+    assert shown[1:4] == [" --> t:1:1001", "  |", shown[3]]
+    line, caret, near = shown[3:]
+    assert line.startswith("1 | … ") and line.endswith(" …") and len(line) <= 110
+    assert line[caret.index("^") :].startswith("0200") and caret.count("^") == 4
+    assert line[near.index("-") :].startswith("0203") and near.endswith(" near")
+
+    # Marks that are far apart have a part of the line each.
+    first, caret, second, far = draw(text, at(text, "0001"), Label(at(text, "0399"), "far"))[3:]
+    assert first.startswith("1 | 0000 0001") and first.endswith(" …") and caret == "  |      ^^^^"
+    assert second.startswith("1 | … ") and second.endswith(" 0399")
+    assert second[far.index("-") :] == "0399" and far.endswith("---- far")
+
+    # A mark that is longer than the part is drawn from its beginning to the end of the part.
+    line, caret = draw(text, Span(500, 1500))[3:]
+    assert line[caret.index("^") :].startswith("0100") and 60 < caret.count("^") < 100
+    assert len(caret) <= len(line)
+
+
+def test_parts_of_long_lines_count_columns_and_not_characters():
+    text = "# " + "日" * 300 + "\tx"
+    line, caret = draw(text, at(text, "x"))[3:]
+    assert caret.endswith("^") and line.endswith("x") and line.startswith("1 | … 日")
+    wide = sum(2 if char == "日" else 1 for char in line[: line.index("x")])
+    assert caret.index("^") == wide
+
+
 def test_places_at_the_end_of_the_text():
     assert draw("ab", Span(2, 2)) == ["warning[c]: m", " --> t:1:3", "  |", "1 | ab", "  |   ^"]
     assert draw("ab\n", Span(3, 3)) == ["warning[c]: m", " --> t:2:1", "  |", "2 |", "  | ^"]
@@ -191,7 +220,11 @@ def test_json():
     }
 
 
-@given(st.text(alphabet="a\r\n\t日 "), st.integers(0, 30), st.integers(0, 30))
+@given(
+    st.text(alphabet="a\r\n\t日 ") | st.text(alphabet="a\t日 ", min_size=90, max_size=300),
+    st.integers(0, 250),
+    st.integers(0, 250),
+)
 def test_any_place_in_any_text_can_be_drawn(text, start, length):
     source = Source("t", text)
     start = min(start, len(text))

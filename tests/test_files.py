@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,46 @@ def test_a_foreign_file_is_kept(tmp_path: Path, content: str) -> None:
     assert path.read_text() == content
     write_module(str(path), OURS, source=None, force=True)
     assert path.read_text() == OURS
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("torch.py", "would hide the module `torch` .* name it `torch_attention.py`"),
+        ("typing.py", "would hide the module `typing`"),
+        ("os.py", "would hide the module `os`"),
+        ("random.py", "would hide the module `random`"),
+        ("triton.py", "would hide the module `triton`"),
+        ("class.py", "`import class` is no Python.* name it `class_.py`"),
+        ("my-pattern.v2.py", "`import my-pattern.v2` is no Python.* name it `my_pattern_v2.py`"),
+        ("2d.py", "name it `_2d.py`"),
+        ("a.txt", "ends in `.py`; name it `a.py`, or print it with `--emit module`"),
+        ("a b", "ends in `.py`; name it `NAME.py`"),
+        (".py", "ends in `.py`; name it `NAME.py`"),
+    ],
+)
+def test_a_module_is_named_so_that_it_can_be_imported(tmp_path: Path, name: str, words: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(Refused, match=f"will not write .*{words}.*; `--force` writes it anyway"):
+        write_module(str(path), OURS, source=None, force=False)
+    assert not path.exists()
+    write_module(str(path), OURS, source=None, force=True)
+    assert path.read_text() == OURS
+
+
+def test_what_torch_imports_is_not_hidden(tmp_path: Path) -> None:
+    """Every module that torch, and Triton where it is, really load by themselves is on the list."""
+    script = "import sys\nimport torch\ntry:\n import triton\nexcept ImportError: pass\nprint(*sys.modules)"
+    run = [sys.executable, "-I", "-c", script]
+    loaded = subprocess.run(run, capture_output=True, text=True, check=True, timeout=120).stdout.split()
+    tops = {name.split(".")[0] for name in loaded}
+    # Whatever an environment loads into every process is not torch's.
+    bare = subprocess.run([*run[:3], "import sys\nprint(*sys.modules)"], capture_output=True, text=True)
+    tops -= {name.split(".")[0] for name in bare.stdout.split()}
+    for name in sorted(tops):
+        if name.isidentifier() and not name.startswith("_"):
+            with pytest.raises(Refused, match="would hide"):
+                write_module(str(tmp_path / f"{name}.py"), OURS, source=None, force=False)
 
 
 def test_links_are_followed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -266,10 +267,35 @@ def test_superfluous_input_of_a_pattern_without_any() -> None:
         reference.mask(pattern(body(CAUSAL)), 4, inputs={"x": [1]})
 
 
-@pytest.mark.parametrize(("n", "heads", "n_q"), [(-1, 1, None), (4, 0, None), (4, 1, 5), (4, 1, -1)])
-def test_impossible_lengths(n: int, heads: int, n_q: int | None) -> None:
-    with pytest.raises(ValueError, match=f"n = {n}.*heads = {heads}"):
+@pytest.mark.parametrize(
+    ("n", "heads", "n_q", "kind", "words"),
+    [
+        (-1, 1, None, ValueError, "n must be at least 0, not -1"),
+        (4, 0, None, ValueError, "heads must be at least 1, not 0"),
+        (4, 1, 5, ValueError, "n_q must be at most n = 4, not 5"),
+        (4, 1, -1, ValueError, "n_q must be at least 0, not -1"),
+        ("5", 1, None, TypeError, "n must be an integer, not '5'"),
+        (2.5, 1, None, TypeError, "n must be an integer, not 2.5"),
+        (True, 1, None, TypeError, "n must be an integer, not True"),
+        (4, None, None, TypeError, "heads must be an integer, not None"),
+        (4, 1, "3", TypeError, "n_q must be an integer, not '3'"),
+        (10**7, 1, None, ValueError, "would have 1 x 10000000 x 10000000 entries.*at most 268435456"),
+        (1 << 14, 2, None, ValueError, "would have 2 x 16384 x 16384 entries"),
+    ],
+)
+def test_impossible_sizes(n: Any, heads: Any, n_q: Any, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
         reference.mask(pattern(body(CAUSAL)), n, heads, n_q=n_q)
+
+
+def test_a_batch_can_be_too_large() -> None:
+    marked, document = np.zeros((2, 1 << 14), bool), np.zeros(1 << 14, int)
+    with pytest.raises(ValueError, match="would have 2 x 1 x 16384 x 16384 entries"):
+        reference.mask(BOTH, 1 << 14, inputs={"marked": marked, "document": document})
+
+
+def test_a_long_mask_of_few_queries() -> None:
+    assert reference.mask(pattern(body(CAUSAL)), 10**6, n_q=np.int64(1)).sum() == 10**6
 
 
 def test_no_keys() -> None:

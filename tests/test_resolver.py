@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnc.diagnostics import AttncError, Diagnostic, Source
+from attnc.diagnostics import AttncError, Diagnostic, Source, render
 from attnc.evaluation import (
     Env,
     evaluate,
@@ -252,7 +252,16 @@ MISTAKES = [
     ("unknown-name", "no `windw(…)`", "attend «windw»(3)"),
     ("unknown-name", "before it is defined", "attend «near» let near = window(3)"),
     ("unknown-name", "before it is defined", "let near = causal & «nearer» let nearer = self attend near"),
-    ("unknown-name", "no `near`", "let near = causal & «near» attend near"),
+    ("unknown-name", "`near` is used in its own definition", "let near = causal & «near» attend near"),
+    ("unknown-name", "`a` is used in its own definition", "let a = «a» + 1 attend window(a)"),
+    ("unknown-name", "`a` is used in its own definition", "input a: bool[«a»] attend to(a)"),
+    ("type-mismatch", "this is a set", "attend to(«!first(3)»)"),
+    ("too-many-arguments", "`window` takes 3 numbers", "attend window(1, 2, 3, «4»)"),
+    ("too-many-arguments", "`window` takes 3 numbers", "let x = 4 attend window(x, 2, 3, «x»)"),
+    ("too-many-arguments", "`chunk` takes 1 number,", "attend chunk(1, «2»)"),
+    ("unknown-axis", "name of an axis", "grid(y: 2, x: 2) attend chunk(1, axis=«2»)"),
+    ("bad-argument", "`left` of `window` must be at least 0, and is -1", "attend window(«-1», 5)"),
+    ("bad-argument", "`right` of `window` must be at least 0, and is -5", "attend window(9, right=«-5»)"),
     ("unknown-name", "no `d`", "attend where q < «d»"),
     ("unknown-name", "no coordinates", "attend where «n».x == 0"),
     ("unknown-name", "no `hub`", "attend same(«hub»)"),
@@ -330,6 +339,11 @@ MISTAKES = [
     ("no-grid", "no grid", "attend where q.«x» == 0"),
     ("unknown-axis", "`y` and `x`", "grid(y: 4, x: 4) attend window(3, axis=«z»)"),
     ("bad-grid", "not 1", "«grid(x: 4)» attend causal"),
+    ("bad-grid", "not 1", "«grid(x: 4)» attend window(1, axis=x) | chunk(2, y) | where q.y == k.x"),
+    ("bad-argument", "size of axis `y`", "grid(y: «0», x: 3) attend chunk(2, x) | where q.y == k.y"),
+    ("not-constant", "size of axis `x`", "grid(y: 3, x: «n») heads rest { attend chunk(2, axis=x) }"),
+    ("reserved-name", "`_a`", "grid(y: 3, «_a»: 4) attend where q.y == k.x"),
+    ("no-grid", "before the grid is declared", "attend window(3, axis=«y») grid(y: 4, x: 4)"),
     ("duplicate-grid", "one grid", "grid(y: 4, x: 4) «grid(y: 4, x: 4)» attend causal"),
     ("duplicate-name", "two axes", "grid(y: 4, «y»: 4) attend causal"),
     ("bad-argument", "size of axis `x`", "grid(y: 4, x: «0») attend causal"),
@@ -367,7 +381,41 @@ def test_mistakes_are_named_and_placed(code, message, text):
     assert message in found.message
 
 
+HELPS = [
+    ("2:31", "as in `reach <= 2`", "attend all require reach <= n"),
+    ("2:13", "`every(1) - first(3)`, or outside of the parentheses: `!to(first(3))`", "attend to(!first(3))"),
+    (
+        "2:26",
+        "write `window(left, right, dilation)`; an axis of a grid is named",
+        "attend window(1, 2, 3, 4)",
+    ),
+    ("2:19", "an axis of a grid is named, as in `axis=x`", "attend chunk(1, 2)"),
+    ("2:17", "begins after the query: `where 1 <= k - q <= 5`", "attend window(-1, 5)"),
+    ("2:20", "ends before the query: `where 1 <= q - k <= 5`", "attend window(9, -1)"),
+    ("2:17", "the first axis goes on", "grid(y: 3, x: n) attend chunk(2, axis=x)"),
+    ("2:14", "the last positions are `last(m)`", "attend to({n - 1})"),
+    ("2:10", "as in `heads H - 2..H`", "heads {H - 1} { attend all }"),
+    ("2:25", "move it up", "attend window(3, axis=y) grid(y: 4, x: 4)"),
+]
+
+
+@pytest.mark.parametrize(("place", "help", "text"), HELPS)
+def test_mistakes_come_with_help(place, help, text):
+    (found,) = errors(f"pattern f() {{\n  {text}\n}}")
+    assert f" --> t.attn:{place}\n" in render(found)
+    assert help in (found.help or "")
+
+
+def test_what_is_long_is_not_quoted_in_help():
+    condition = " and ".join(["q < k"] * 50)
+    (found,) = errors(f"pattern f() {{ attend ({condition}) }}")
+    assert found.help == "write `where …`"
+    (found,) = errors("pattern f() { attend (q < k) }")
+    assert found.help == "write `where (q < k)`"
+
+
 HEADERS = [
+    ("unknown-name", "pattern f(a: int = «b», b: int = 3) { attend window(a + b) }", {}),
     ("unknown-type", "pattern f(a: «integer» = 3) { attend all }", {}),
     ("unbound-parameter", "pattern f(«a»: int) { attend window(a) }", {}),
     ("unknown-parameter", "pattern «f»(window: int = 3) { attend window(window) }", {"windw": 4}),

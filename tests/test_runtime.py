@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,39 @@ def test_backends() -> None:
     assert bound.__name__ == "sliding" and bound.__doc__ == plain.__doc__
     assert inspect.signature(bound) == inspect.signature(plain)
     assert torch.equal(bound(*tensors()), plain(*tensors(), backend="torch"))
+
+
+DOORS: list[tuple[Callable[[], object], type[Exception], str]] = [
+    (lambda: attnc.load(None), TypeError, r"path of its file, .*; got None of type NoneType"),
+    (lambda: attnc.load(3), TypeError, r"path of its file, .*; got 3 of type int"),
+    (lambda: attnc.load(b"p.attn"), TypeError, "of type bytes"),
+    (lambda: attnc.check(None), TypeError, "got None of type NoneType"),
+    (lambda: attnc.compile(None), TypeError, "got None of type NoneType"),
+    (lambda: attnc.mask(None, 5), TypeError, "got None of type NoneType"),
+    (lambda: attnc.load(SLIDING, 3), TypeError, r"`pattern` names one .* got 3 of type int"),
+    (lambda: attnc.check(SLIDING, pattern=["p"]), TypeError, r"`pattern` names one .* of type list"),
+    (
+        lambda: attnc.load(SLIDING, params=[3]),
+        TypeError,
+        r"`params` must map names .* got \[3\] of type list",
+    ),
+    (
+        lambda: attnc.check(SLIDING, params={3: 4}),
+        TypeError,
+        "`params` must map names to values; 3 is no name",
+    ),
+    (lambda: attnc.mask(SLIDING, "5"), TypeError, "mask of `sliding`: n must be an integer, not '5'"),
+    (lambda: attnc.mask(SLIDING, 2.5), TypeError, "mask of `sliding`: n must be an integer, not 2.5"),
+    (lambda: attnc.mask(SLIDING, 5, n_q=6), ValueError, "n_q must be at most n = 5, not 6"),
+    (lambda: attnc.mask(SLIDING, 10**7), ValueError, "would have 1 x 10000000 x 10000000 entries"),
+    (lambda: attnc.mask(SLIDING, 5, inputs=[3]), TypeError, "`inputs` must map names to tensors.* got list"),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "words"), DOORS)
+def test_arguments_of_another_kind(call: Callable[[], object], kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        call()
 
 
 def test_a_missing_file() -> None:
