@@ -4,29 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from attnc.bounds import edges_within
 from attnc.diagnostics import Diagnostic, Label, Span
+from attnc.evaluation import Env, evaluate
+from attnc.expression import ZERO, Expr, Var, add, fold, sub, substitute, variables
+from attnc.notation import show
 from attnc.pattern import Difference, Pattern, Relation, Union
+from attnc.relation import BodyTerms
 from attnc.witness import ClaimResult, Finding
 
 _LONG = 60
+SHORT = 64  # lengths at which a bound is compared with the closed form
 
 
-def claim_diagnostics(pattern: Pattern, results: Iterable[ClaimResult]) -> tuple[Diagnostic, ...]:
-    """One error for every claim that is neither proven nor taken on trust (``assume``)."""
+def claim_diagnostics(
+    pattern: Pattern, results: Iterable[ClaimResult], bodies: tuple[BodyTerms, ...] = ()
+) -> tuple[Diagnostic, ...]:
+    """One error for every claim that is neither proven nor taken on trust (``assume``).
+
+    bodies: the pattern's terms, by which a proposed bound is proven before it is proposed.
+    """
     return tuple(
-        _complaint(pattern, result)
+        _complaint(pattern, result, bodies)
         for result in results
         if result.finding.verdict != "proven" and not result.claim.assumed
     )
 
 
-def _complaint(pattern: Pattern, result: ClaimResult) -> Diagnostic:
+def _complaint(pattern: Pattern, result: ClaimResult, bodies: tuple[BodyTerms, ...]) -> Diagnostic:
     claim, finding = result.claim, result.finding
     if finding.verdict == "undecided":
         message = f"`{pattern.name}` claims `{claim.text}`, which could neither be proven nor refuted"
         mend = "write `assume` in place of `require` to take it on trust; the module will say so"
         return _drawn(pattern, result, "undecided-claim", message, "", mend)
-    return _drawn(pattern, result, *_refuted(pattern, result))
+    return _drawn(pattern, result, *_refuted(pattern, result, bodies))
 
 
 def _drawn(
@@ -50,7 +61,9 @@ def _whole(pattern: Pattern) -> Span:
     return Span(min(s.start for s in spans), max(s.end for s in spans)) if spans else pattern.span
 
 
-def _refuted(pattern: Pattern, result: ClaimResult) -> tuple[str, str, str, str | None]:
+def _refuted(
+    pattern: Pattern, result: ClaimResult, bodies: tuple[BodyTerms, ...]
+) -> tuple[str, str, str, str | None]:
     """Code, title, label and help."""
     claim, finding = result.claim, result.finding
     name, at = pattern.name, finding.witness or {}
@@ -76,7 +89,7 @@ def _refuted(pattern: Pattern, result: ClaimResult) -> tuple[str, str, str, str 
                 f"{claim.kind}-exceeded",
                 f"`{name}` claims `{claim.text}`, but has more",
                 f"more {what} when n = {at.get('n')}",
-                "raise the bound, or let the relation have fewer edges",
+                _raised(pattern, result, bodies) or "raise the bound, or let the relation have fewer edges",
             )
         case "reach":
             there = f"key {at.get('k')} does not reach query {at.get('q')} when n = {at.get('n')}"
@@ -87,6 +100,42 @@ def _refuted(pattern: Pattern, result: ClaimResult) -> tuple[str, str, str, str 
                 "claim more layers, or add a token that all read and that reads all: `| to({0}) | from({0})`",
             )
     raise ValueError(f"a claim of unknown kind: {claim.kind}")
+
+
+def _raised(pattern: Pattern, result: ClaimResult, bodies: tuple[BodyTerms, ...]) -> str | None:
+    """The bound that is right for the shortest sequences, too, where only those are what it forgot.
+
+    With no key there is no edge and with one there is at most one; a bound that is raised by what it lacks
+    there is put to the proof, and proposed if it holds for every length.
+    """
+    claim = result.claim
+    if claim.bound is None or claim.kind != "edges" or (result.finding.witness or {}).get("n", 2) > 1:
+        return None
+    free = {name: 0 for name in variables(claim.bound) if name != "n"}  # count(x), of inputs that are false
+    least = [int(evaluate(claim.bound, Env({"n": keys, **free}))) for keys in (0, 1)]
+    start = substitute(claim.bound, {Var(name): ZERO for name in ("n", *free)})
+    for lack in sorted({-least[0], 1 - least[1]} - {0}):
+        # In terms of parameters where that is possible, so that it holds for their other values, too.
+        raised = sub(claim.bound, start) if lack == -least[0] else add(claim.bound, lack)
+        if lack > 0 and edges_within(pattern, bodies, fold(raised)).verdict == "proven":
+            only = _only_short(claim.bound, bodies)
+            return f"{only}write `edges <= {show(raised)}`, which holds for every n, 0 included"
+    return None
+
+
+def _only_short(bound: Expr, bodies: tuple[BodyTerms, ...]) -> str:
+    """That a bound fails only where sequences are short, if so: by the closed form, up to some length."""
+    from attnc.cost import edges
+
+    costs = [edges(body.terms) for body in bodies]
+    if not costs or not all(cost.exact for cost in costs) or variables(bound) - {"n"}:
+        return ""
+    limits = [int(evaluate(bound, Env({"n": n}))) for n in range(SHORT + 1)]
+    failing = [n for n, limit in enumerate(limits) if any(cost.at(n) > limit for cost in costs)]
+    if not failing or failing[-1] - failing[0] >= len(failing) or failing[-1] > SHORT // 2:
+        return ""
+    told = f"n = {failing[0]}" if len(failing) == 1 else f"n = {failing[0]} to {failing[-1]}"
+    return f"of n <= {SHORT}, it fails only for {told}; "
 
 
 def _edit(pattern: Pattern, finding: Finding, what: str) -> str | None:

@@ -197,7 +197,7 @@ def check_terms(decomposed: Decomposed) -> Problems:
 def check_claims(judged: Judged) -> Problems:
     if tuple(result.claim for result in judged.claims) != judged.pattern.claims:
         raise PassError(f"the claims that were judged are not those of `{judged.pattern.name}`")
-    return proofs.claim_diagnostics(judged.pattern, judged.claims)
+    return proofs.claim_diagnostics(judged.pattern, judged.claims, judged.bodies)
 
 
 def check_schedule(planned: Planned) -> Problems:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attnc import proofs
+from attnc.codegen.module import loose
 from attnc.cost import Cost
 from attnc.diagnostics import AttncError, Diagnostic, render, to_json
 from attnc.expression import TRUE
@@ -215,7 +216,7 @@ def _edges_text(cost: Cost) -> str:
     """The closed form as far as a person would read it; some values of it where nobody would."""
     least = "" if cost.exact else "at most "
     if forms := cost.forms():
-        return least + "\n= ".join(forms)
+        return least + "\n= ".join(forms) + loose(cost)
     hidden = "(the closed form is long: `--json` has it)"
     try:
         values = ", ".join(f"{cost.at(length)} at n = {length}" for length in SAMPLE_LENGTHS)

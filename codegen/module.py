@@ -93,7 +93,7 @@ def _head(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     rows += [("parameter", f"{name} = {value}") for name, value in facts.params]
     rows += [("claim", f"{_safe(result.claim.text)}: {_verdict(result)}") for result in facts.claims]
     least = "" if facts.cost.exact else "at most "
-    rows += [("edges", f"{least}{_safe(form)} a head") for form in facts.cost.forms()]
+    rows += [("edges", f"{least}{_safe(form)} a head{loose(facts.cost)}") for form in facts.cost.forms()]
     rows.append(("growth", facts.cost.growth))
     rows.append(("plan", "proven" if not schedule.reports else "conservative"))
     rows += [("", _safe(report)) for report in schedule.reports]
@@ -123,6 +123,12 @@ def _head(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
 
         """
     )
+
+
+def loose(cost: Cost) -> str:
+    """Why an upper bound may be far above the growth: the words that follow it, or none."""
+    every_pair = not cost.exact and str(cost.expr) == "n**2" and cost.growth != "O(n^2)"
+    return " (every pair: no closed form was found, and growth tells more)" if every_pair else ""
 
 
 def _verdict(result: ClaimResult) -> str:
@@ -168,7 +174,8 @@ def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
     backend: "triton" or "torch"; None takes ATTNC_BACKEND, else Triton on a GPU and torch elsewhere.
 
     Returns (batch, heads, n_q, value dim) in the dtype of q; a query that reads no key gets zeros.
-    Raises TypeError or ValueError for arguments that do not fit, RuntimeError where the backend cannot run.
+    Raises TypeError or ValueError for arguments that do not fit, RuntimeError where the backend cannot run,
+    NotImplementedError for forward-mode differentiation.
     """
     inputs = {given}
     _check(q, k, v, inputs, scale, backend)

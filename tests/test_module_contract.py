@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.autograd import forward_ad
 
 from attnc.diagnostics import Source
 from attnc.expression import (
@@ -326,6 +327,8 @@ def bad_calls() -> dict[str, tuple[dict[str, Any], type[Exception], str]]:
         "no heads": ({"q": four[:, :0]}, ValueError, "multiple of those of k, but they are 0 and 2"),
         "queries": ({"q": torch.zeros(1, 2, 9, 16)}, ValueError, r"more queries \(9\) than keys \(8\)"),
         "scale": ({"scale": "0.5"}, TypeError, "scale must be a number, not str"),
+        "scale nan": ({"scale": float("nan")}, ValueError, "scale must be a finite number, not nan"),
+        "scale inf": ({"scale": -float("inf")}, ValueError, "scale must be a finite number, not -inf"),
         "backend": ({"backend": "cuda"}, ValueError, "backend must be 'triton', 'torch' or None, not 'cuda'"),
         "input": ({"hub": None}, TypeError, "hub must be a tensor, not NoneType"),
         "input dtype": (
@@ -369,6 +372,21 @@ def test_a_bad_argument_is_named_with_what_is_wanted(title: str) -> None:
     changes, error, message = BAD[title]
     with pytest.raises(error, match=f"p: .*{message}"):
         module.p(**(good | changes))
+
+
+@pytest.mark.parametrize("name", ["q", "k", "v"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_forward_mode_is_refused_and_not_dropped(name: str, grad: bool) -> None:
+    module = oracle.compiled("pattern p() { attend window(3) }").module
+    given = {one: torch.randn(1, 2, 8, 16) for one in "qkv"}
+    words = f"p: {name} carries a tangent, and there is no forward mode: take gradients in reverse"
+    x, tangent = given[name].clone().requires_grad_(grad), torch.ones(1, 2, 8, 16)
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match=words):
+        module.p(**{**given, name: forward_ad.make_dual(x, tangent)})
+    with pytest.raises(NotImplementedError, match=words):
+        torch.func.jvp(lambda part: module.p(**{**given, name: part}), (given[name],), (tangent,))
+    with forward_ad.dual_level():  # a level without a tangent in it is none of ours
+        assert torch.equal(module.p(**given), module.p(**given))
 
 
 def test_a_head_without_a_body_is_named() -> None:

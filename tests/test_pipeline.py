@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from attnc import pipeline
+from attnc import cost, pipeline
+from attnc.codegen import module
+from attnc.codegen.module import loose
 from attnc.diagnostics import AttncError, Source
 from attnc.expression import (
     Lookup,
@@ -147,3 +149,14 @@ def test_every_example_compiles(path: Path) -> None:
         done = compile_pattern(Request(source, pattern.name.text))
         assert done.warnings == ()
         assert all(result.finding.verdict == "proven" for result in done.claims if not result.claim.assumed)
+
+
+def test_a_bound_of_every_pair_says_why_it_is_not_the_growth() -> None:
+    n = cost.n
+    bound = cost.Cost(n**2, False, "O(n*size)", n**2, 0)
+    told = " (every pair: no closed form was found, and growth tells more)"
+    assert loose(bound) == told
+    assert loose(replace(bound, exact=True)) == loose(replace(bound, growth="O(n^2)")) == ""
+    done = compile_pattern(request("pattern p() { attend chunk(4) }"))
+    head = module.emit(done.pattern, done.schedule, replace(pipeline.facts(done), cost=bound))
+    assert f"\nedges      at most n**2 a head{told}\ngrowth     O(n*size)\n" in head

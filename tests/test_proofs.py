@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from attnc import proofs, reference
 from attnc.decompose import decompose
-from attnc.diagnostics import Diagnostic, Source
+from attnc.diagnostics import Diagnostic, Source, render
 from attnc.parser import parse, read
 from attnc.pattern import Pattern
 from attnc.proofs import ClaimResult, Finding
@@ -465,3 +466,37 @@ def test_examples_keep_their_claims(path: Path) -> None:
         results = proofs.prove_claims(made, decompose(made))
         assert {r.claim.text: r.finding.verdict for r in results} == {c.text: "proven" for c in made.claims}
         assert proofs.index_bounds(made) == ()
+
+
+# --- bounds that forget the shortest sequences ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("relation", "claim", "help"),
+    [
+        ("window(1)", "2*n - 1", "of n <= 64, it fails only for n = 0; write `edges <= 2 * n`"),
+        ("window(5)", "6*n - 15", "of n <= 64, it fails only for n = 0 to 4; write `edges <= 6 * n`"),
+        ("window(w)", "n*(w+1) - w", "it fails only for n = 0; write `edges <= (w + 1) * n`"),
+        ("to(hub)", "n*count(hub) - 3", "write `edges <= count(hub) * n`"),
+        ("where q < 3", "3*n - 2", "write `edges <= 3 * n`"),  # fails for n = 0 and for every n > 2
+        ("all", "n*n - n", "raise the bound, or let the relation have fewer edges"),
+        ("window(1)", "n - 1", "raise the bound, or let the relation have fewer edges"),
+        ("window(1)", "n", "raise the bound, or let the relation have fewer edges"),
+    ],
+)
+def test_a_bound_that_forgets_no_keys_comes_with_one_that_holds(relation: str, claim: str, help: str) -> None:
+    text = f"pattern p(w: int = 4) {{\n input hub: bool[n]\n attend {relation}\n require edges <= {claim}\n}}"
+    if "hub" not in relation:
+        text = text.replace(" input hub: bool[n]", "")
+
+    def complaints(written: str) -> tuple[Diagnostic, ...]:
+        (made,) = resolve(parse(Source("t.attn", written))).patterns
+        bodies = decompose(made)
+        return proofs.claim_diagnostics(made, proofs.prove_claims(made, bodies), bodies)
+
+    (found,) = complaints(text)
+    assert found.code == "edges-exceeded" and render(found).splitlines()[1] == " --> t.attn:3:9"
+    assert found.help is not None and help in found.help
+    if proposed := re.search(r"`edges <= (.*)`, which holds for every n, 0 included", found.help):
+        assert complaints(text.replace(claim, proposed[1])) == ()
+    assert ("raise the bound" in found.help) is (proposed is None)

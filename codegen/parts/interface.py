@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math  # noqa: F401
+import math
 import os
 
 import torch
@@ -37,6 +37,11 @@ def _check(q, k, v, inputs, scale, backend):
             raise ValueError(f"{NAME}: {name} must have the batch size of q, {q.shape[0]}, not {x.shape[0]}")
         if not 1 <= x.shape[3] <= 256:
             raise ValueError(f"{NAME}: {name} must have a dim of 1 to 256, not {x.shape[3]}")
+        if torch.autograd.forward_ad.unpack_dual(x).tangent is not None:  # PyTorch would drop it in silence
+            raise NotImplementedError(
+                f"{NAME}: {name} carries a tangent, and there is no forward mode: take gradients in reverse "
+                "(backward(), torch.autograd.grad), or use dense attention with this module's mask()"
+            )
     if k.shape[:3] != v.shape[:3]:
         raise ValueError(
             f"{NAME}: k and v must have the same heads and length, "
@@ -56,6 +61,8 @@ def _check(q, k, v, inputs, scale, backend):
         )
     if scale is not None and not isinstance(scale, (int, float)):
         raise TypeError(f"{NAME}: scale must be a number, not {type(scale).__name__}")
+    if scale is not None and not -math.inf < scale < math.inf:
+        raise ValueError(f"{NAME}: scale must be a finite number, not {scale}")
     if backend not in (None, "triton", "torch"):
         raise ValueError(f"{NAME}: backend must be 'triton', 'torch' or None, not {backend!r}")
     for name, x in inputs.items():
