@@ -52,6 +52,7 @@ from attnc.expression import (
     le,
     mod,
     neg,
+    negate,
     scale,
     sub,
     substitute,
@@ -59,7 +60,7 @@ from attnc.expression import (
     walk,
 )
 from attnc.pattern import Pattern, formula
-from attnc.solver import Answer, satisfiable, valid
+from attnc.solver import Answer, least, valid
 
 ROUNDS = 24
 SECONDS = 3
@@ -68,26 +69,39 @@ MOST_POINTS = 160
 
 @dataclass(frozen=True)
 class Union:
-    """What any head reads: one relation per body, for one head of it."""
+    """What any head reads: one relation per body, for one head of it.
+
+    always: of which of them it is known that some head reads as much, however many heads there are.
+    """
 
     bodies: tuple[Expr, ...]
+    always: tuple[bool, ...]
 
     @staticmethod
     def of(pattern: Pattern) -> Union:
         bodies: list[Expr] = []
+        always: list[bool] = []
         for body in pattern.bodies:
             relation = fold(formula(body.relation))
+            known = True
             if {"h", "H"} & variables(relation):
-                answer = satisfiable(conj(body.heads.condition, between(0, HEAD, add(HEADS, -1))))
-                values = {"h": 0, "H": 1} | answer.variables
-                relation = substitute(relation, {HEAD: Const(values["h"]), HEADS: Const(values["H"])})
+                own = conj(body.heads.condition, between(0, HEAD, add(HEADS, -1)))
+                values = {"h": 0, "H": 1} | least(own, (HEAD, HEADS)).variables
+                head: dict[Expr, Expr] = {HEAD: Const(values["h"])}
+                some = substitute(relation, {**head, HEADS: Const(values["H"])})
+                # Whenever the body has a head, it has this one, and that one reads as much.
+                as_much = conj(substitute(own, head), disj(negate(some), substitute(relation, head)))
+                places = [between(0, Q, add(N, -1)), between(0, K, add(N, -1))]
+                known = valid(as_much, [own, *places]).outcome == "proven"
+                relation = some
             bodies.append(relation)
-        return Union(tuple(bodies))
+            always.append(known)
+        return Union(tuple(bodies), tuple(always))
 
     @property
     def sure(self) -> Expr:
-        """Edges that exist whatever is drawn."""
-        return disj(*map(_undrawn, self.bodies))
+        """Edges that exist whatever is drawn, and however many heads there are."""
+        return disj(*(_undrawn(body) for body, known in zip(self.bodies, self.always, strict=True) if known))
 
 
 def _undrawn(expr: Expr) -> Expr:

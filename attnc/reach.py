@@ -21,18 +21,22 @@ from attnc.evaluation import (
     evaluate,
 )
 from attnc.expression import (
+    HEAD,
+    HEADS,
     Const,
     K,
     Q,
     Sum,
-    conj,
+    add,
+    between,
+    fold,
     le,
     variables,
     walk,
 )
 from attnc.graph import Kind, block_graph
 from attnc.paths import Union, prove_paths
-from attnc.pattern import Pattern
+from attnc.pattern import Pattern, formula
 from attnc.reference import mask
 from attnc.relation import POSITIONS
 from attnc.solver import Answer, valid
@@ -141,12 +145,14 @@ def prove_reach(pattern: Pattern, layers: int) -> Answer:
 
 
 def is_causal(pattern: Pattern) -> bool:
-    """Whether no query of any body reads a later key."""
-    given = [conj(POSITIONS, body.heads.condition) for body in pattern.bodies]
-    relations = Union.of(pattern).bodies
+    """Whether no query of any head reads a later key."""
     return all(
-        valid(le(K, Q), [place, relation]).outcome == "proven"
-        for place, relation in zip(given, relations, strict=True)
+        valid(
+            le(K, Q),
+            [POSITIONS, body.heads.condition, between(0, HEAD, add(HEADS, -1)), fold(formula(body.relation))],
+        ).outcome
+        == "proven"
+        for body in pattern.bodies
     )
 
 

@@ -156,3 +156,42 @@ def test_large_constants_are_refuted_by_tiles() -> None:
     answer = prove_reach(pattern("attend window(4095)"), 2)
     assert answer.outcome == "refuted"
     assert answer.variables["q"] - answer.variables["k"] > 2 * 4095
+
+
+# --- heads ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        # Some head of every layer reads all that may be read, however many there are.
+        ("heads {3} { attend causal } heads rest { attend self }", "proven"),
+        ("heads 0..H-1 { attend self } heads rest { attend causal }", "proven"),
+        ("attend self | causal & where h == 0", "proven"),
+        ("attend causal & where h < H", "proven"),
+        ("heads 1..9 { attend causal & where h < 5 } heads rest { attend self }", "proven"),
+        # With one head, none does.
+        ("attend self | causal & where h == 1", "refuted"),
+        ("attend self | causal & where h < H - 1", "refuted"),
+        ("heads H-1..H { attend causal & where h == 0 } heads rest { attend self }", "refuted"),
+        # With one head it does, with two none.
+        ("attend self | causal & where H == 1", "undecided"),
+        # What one head may read, all may hear of.
+        ("attend causal | to({5}) & where h > 0", "refuted"),
+    ],
+)
+def test_heads_of_a_layer_work_together_however_many_there_are(text: str, outcome: str) -> None:
+    assert prove_reach(pattern(text), 1).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("text", "causal"),
+    [
+        ("attend causal | to({5}) & where h > 0", False),
+        ("attend causal | all & where h == H", True),
+        ("heads 0..2 { attend causal | all & where h == 2 } heads rest { attend self }", True),
+        ("heads rest { attend causal } heads {7} { attend all }", False),
+    ],
+)
+def test_causal_means_every_head(text: str, causal: bool) -> None:
+    assert is_causal(pattern(text)) is causal

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sympy
 import torch
 
 import attnc
@@ -27,6 +28,8 @@ SLIDING = """pattern sliding(window: int = 5) {
     require causal
 }
 """
+# What a formula in a report may use besides `n` and `count(x)`; README.md says the same.
+FORMULA = {"floor", "ceiling", "log", "Mod", "Min", "Max"}
 HUBS = "pattern hubs(reach: int = 2) { input hub: bool[n] attend window(reach, reach) | to(hub) }"
 
 
@@ -159,6 +162,25 @@ def test_check() -> None:
     assert not report.ok and report.diagnostics[0].code == "not-causal"
     assert report.to_json()["patterns"][0]["causal"]["witness"] == {"q": 0, "k": 1, "n": 2}
     assert [found.code for found in attnc.check("pattern p() {").diagnostics]
+
+
+@pytest.mark.parametrize(
+    "relation",
+    ["window(5)", "window(5, dilation=2)", "stride(6)", "offsets(powers(2))", "chunk(7) & causal | to(hub)"],
+)
+def test_the_formula_in_json_is_made_of_what_the_readme_says(relation: str) -> None:
+    given = "input hub: bool[n]" if "hub" in relation else ""
+    text = f"pattern p() {{ {given} attend {relation} }}"
+    (found,) = attnc.check(text).to_json()["patterns"]
+    assert set(re.findall(r"[A-Za-z_]\w*", found["edges"])) <= FORMULA | {"n", "count", "hub"}
+    hub = np.arange(64) % 9 == 4
+    for n in range(1, 64, 7):
+        names = {name: getattr(sympy, name) for name in FORMULA} | {"n": n, "hub": 0}
+        edges = int(sympy.sympify(found["edges"], {**names, "count": lambda _, n=n: hub[:n].sum()}))
+        real = int(attnc.mask(text, n, inputs={"hub": hub[:n]} if given else None).sum())
+        assert edges == real if found["exact"] else edges >= real
+        if n >= found["steady_from"] and not given:
+            assert sympy.sympify(found["steady"], names) == edges
 
 
 def test_check_of_a_file_that_is_no_text(tmp_path: Path) -> None:
