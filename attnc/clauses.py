@@ -231,10 +231,10 @@ def claim(scope: Scope, node: tree.Claim) -> Claim:
 
 
 def _bound(scope: Scope, kind: ClaimKind, node: tree.Expression) -> Expr:
-    if kind == "reach":
-        return number(scope, node, "the number of layers", 1, help=_LAYERS)
     scope.bound = kind
     try:
+        if kind == "reach":
+            return number(scope, node, "the number of layers", 1, help=_LAYERS)
         expr = integer(scope, node)
     finally:
         scope.bound = None

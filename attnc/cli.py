@@ -170,7 +170,7 @@ def _explain(options: argparse.Namespace) -> int:
             print(f"{code:<{width}}  {EXPLANATIONS[code].strip().splitlines()[0]}")
         return 0
     if options.code not in EXPLANATIONS:
-        near = difflib.get_close_matches(options.code, EXPLANATIONS, n=1)
+        near = difflib.get_close_matches(options.code.lower(), EXPLANATIONS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "`attnc explain` lists them all"
         raise Misuse(f"there is no diagnostic called {options.code!r}; {hint}")
     print(f"{options.code}\n\n{EXPLANATIONS[options.code].strip()}")

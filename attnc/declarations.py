@@ -68,6 +68,8 @@ def parameter(
 def _default(scope: Scope, node: tree.Parameter, default: tree.Expression) -> Param | bool | float:
     what = f"the default of `{node.name.text}`"
     if node.kind.text == "int":
+        if isinstance(literal(scope, default), float):
+            raise scope.error("parameter-type", f"{what} must be an integer", default.span)
         expr = number(scope, default, what)
         return Param(node.name.text, constant(expr) or 0)
     value = literal(scope, default)
@@ -79,7 +81,7 @@ def _default(scope: Scope, node: tree.Parameter, default: tree.Expression) -> Pa
     raise scope.error("parameter-type", f"{what} must be {expected}", default.span)
 
 
-_INT_TEXT = re.compile(r"\s*[+-]?[0-9]{1,20}\s*")
+_INT_TEXT = re.compile(r"\s*[+-]?[0-9]+\s*")
 
 
 def _given(scope: Scope, node: tree.Parameter, value: object) -> Param | bool | float:
@@ -92,7 +94,8 @@ def _given(scope: Scope, node: tree.Parameter, value: object) -> Param | bool | 
     elif kind == "int" and not isinstance(value, bool):
         found: int | None = None
         if isinstance(value, str):
-            found = int(value) if _INT_TEXT.fullmatch(value) else None
+            # Python refuses to convert thousands of digits.
+            found = int(value.strip()[:20]) if _INT_TEXT.fullmatch(value) else None
         else:
             try:
                 found = operator.index(value)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from attnc.expression import (
     Q,
     constant,
 )
-from attnc.names import VARIABLES
+from attnc.names import FUNCTIONS, RELATIONS, SETS, VARIABLES
 from attnc.notation import show
 from attnc.pattern import Input
 from attnc.scope import BrokenDef, InputDef, Mistake, Positions, Scope
@@ -31,10 +31,18 @@ def input_named(scope: Scope, node: tree.Expression, why: str) -> Input:
             return definition.input
         if isinstance(definition, BrokenDef):
             raise Mistake(None)
+        if definition is None and inner.name in (*RELATIONS, *SETS, *FUNCTIONS):
+            raise scope.error(
+                "type-mismatch",
+                f"{why} takes the name of an input, and `{inner.name}` is a word of the language",
+                node.span,
+                help=f"arguments stand in parentheses: `{inner.name}(…)`" if why == "indexing" else None,
+            )
         if definition is None and inner.name not in VARIABLES:
             inputs = tuple(name for name, d in scope.names.items() if isinstance(d, InputDef))
             raise scope.unknown(inner.name, inner.span, inputs)
-    raise scope.error("type-mismatch", f"{why} takes the name of an input", node.span)
+    help = "declare one, as in `input x: int[n]`" if why != "indexing" else None
+    raise scope.error("type-mismatch", f"{why} takes the name of an input", node.span, help=help)
 
 
 def shape_text(entries: Input) -> str:

@@ -70,6 +70,17 @@ def named(scope: Scope, name: str, span: Span) -> Value | LetDef:
         raise scope.error(
             "missing-argument", f"`{name}` needs its arguments", span, help=f"write `{name}({shown or '…'})`"
         )
+    if name == "d":
+        raise scope.error(
+            "unknown-name",
+            "`d`, the head dimension, is known only in the bound of `flops`",
+            span,
+            help="a size that is known when compiling can be a parameter",
+        )
+    if name in dict(scope.axes):
+        raise scope.error(
+            "unknown-name", f"there is no `{name}` by itself", span, help=f"write `q.{name}` or `k.{name}`"
+        )
     raise scope.unknown(name, span, (*VARIABLES, *CONSTANT_RELATIONS, "true", "false"))
 
 

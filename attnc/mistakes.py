@@ -12,6 +12,7 @@ from lark import Token
 
 from attnc.diagnostics import Diagnostic, Label, Source, Span
 from attnc.names import ITEMS, RELATIONS, RESERVED, SETS, nearest, reserved
+from attnc.slips import reworded
 from attnc.words import (
     SPELLED,
     end_of_words,
@@ -40,8 +41,8 @@ def unexpected_token(source: Source, token: Token, accepts: frozenset[str]) -> D
     for look in (_reserved, _doubled, _equals, _item, _name, _operand, _separator):
         found = look(where)
         if found is not None:
-            return found
-    return where.say(f"expected {wanted_words(accepts)}, found {found_words(token)}")
+            return reworded(found)
+    return reworded(where.say(f"expected {wanted_words(accepts)}, found {found_words(token)}"))
 
 
 class _Place:

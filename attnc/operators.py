@@ -33,6 +33,10 @@ def expect(scope: Scope, node: tree.Expression, value: Value, kind: type[_V]) ->
         (Boolean, Edges): "`|`, `&`, `-` and `!` join relations; `and`, `or` and `not` join conditions",
         (Boolean, Positions): "read an input at a position, as in `x[q]` or `x[k]`",
         (Boolean, Integer): "compare it with something, as in `… == 0`",
+        (
+            Positions,
+            Boolean,
+        ): "a condition on positions stands after `where`, in the place of `to(…)` or `from(…)`",
         (Integer, Boolean): "only numbers are computed with and compared",
         (
             Positions,
@@ -50,6 +54,10 @@ def expect(scope: Scope, node: tree.Expression, value: Value, kind: type[_V]) ->
 
 
 def no_floats(scope: Scope, node: tree.Expression) -> NoReturn:
+    if scope.bound is not None:
+        raise scope.error(
+            "float-value", "bounds are made of whole numbers", node.span, help="a half of `x` is `x // 2`"
+        )
     raise scope.error(
         "float-value",
         "floats cannot say which edges there are",

@@ -236,10 +236,12 @@ def _slot(scope: Scope, owner: str, slot: Slot, arg: tree.Argument) -> Any:
             help = "write the relation with `where`, which may use any of the names"
             return number(scope, node, what, slot.least, slot.most, help=help, below=slot.below)
         case "flag":
-            condition = boolean(scope, node)
-            if not isinstance(condition, Truth):
-                raise scope.error("not-constant", f"{what} must be true or false when compiling", node.span)
-            return condition.value
+            value = resolve(scope, node)
+            if not isinstance(value, Boolean) or not isinstance(value.expr, Truth):
+                code = "not-constant" if isinstance(value, Boolean) else "type-mismatch"
+                help = f"write `{slot.name}=true`, `{slot.name}=false` or a bool parameter"
+                raise scope.error(code, f"{what} must be true or false when compiling", node.span, help=help)
+            return value.expr.value
         case "set":
             return members(scope, node, expect(scope, node, resolve(scope, node), Positions), checked=True)
         case "offsets":

@@ -1,10 +1,13 @@
 """What the resolver says about a mistake besides its name: how to mend it, and what a header got wrong."""
 
+import re
+
 import pytest
 
 from attnc.diagnostics import AttncError, Diagnostic, Source, render
 from attnc.parser import parse
 from attnc.resolver import resolve
+from attnc.slips import SLIPS
 
 
 def errors(text: str, **params: object) -> tuple[Diagnostic, ...]:
@@ -63,6 +66,8 @@ HEADERS = [
     ("reserved-word", "pattern f(«order»: int = 1) { attend window(order) }", {}),
     ("duplicate-pattern", "pattern f() { attend all } pattern «f»() { attend self }", {}),
     ("no-attend", "pattern «f»() { require causal }", {}),
+    ("parameter-type", "pattern f(w: int = «3.0») { attend window(w) }", {}),
+    ("huge-integer", "pattern f(«a»: int) { attend window(a) }", {"a": "9" * 5000}),
     ("inexact-division", "pattern f(w: int = 4) { attend window(«w / 2») }", {"w": 5}),
     ("division-by-zero", "pattern f(w: int = 4) { attend where q % «w» == 0 }", {"w": 0}),
     ("bad-argument", "pattern f(w: int = 4) { attend chunk(«w») }", {"w": 0}),
@@ -74,3 +79,76 @@ def test_mistakes_about_parameters_are_named_and_placed(code, text, params):
     start, end = text.index("«"), text.index("»") - 1
     (found,) = errors(text.replace("«", "").replace("»", ""), **params)
     assert (found.code, found.span.start, found.span.end) == (code, start, end)
+
+
+# --- habits ---------------------------------------------------------------------------------------------
+
+HABITS = [
+    ("pattern f«-»g() { attend all }", "expected `(`", "made of letters, digits and `_`"),
+    ("pattern f(int «w») { attend all }", "expected `:`", "the name comes first: `w: int`"),
+    ("pattern f(v: int, w«)» { attend all }", "expected `:`", "a parameter has a type: `w: int`"),
+    ("pattern f(w: int«[»n]) { attend all }", "found `[`", "tensors are declared by `input`"),
+    ("pattern f() { input x: bool «attend» to(x) }", "expected `[`", "as in `input x: bool[n]`"),
+    ("pattern f() { grid(y: 3, x«=»4) attend all }", "expected `:` and a size", "write `x: …`"),
+    ("pattern f() { grid(y«,» x) attend all }", "expected `:`", "an axis has a size, as in `y: 32`"),
+    ("pattern f() { grid(«4», 4) attend all }", "expected the name of an axis", "write `y: 4`"),
+    ("pattern f() { grid «y»: 4, x: 4 attend all }", "expected `(`", "write `grid(y: 32, x: 32)`"),
+    ("pattern f() { attend«:» all }", "expected an expression", "the relation follows at once"),
+    ("pattern f() { heads «[»0, 1] { attend all } }", "found `[`", "as in `heads {0, 1}`"),
+    ("pattern f() { heads { «attend» all } }", "found `attend`", "as in `heads rest { … }`"),
+    ("pattern f() { attend all require «not» causal }", "expected a claim", "a claim is `causal`"),
+    ("pattern f() { attend all require causal «nonempty» }", "no", "write `require nonempty`"),
+    ("pattern f() { attend all assume causal«,» nonempty }", "found `,`", "`assume causal assume nonempty`"),
+    ("pattern f() { attend all require n«*»n >= edges }", "found `*`", "`require edges <= n * 64`"),
+    ("pattern f() { attend window(left«:» 3) }", "expected `=`", "as in `left=…`"),
+    ("pattern f() { attend window «3» }", "operator is missing", "parentheses: `window(3)`"),
+    ("pattern f() { attend window(1«_000») }", "does not belong to a number", "decimal digits"),
+    ("pattern f() { attend where q «in» first(3) }", "`in` is not an operator", "is `from(S)`"),
+    ("pattern f() { attend where q <«>» k }", "`<>` is not an operator", "write `!=`"),
+    ("pattern f() { attend all /«*» all */ }", "found `/*`", "comments start with `#`"),
+]
+
+
+@pytest.mark.parametrize(("text", "message", "help"), HABITS)
+def test_habits_of_other_languages_are_answered(text, message, help):
+    text = "# a comment with ( and {\n" + text
+    start, end = text.index("«"), text.index("»") - 1
+    (found,) = errors(text.replace("«", "").replace("»", ""))
+    assert (found.span.start, found.span.end) == (start, end)
+    assert f" --> t.attn:2:{start - text.index('pattern') + 1}\n" in render(found)
+    assert message in found.message and help in (found.help or "")
+
+
+def test_every_slip_is_met_by_a_habit():
+    met = set()
+    for text, _, _ in HABITS:
+        plain = text.replace("«", "").replace("»", "")
+        start, word = text.index("«"), text[text.index("«") + 1 : text.index("»")]
+        met.add(
+            next(
+                s for s in SLIPS if re.search(rf"{s.before}\Z", plain[:start]) and re.fullmatch(s.word, word)
+            )
+        )
+    assert met == set(SLIPS)
+
+
+MEANT = [
+    ("attend where «d» < 3", "only in the bound of `flops`", "can be a parameter"),
+    ("grid(y: 4, x: 4) attend where «y» == 0", "no `y` by itself", "write `q.y` or `k.y`"),
+    ("attend to(«q < 3»)", "found a condition", "stands after `where`"),
+    ("attend random(3, 1, «1»)", "`past` of `random` must be true or false", "`past=true`"),
+    ("attend same(«q»)", "takes the name of an input", "as in `input x: int[n]`"),
+    ("attend «window»[3]", "is a word of the language", "parentheses: `window(…)`"),
+    ("attend all require edges <= n * n * «0.5»", "made of whole numbers", "`x // 2`"),
+    ("attend all require reach <= «1.5»", "made of whole numbers", "`x // 2`"),
+]
+
+
+@pytest.mark.parametrize(("text", "message", "help"), MEANT)
+def test_what_was_meant_is_answered(text, message, help):
+    text = f"pattern f() {{\n{text}\n}}"
+    start, end = text.index("«"), text.index("»") - 1
+    (found,) = errors(text.replace("«", "").replace("»", ""))
+    assert (found.span.start, found.span.end) == (start, end)
+    assert f" --> t.attn:2:{start - text.index(chr(10))}\n" in render(found)
+    assert message in found.message and help in (found.help or "")

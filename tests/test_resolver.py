@@ -262,7 +262,7 @@ MISTAKES = [
     ("unknown-axis", "name of an axis", "grid(y: 2, x: 2) attend chunk(1, axis=«2»)"),
     ("bad-argument", "`left` of `window` must be at least 0, and is -1", "attend window(«-1», 5)"),
     ("bad-argument", "`right` of `window` must be at least 0, and is -5", "attend window(9, right=«-5»)"),
-    ("unknown-name", "no `d`", "attend where q < «d»"),
+    ("unknown-name", "`d`, the head dimension", "attend where q < «d»"),
     ("unknown-name", "no coordinates", "attend where «n».x == 0"),
     ("unknown-name", "no `hub`", "attend same(«hub»)"),
     ("duplicate-name", "name of a let", "let a = causal let «a» = all attend a"),
