@@ -26,7 +26,7 @@ from typing import Any, TypeVar, overload
 
 from attnc.diagnostics import Source
 from attnc.docstring import docstring_source
-from attnc.files import read_source
+from attnc.files import is_source_text, read_source
 from attnc.request import Header, ParamValue, Request, gather
 from attnc.runtime import Attention, bind, check_backend, input_names, ready
 
@@ -86,6 +86,11 @@ def attention_pattern(
         raise TypeError(
             f"attention_pattern takes a pattern file's path, or decorates a function; got {path!r}"
         )
+    if path is not None and is_source_text(path):
+        raise TypeError(
+            "attention_pattern takes the path of a pattern file, and this is a pattern's text: write its "
+            "body into the function's docstring, or use `attnc.load`"
+        )
     check_backend(backend)
     given = gather(params, more_params)
 
@@ -141,9 +146,13 @@ def _decorate(
             if name not in named:
                 raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}")
         values = tuple([kwargs.pop(name, default) for name, default in defaults.items()])
-        attend = made.get(values)
+        try:
+            attend = made.get(values)
+        except TypeError:  # a list, or something else that is no number
+            attend = None
         if attend is None:
-            attend = made[values] = another(values)
+            attend = another(values)
+            made[values] = attend
         return attend(*args, **kwargs)
 
     return attention

@@ -105,6 +105,11 @@ def _item(p: _Place) -> Diagnostic | None:
         return None
     if not p.at_item:
         return _top_level(p)
+    if p.token.type == "PATTERN" and open_bracket(p.source, p.span.start) is None:
+        return p.say(
+            "only the body of a pattern stands in a docstring",
+            "the function's head is the pattern's: leave out `pattern …(…) {` and its `}`",
+        )
     if p.token.type == "PATTERN":
         return p.say(
             "a new pattern starts inside another",

@@ -131,6 +131,7 @@ def test_a_file_beside_the_function(tmp_path: Path) -> None:
         ("@attention_pattern\ndef hubs(q, k, v, *, hub): ...", "has no docstring"),
         ('@attention_pattern(pattern="hubs")\ndef hubs(q, k, v, *, hub): "attend all"', "there is no file"),
         ("attention_pattern(3)", "takes a pattern file's path"),
+        ("attention_pattern('pattern p() { attend all }')", "write its body into the function's docstring"),
         ('attention_pattern("p.attn")(3)', "decorates functions"),
         ("class A:\n @attention_pattern\n def m(self, q, k, v): 'attend all'", "starts with `self, q, k, v`"),
         ("class A:\n @attention_pattern\n def m(self, q, k, v): 'attend all'", "put `@staticmethod` above"),
@@ -201,6 +202,24 @@ def test_places_in_the_python_file(tmp_path: Path, docstring: str, line: int, co
     path = tmp_path / "package" / "module.py"
     assert f"{path}:{line}:{column}" in str(caught.value)
     assert path.read_text().splitlines()[line - 1][column - 1 :].startswith("nonsense")
+
+
+def test_a_value_that_is_no_number() -> None:
+    @attention_pattern
+    def tail(q: Any, k: Any, v: Any, *, window: int = 5) -> Any:
+        """attend window(window - 1)"""
+
+    for value, words in (([2], r"'window' must be an int, .*; got \[2\] of type list"), (None, "NoneType")):
+        with pytest.raises(TypeError, match=words):
+            tail(*tensors(), window=value)
+    agrees(tail(*tensors(), window=torch.tensor(3)), attnc.mask(SLIDING, 37, heads=2, window=3))
+
+
+def test_a_whole_pattern_in_the_docstring(tmp_path: Path) -> None:
+    python = "@attention_pattern\ndef f(q, k, v):\n  'pattern f() { attend all }'\n"
+    with pytest.raises(AttncError, match="only the body of a pattern stands in a docstring") as caught:
+        define(tmp_path, python)
+    assert "module.py:4:4\n" in str(caught.value) and "leave out `pattern …(…) {`" in str(caught.value)
 
 
 def test_a_function_without_a_file() -> None:

@@ -303,6 +303,12 @@ def bad_calls() -> dict[str, tuple[dict[str, Any], type[Exception], str]]:
     return {
         "not a tensor": ({"q": [1.0]}, TypeError, "q must be a tensor, not list"),
         "three axes": ({"k": four[0]}, ValueError, r"k must be \(batch, heads, length, dim\).*\(2, 8, 16\)"),
+        "sparse": ({"q": four.to_sparse()}, TypeError, "q must be a dense tensor, neither sparse nor nested"),
+        "nested": (
+            {"v": torch.nested.nested_tensor([four[0], four[0]])},
+            TypeError,
+            "v must be a dense tensor, neither sparse nor nested",
+        ),
         "integers": ({"q": four.int()}, TypeError, "q must be float16, .* not torch.int32"),
         "two dtypes": (
             {"v": four.half()},

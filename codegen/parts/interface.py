@@ -23,6 +23,8 @@ def _check(q, k, v, inputs, scale, backend):
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"{NAME}: {name} must be a tensor, not {type(x).__name__}")
+        if x.layout != torch.strided or x.is_nested:
+            raise TypeError(f"{NAME}: {name} must be a dense tensor, neither sparse nor nested")
         if x.dim() != 4:
             raise ValueError(
                 f"{NAME}: {name} must be (batch, heads, length, dim), but its shape is {tuple(x.shape)}"
