@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_source(compile_)
     compile_.add_argument("-o", "--output", metavar="OUT.py", help="where the module is written")
     compile_.add_argument(
-        "--force", action="store_true", help="overwrite OUT.py even if attnc did not write it"
+        "--force",
+        action="store_true",
+        help="write OUT.py even if it exists and is not attnc's, or has a bad name",
     )
     compile_.add_argument(
         "--emit", choices=STAGES, help="print the outcome of a pass in place of a module's file"

@@ -30,7 +30,9 @@ _TEXTS: dict[str, str] = {
         """,
     "unwritable-file": """
         The module could not be written where it should go. Nothing was changed. A file that attnc did not
-        write is only overwritten with `--force`, and the pattern file itself never.
+        write is only overwritten with `--force`, and the pattern file itself never. `--force` is also needed
+        for a name that Python cannot import, or that would hide a module such as `torch` or `random` from
+        every program in the same folder.
         """,
     "usage": """
         The command was used in a way that it does not know. `attnc --help` and `attnc COMMAND --help` say
@@ -270,7 +272,8 @@ _TEXTS: dict[str, str] = {
     "edges-exceeded": """
         The pattern claims that a head has at most so many edges, and at the length told it has more: they
         were counted in its mask, or by its closed form where the mask would be too large. An edge that
-        is named twice counts once. `window(left)` has `left + 1` keys, its own position included.
+        is named twice counts once. `window(left)` has `left + 1` keys, its own position included. A claim is
+        about every length from 0 on: `2 * n - 1` is -1 where there are no keys, and no number of edges is.
         """,
     "flops-exceeded": """
         The pattern claims that one head's forward pass takes at most so many floating-point operations,
