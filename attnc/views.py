@@ -16,10 +16,12 @@ from attnc.expression import (
     And,
     Expr,
     K,
+    Le0,
     Lookup,
     N,
     Or,
     Q,
+    Sum,
     Var,
     add,
     between,
@@ -30,8 +32,10 @@ from attnc.expression import (
     maximum,
     minimum,
     mul,
+    scale,
     select,
     variables,
+    walk,
 )
 from attnc.isolate import Bounds, equal_entries, expand, mentions, residue, solve
 from attnc.relation import Axis, Term
@@ -164,9 +168,8 @@ class _Condition:
         if equal is None:
             told = rewrite(condition)
             parts = tuple(_parts(expand(told)))
-            digits = rewrite.sides[other].digits(other)
-            mixed = any(sum(mentions(part, digit) for digit in digits) > 1 for part in parts)
-            return _Condition(condition if mixed else told, parts, parts)
+            shorter = min((told, condition), key=lambda expr: sum(1 for _ in walk(expr)))
+            return _Condition(shorter, parts, parts)
         # Equal entries lie between the first and the last of them, and a run of them has nothing else in it.
         table, step = equal
         ends = [Lookup(f"{table}.{name}", (floor_div(own, step),)) for name in ENDS]
@@ -192,18 +195,22 @@ def _digits(
     digits = radix.digits(other)
     known = radix.ranges(other)
     sizes = dict(zip(digits[1:], radix.sizes, strict=True))
+    outer = [part for condition in conditions for part in condition.outer]
+    if len(digits) > 1:
+        apart = [part for part in outer if not mentions(part, N)]
+        outer += [part for digit in digits for part in _without(digit, apart)]
     unsolved: dict[int, _Condition] = {}
     found: list[Digit] = []
     for digit in digits:
         low, high = known.get(digit, (ZERO, None))
         lows, highs = [low], [high] if high is not None else []
         inner_lows, inner_highs = list(lows), list(highs)
+        for part in outer:
+            if _target(part, digits, other) == digit:
+                bounds, _ = _solved(part, digit, sizes)
+                lows += [bounds.low] if bounds.low is not None else []
+                highs += [bounds.high] if bounds.high is not None else []
         for number, condition in enumerate(conditions):
-            for part in condition.outer:
-                if _target(part, digits, other) == digit:
-                    bounds, _ = _solved(part, digit, sizes)
-                    lows += [bounds.low] if bounds.low is not None else []
-                    highs += [bounds.high] if bounds.high is not None else []
             for part in condition.inner or ():
                 if _target(part, digits, other) == digit:
                     bounds, sure = _solved(part, digit, sizes)
@@ -221,6 +228,18 @@ def _digits(
         ):
             unsolved[number] = condition
     return tuple(found), list(unsolved.values())
+
+
+def _without(digit: Var, parts: list[Expr]) -> list[Expr]:
+    """What pairs of comparisons say together without a digit that both mention (Fourier and Motzkin)."""
+    above: list[tuple[int, Expr]] = []
+    below: list[tuple[int, Expr]] = []
+    for part in parts:
+        if isinstance(part, Le0) and isinstance(part.body, Sum):
+            factor = next((c for c, atom in part.body.terms if atom == digit), 0)
+            if factor and not any(mentions(atom, digit) for _, atom in part.body.terms if atom != digit):
+                (above if factor > 0 else below).append((abs(factor), part.body))
+    return [le(add(scale(b, one), scale(a, two)), 0) for a, one in above for b, two in below]
 
 
 def _target(part: Expr, digits: tuple[Var, ...], other: Var) -> Var | None:

@@ -32,7 +32,7 @@ from attnc.expression import (
     walk,
 )
 from attnc.pattern import Pattern, formula
-from attnc.schedule import BodyPlan, Pass, Sweep, Walk, tile_ends
+from attnc.schedule import LEAST, MOST, BodyPlan, Pass, Sweep, Walk, tile_ends
 
 # Masks that repeat after more positions than this are made anew for every tile.
 MOST_PERIOD = 1 << 16
@@ -221,8 +221,12 @@ class TorchWriter:
             low, high = ([self.host(bound, "q") for bound in ends] for ends in (sweep.low, sweep.high))
             if sweep.when != TRUE:
                 high[0] = f"{high[0]} if {self.host(sweep.when, 'q')} else -1"
-            keys = [f"k = {self._positions(sweep.walk, low, high)}"]
             weight = sweep.walk.radix.weights[0]
+            positions = self._positions(sweep.walk, low, high)
+            if sweep.worth != TRUE:
+                worth = self._worth(sweep)
+                positions = f"_worthwhile({positions}, lambda least, most: {worth}, {weight}, device)"
+            keys = [f"k = {positions}"]
             full_low = self.host(scale(weight, sweep.full_low), "q")
             full_high = self.host(add(scale(weight, sweep.full_high), weight - 1), "q")
             if sweep.full_when == FALSE:
@@ -235,6 +239,17 @@ class TorchWriter:
         told = _in_positions(sweep.mask, (own, sweep.walk))
         mask = self.tensor(told, {"q": "q", "k": "k"})
         return [*keys, f"yield k, {unmasked}, lambda q, k: {mask}, {period(told)}"]
+
+    def _worth(self, sweep: Sweep) -> str:
+        """Which of many tiles of keys can hold an edge, over tensors of their ends."""
+        reduced = [part for part in walk(sweep.worth) if isinstance(part, (TileMin, TileMax))]
+        names = {f"tile{i}": self.host(part, "q") for i, part in enumerate(dict.fromkeys(reduced))}
+        mapping = {part: Var(f"tile{i}") for i, part in enumerate(dict.fromkeys(reduced))}
+        ends = (f"{end}{i}" for end in ("first", "last") for i in ("", *range(3)))
+        # The tile's own ends are made tensors, so that every condition is one.
+        own = {name: f"(0 * least + {text})" for name, text in ({end: end for end in ends} | names).items()}
+        scalars = {LEAST.name: LEAST.name, MOST.name: MOST.name}
+        return self.tensor(substitute(sweep.worth, {**mapping}), scalars | own)
 
     def _positions(self, walk: Walk, low: list[str], high: list[str]) -> str:
         if walk.members is not None:

@@ -28,7 +28,7 @@ from attnc.expression import (
 )
 from attnc.notation import show
 from attnc.pattern import Input
-from attnc.schedule import Pass, Sweep, Walk
+from attnc.schedule import LEAST, MOST, Pass, Sweep, Walk
 
 FAR = 2**31 - 1  # beyond every position
 
@@ -224,7 +224,7 @@ class KernelWriter:
         lines += [f"begin = {begin}", f"end = {end}"]
         if sweep.when != TRUE:
             lines.append(f"end = tl.where({self._scalar(sweep.when)}, end, begin)")
-        masked = self._step(sweep, kind, masked=True)
+        masked = self._guarded(sweep, block, self._step(sweep, kind, masked=True))
         if sweep.full_when == FALSE:
             lines.append(f"for start in tl.range(begin, end, {block}):")
             return comment + "\n".join(lines) + "\n" + indent(masked, "    ")
@@ -295,6 +295,19 @@ class KernelWriter:
         factors = "".join(f" * count{i}" for i in self._moving(sweep))
         row = _simplified(row)
         return f"({row}){factors}" if factors and " " in row else f"{row}{factors}"
+
+    def _guarded(self, sweep: Sweep, block: str, step: str) -> str:
+        """A masked step that passes over tiles which can hold no edge."""
+        if sweep.worth == TRUE:
+            return step
+        factors = self._moving(sweep)
+        width = " * ".join(f"count{i}" for i in factors)
+        rows = f" // ({width})" if len(factors) > 1 else f" // {width}" if factors else ""
+        return (
+            f"least = start{rows}\n"
+            f"most = (tl.minimum(start + {block}, end) - 1){rows}\n"
+            f"if {self._scalar(sweep.worth)}:\n{indent(step, '    ')}"
+        )
 
     def _list_sweep(self, sweep: Sweep, kind: Kind) -> str:
         assert sweep.drawn is not None
@@ -380,7 +393,7 @@ class KernelWriter:
 
     def _printer(self, names: dict[str, str]) -> Printer:
         ends = (f"{end}{i}" for end in ("first", "last", "low", "high") for i in ("", *range(3)))
-        scalars = {name: name for name in ("n", "h", *ends)} | {"H": "heads"}
+        scalars = {name: name for name in ("n", "h", LEAST.name, MOST.name, *ends)} | {"H": "heads"}
         return Printer("kernel", scalars | names, self._lookup, self._drawn, self._reduce)
 
     def _scalar(self, expr: Expr) -> str:

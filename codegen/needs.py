@@ -106,7 +106,7 @@ def needs(part: Pass, names: Names) -> tuple[Need, ...]:
 def printed(sweep: Sweep) -> Iterable[Expr]:
     """The expressions of a sweep that end up in code."""
     bounds = (sweep.when, *sweep.low, *sweep.high, sweep.full_when, sweep.full_low, sweep.full_high)
-    return (*bounds, sweep.mask, sweep.selection)
+    return (*bounds, sweep.mask, sweep.worth, sweep.selection)
 
 
 def tables_of(plans: Iterable[BodyPlan], relations: Iterable[Expr]) -> frozenset[str]:

@@ -28,6 +28,7 @@ _TILE_COSTS = {32: 1.7, 64: 1.25, 128: 1.0, 256: 0.93, 512: 0.88, 1024: 0.8}  # 
 _BUDGET = 1 << 22  # numbers that a batch takes, or scores that are held
 _MOST_MASKED = 1 << 20  # pairs of a masked piece
 _LEAST_UNMASKED = 256  # keys that are worth a piece of their own
+_WORTH = 64  # keys that are asked about at once, where many hold no edge
 _MOST_KNOWN = 32  # masks that are kept for tiles to come
 
 
@@ -88,6 +89,19 @@ def _chosen(member, low, high):
     """Positions in ``low..high`` where ``member`` is true."""
     low = max(low, 0)
     return member[low : max(low, high + 1)].nonzero().flatten() + low
+
+
+def _worthwhile(positions, test, weight, device):
+    """Positions without the tiles of them that can hold no edge, by a test on the ends of their first digit."""
+    places = _index(positions, device)
+    starts = torch.arange(0, len(positions), _WORTH, device=device)
+    if not len(starts):
+        return positions
+    least, most = places[starts], places[(starts + _WORTH - 1).clamp(max=len(positions) - 1)]
+    good = torch.as_tensor(test(least // weight, most // weight), device=device).expand(len(starts))
+    if good.all():
+        return positions
+    return places[good.repeat_interleave(_WORTH)[: len(positions)]]
 
 
 def _index(positions, device):
