@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +18,9 @@ from attnc.relation import BodyTerms
 from attnc.runs import Runs, Scattered, merge
 from attnc.tiles import Tiles
 from attnc.tiling import classify, filled
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 # A drawing or an analysis of more edges than this wants a coarser tile.
 MOST_EDGES = 2_000_000
@@ -116,6 +119,9 @@ class BlockGraph:
 
         Raises ValueError when there are more than two million edges: take a larger tile then.
         """
+        # Slow to import, and of no use to those who only want tiles.
+        import networkx as nx
+
         found = self.counts()
         total = found[Kind.PARTIAL] + found[Kind.FULL]
         if total > MOST_EDGES:

@@ -204,6 +204,8 @@ def _module(entry: cache.Entry) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         # Triton and inspect look a function's module up by name.
         sys.modules[name] = module
+        # PyTorch asks inspect where an operator was written, which otherwise searches all that is imported.
+        inspect.modulesbyfile[str(entry.path)] = name
         try:
             spec.loader.exec_module(module)
         except BaseException:

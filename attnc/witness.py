@@ -50,7 +50,7 @@ from attnc.pattern import (
     Union,
     formula,
 )
-from attnc.solver import Answer, least
+from attnc.solver import Answer, Question
 
 Verdict = Literal["proven", "refuted", "undecided"]
 Array = npt.NDArray[Any]
@@ -174,11 +174,12 @@ def hunt(
 
     An answer that is ``proven`` means that there is none; ``refuted`` and not ``real``, that it was given up.
     """
-    learned: list[Expr] = []
+    learned: dict[Expr, None] = {}
     answer = Answer("undecided")
     order = tuple(var for var in order if var.name in variables(condition))
+    question = Question(condition)
     for _ in range(rounds):
-        answer = least(conj(condition, *learned), order)
+        answer = question.least(order)
         if answer.outcome != "refuted":
             break
         n, heads = answer.variables.get("n", 1), answer.variables.get("H", 1)
@@ -189,10 +190,13 @@ def hunt(
             tables = fill(pattern, answer, n, heads, style)
             if real(answer, tables):
                 return Quarry(answer, tables, True)
-        fresh = [fact for fact in _lessons(condition, answer, environment(answer, tables)) if fact != TRUE]
-        if set(fresh) <= set(learned):
+        lessons = dict.fromkeys(_lessons(condition, answer, environment(answer, tables)))
+        fresh = [fact for fact in lessons if fact != TRUE and fact not in learned]
+        if not fresh:
             break
-        learned += fresh
+        learned.update(dict.fromkeys(fresh))
+        for fact in fresh:
+            question.learn(fact)
     return Quarry(answer)
 
 
