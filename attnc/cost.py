@@ -44,10 +44,10 @@ from attnc.expression import (
 from attnc.growth import joined, term_growth
 from attnc.pairs import count_pairs
 from attnc.relation import Term
-from attnc.sizes import MOST_WORK, NoFormula, Sizes, linear, numeric
+from attnc.sizes import MOST_WORK, NoFormula, Sizes, linear, numeric, positive
 from attnc.steady import MOST_EXTREMA, steady_form, value_of
 
-n = sympy.Symbol("n", integer=True, nonnegative=True)
+n = positive("n")
 d = sympy.Symbol("d", integer=True, positive=True)
 FEW_SUMS = 6
 LONGEST_FORM = 100
@@ -74,9 +74,9 @@ class Cost:
     def forms(self) -> list[str]:
         """The closed forms that a person would read: the general one, the steady one; maybe neither."""
         since = f" for n >= {self.steady_from}" if self.steady_from else ""
-        forms = [str(self.expr)]
+        forms = [_form(self.expr)]
         if self.steady != self.expr:
-            forms.append(f"{self.steady}{since}")
+            forms.append(f"{_form(self.steady)}{since}")
         return [form for form in forms if len(form) <= LONGEST_FORM]
 
     def at(self, length: int, **counts: int) -> int:
@@ -91,6 +91,12 @@ class Cost:
             ) from None
 
 
+def _form(expr: sympy.Expr) -> str:
+    """The formula as text; any long text where it is too long to be shown, because writing it takes long, too."""
+    symbols = sum(not part.args for part in sympy.preorder_traversal(expr))  # a letter each, at least
+    return str(expr) if symbols <= LONGEST_FORM else " " * (LONGEST_FORM + 1)
+
+
 def edges(terms: Iterable[Term], work: int = MOST_WORK) -> Cost:
     """The number of edges of disjoint terms, such as the terms of one body.
 
@@ -98,7 +104,6 @@ def edges(terms: Iterable[Term], work: int = MOST_WORK) -> Cost:
     """
     terms = tuple(terms)
     sizes = Sizes(work=work)
-    sizes.symbols["n"] = n
     counted = [_term_edges(term, sizes) for term in terms]
     expr = sympy.Add(*(part for part, _ in counted))
     return _cost(expr, all(exact for _, exact in counted), joined(term_growth(term) for term in terms))
@@ -145,7 +150,7 @@ class _Bound:
 def _term_edges(term: Term, sizes: Sizes) -> tuple[sympy.Expr, bool]:
     literals = _literals(fold(term.formula()))
     found = _bounded(literals, sizes, _reach_of_row(term))
-    return sizes.plain(found.value), found.exact
+    return found.value, found.exact
 
 
 def _literals(expr: Expr) -> tuple[Expr, ...]:
@@ -192,15 +197,15 @@ def _bounded(literals: tuple[Expr, ...], sizes: Sizes, width: int | None) -> _Bo
 def _regular(plain: Sequence[Expr], sizes: Sizes) -> _Bound:
     """Arithmetic conditions: counted exactly, or else without those that no formula covers."""
     try:
-        return _Bound(count_pairs(plain, N, N, sizes), True)
+        return _Bound(sizes.told(count_pairs(plain, N, N, sizes)), True)
     except NoFormula:
         pass
     sizes.work = max(sizes.work, MOST_WORK // 10)
     kept: list[Expr] = []
-    best: sympy.Expr = sizes.symbol("n") ** 2
+    best: sympy.Expr = n ** 2
     for condition in plain:
         try:
-            best = count_pairs([*kept, condition], N, N, sizes)
+            best = sizes.told(count_pairs([*kept, condition], N, N, sizes))
         except NoFormula:
             continue
         kept.append(condition)
@@ -210,8 +215,11 @@ def _regular(plain: Sequence[Expr], sizes: Sizes) -> _Bound:
 def _vacuous(plain: Sequence[Expr], sizes: Sizes, past: bool = False) -> bool:
     """Whether the conditions leave every pair (every past pair) alone."""
     everything = [le(K, Q)] if past else []
-    found = _regular([*everything, *plain], sizes)
-    return found.exact and sympy.expand(found.value - _regular(everything, sizes).value) == 0
+    try:
+        found, whole = (count_pairs(some, N, N, sizes) for some in ([*everything, *plain], everything))
+    except NoFormula:
+        return False
+    return found == whole or sizes.spread(found) == sizes.spread(whole)
 
 
 def _one_sided(conditions: Sequence[Expr], var: Var, sizes: Sizes) -> _Bound:
@@ -220,16 +228,16 @@ def _one_sided(conditions: Sequence[Expr], var: Var, sizes: Sizes) -> _Bound:
     selected = [c for c in conditions if _has(c, Lookup)]
     rows, columns = (N, ONE) if var == Q else (ONE, N)
     try:
-        total = _Bound(count_pairs(arithmetic, rows, columns, sizes), True)
+        total = _Bound(sizes.told(count_pairs(arithmetic, rows, columns, sizes)), True)
     except NoFormula:
-        total = _Bound(sizes.symbol("n"), False)
+        total = _Bound(n, False)
     if not selected:
         return total
-    whole = total.exact and total.value == sizes.symbol("n")
+    whole = total.exact and total.value == n
     bounds = [_chosen(condition, var, sizes) for condition in selected]
     # Of several conditions each alone bounds the number; the one on a true entry says most.
-    best = min(bounds, key=lambda b: (b.value.has(sizes.symbol("n")), len(str(b.value))))
-    if not whole and best.value.has(sizes.symbol("n")):
+    best = min(bounds, key=lambda b: (b.value.has(n), len(str(b.value))))
+    if not whole and best.value.has(n):
         return _Bound(total.value, False)
     return _Bound(best.value, best.exact and whole and len(selected) == 1)
 
@@ -243,13 +251,13 @@ def _chosen(condition: Expr, var: Var, sizes: Sizes) -> _Bound:
             if isinstance(place, FloorDiv) and place.left == var and (size := constant(place.right)):
                 return _Bound(size * entries, False)
         case Not(Lookup(table, (place,), "bool")) if place == var:
-            return _Bound(sizes.symbol("n") - count(sympy.Symbol(table)), True)
+            return _Bound(n - count(sympy.Symbol(table)), True)
         case Or(args):
             bounds = [_one_sided((arg,), var, sizes) for arg in args]
             return _Bound(sympy.Add(*(b.value for b in bounds)), False)
         case And(args):
             return _one_sided(args, var, sizes)
-    return _Bound(sizes.symbol("n"), False)
+    return _Bound(n, False)
 
 
 def _populated(plain: Sequence[Expr], fancy: Sequence[Expr], sizes: Sizes, width: int | None) -> _Bound:
@@ -267,7 +275,7 @@ def _populated(plain: Sequence[Expr], fancy: Sequence[Expr], sizes: Sizes, width
         narrow = [
             side.value for var, side in ((Q, rows), (K, columns)) if any(c in known for c in sides[var])
         ]
-        return _Bound(min(narrow, key=lambda value: value.has(sizes.symbol("n"))) * width, False)
+        return _Bound(min(narrow, key=lambda value: value.has(n)) * width, False)
     exact = rows.exact and columns.exact and not dropped and _vacuous(both, sizes)
     return _Bound(rows.value * columns.value, exact)
 
@@ -281,7 +289,7 @@ def _drawn(drawn: Drawn, plain: Sequence[Expr], alone: bool, sizes: Sizes) -> _B
     sides = [c for c in plain if Q.name in variables(c) and K.name not in variables(c)]
     rows = _one_sided(sides, Q, sizes)
     size = next((constant(p.right) for p in walk(drawn.column) if isinstance(p, FloorDiv)), 1) or 1
-    population = sympy.ceiling(sizes.symbol("n") / size) if size > 1 else sizes.symbol("n")
+    population = sympy.ceiling(n / size) if size > 1 else n
     picks = sympy.Min(constant(drawn.count) or 0, population)
     exact = (
         alone
@@ -303,12 +311,12 @@ def _powers(body: Expr, plain: Sequence[Expr], sizes: Sizes) -> sympy.Expr | Non
     # One more symbol makes long formulas of what is not simple.
     work, sizes.work = sizes.work, min(sizes.work, FEW_SUMS)
     try:
-        per = count_pairs([eq(sub(Q, K), distance), *plain], N, N, sizes)
+        per = sizes.told(count_pairs([eq(sub(Q, K), distance), *plain], N, N, sizes))
     except NoFormula:
         return None
     finally:
         sizes.work += work - min(work, FEW_SUMS)
-    per, size, symbol = sizes.plain(per), sizes.symbol("n"), sizes.symbol("distance")
+    size, symbol = n, positive("distance")
     # How many powers of two are below n.
     bits = sympy.ceiling(sympy.log(sympy.Max(size, 1), 2))
     if len(per.atoms(sympy.Max, sympy.Min)) > MOST_EXTREMA // 4:

@@ -12,8 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-
-import sympy
+from fractions import Fraction
 
 from attnc.cells import MOST_CELLS, cells, flat
 from attnc.expression import (
@@ -43,23 +42,27 @@ from attnc.expression import (
     variables,
     walk,
 )
-from attnc.sizes import NoFormula, Sizes, greatest, least, linear, numeric, pruned, to_sympy
+from attnc.polynomial import Poly, number
+from attnc.sizes import NoFormula, Sizes, greatest, least, linear, numeric, pruned
 from attnc.splitting import Splitter
 
 
-def count_pairs(conditions: Iterable[Expr], rows: Expr, columns: Expr, sizes: Sizes) -> sympy.Expr:
+def count_pairs(conditions: Iterable[Expr], rows: Expr, columns: Expr, sizes: Sizes) -> Poly:
     """The number of pairs ``0 <= q < rows``, ``0 <= k < columns`` where all conditions hold.
 
     ``rows`` and ``columns`` are numbers or variables of ``sizes``.
     The result is over the symbols of ``sizes``. Raises NoFormula when this method does not reach.
     """
     plain = [flat(fold(condition)) for condition in conditions]
-    return sympy.Add(*(sign * _count(cell, rows, columns, sizes) for sign, cell in cells(plain)))
+    total = number(0)
+    for sign, cell in cells(plain):
+        total = total + _count(cell, rows, columns, sizes).scaled(sign)
+    return total
 
 
-def _count(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) -> sympy.Expr:
+def _count(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) -> Poly:
     if constant(rows) == 0 or constant(columns) == 0:
-        return sympy.S.Zero
+        return number(0)
     ranges = {
         **sizes.ranges,
         "q": (0, numeric(rows, sizes.ranges)[1] - 1),
@@ -67,7 +70,7 @@ def _count(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) -> s
     }
     kept = pruned(cell, ranges)
     if kept is None:
-        return sympy.S.Zero
+        return number(0)
     names = sorted(frozenset().union(variables(rows), variables(columns), *map(variables, kept)))
     key = (frozenset(kept), rows, columns, tuple(sizes.ranges.get(name) for name in names))
     if key not in sizes.known:
@@ -75,7 +78,7 @@ def _count(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) -> s
     return sizes.known[key]
 
 
-def _counted_from_one(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) -> sympy.Expr:
+def _counted_from_one(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) -> Poly:
     """The count as it is for at least one row and column, if that formula gives 0 for none.
 
     It usually does, and has fewer cases.
@@ -92,19 +95,12 @@ def _counted_from_one(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: 
     finally:
         sizes.ranges.update(ranges)
     for size in (rows, columns):
-        if isinstance(size, Var) and ranges[size.name][0] < 1:
-            gone = [symbol for name, symbol in sizes.symbols.items() if _part_of(name, size.name)]
-            if sympy.expand(found.xreplace(dict.fromkeys(gone, sympy.S.Zero))) != 0:
-                return _counted(cell, rows, columns, sizes)
+        if isinstance(size, Var) and ranges[size.name][0] < 1 and sizes.without(found, size.name).terms:
+            return _counted(cell, rows, columns, sizes)
     return found
 
 
-def _part_of(name: str, whole: str) -> bool:
-    """Whether a size is 0 when another one is: itself, and what it was split into."""
-    return name == whole or name.startswith((f"{whole}/", f"{whole}%"))
-
-
-def _counted(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) -> sympy.Expr:
+def _counted(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) -> Poly:
     divisors: set[int] = set()
     for part in itertools.chain.from_iterable(map(walk, cell)):
         if isinstance(part, (FloorDiv, Mod)):
@@ -118,7 +114,9 @@ def _counted(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) ->
     about_rows = tuple(c for c in cell if "k" not in variables(c))
     about_columns = tuple(c for c in cell if "k" in variables(c) and "q" not in variables(c))
     if about_rows and about_columns and len(about_rows) + len(about_columns) == len(cell):
-        return _count(about_rows, rows, ONE, sizes) * _count(about_columns, ONE, columns, sizes)
+        return sizes.product(
+            _count(about_rows, rows, ONE, sizes), _count(about_columns, ONE, columns, sizes)
+        )
     if not divisors:
         return _linear_count(cell, rows, columns, sizes)
     s = max(divisors)
@@ -127,7 +125,7 @@ def _counted(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) ->
     return _two_level(cell, s, rows, columns, sizes)
 
 
-def _linear_count(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) -> sympy.Expr:
+def _linear_count(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) -> Poly:
     """Linear conditions only: each row's keys are an interval, summed as triangles."""
     sizes.work -= 1
     if sizes.work < 0:
@@ -188,26 +186,26 @@ def _linear_count(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Size
         end = least(ranges, end, add(sub(hi, down), 1))
     end = greatest(ranges, end, start)
 
-    def triangle(top: Expr) -> sympy.Expr:
+    def triangle(top: Expr) -> Poly:
         # 0 + 1 + … + top; nothing when top is negative, which -1 gives by itself
-        x = to_sympy(top if numeric(top, ranges)[0] >= -1 else greatest(ranges, top, 0), sizes)
-        return x * (x + 1) / 2
+        x = sizes.poly(top if numeric(top, ranges)[0] >= -1 else greatest(ranges, top, 0))
+        return (x * x + x).scaled(Fraction(1, 2))
 
-    total = to_sympy(sub(hi, lo), sizes) * to_sympy(sub(end, start), sizes)
+    total = sizes.poly(sub(hi, lo)) * sizes.poly(sub(end, start))
     if up is not None:
         # min(q + up, hi) is hi less max(0, gap - q)
         gap = sub(hi, up)
-        total -= triangle(sub(gap, start)) - triangle(sub(gap, end))
+        total = total - triangle(sub(gap, start)) + triangle(sub(gap, end))
     if down is not None:
         # max(q + down, lo) is lo plus max(0, q - gap)
         gap = sub(lo, down)
-        total -= triangle(sub(add(end, -1), gap)) - triangle(sub(add(start, -1), gap))
+        total = total - triangle(sub(add(end, -1), gap)) + triangle(sub(add(start, -1), gap))
     for gate in gates:
-        total *= to_sympy(least(ranges, 1, greatest(ranges, 0, sub(1, gate))), sizes)
-    return sympy.expand(total)
+        total = total * sizes.poly(least(ranges, 1, greatest(ranges, 0, sub(1, gate))))
+    return total
 
 
-def _two_level(cell: tuple[Expr, ...], s: int, rows: Expr, columns: Expr, sizes: Sizes) -> sympy.Expr:
+def _two_level(cell: tuple[Expr, ...], s: int, rows: Expr, columns: Expr, sizes: Sizes) -> Poly:
     (row_blocks, row_rest), (column_blocks, column_rest) = sizes.split(rows, s), sizes.split(columns, s)
     wholes: dict[str, Expr] = {"q": Q, "k": K}
     rests: dict[str, Expr] = {"q": Q, "k": K}
@@ -223,7 +221,7 @@ def _two_level(cell: tuple[Expr, ...], s: int, rows: Expr, columns: Expr, sizes:
     # block that does not exist has no places in it, and counts nothing.
     row_kinds = ((row_blocks, ZERO, Const(s)), (ONE, row_blocks, row_rest))
     column_kinds = ((column_blocks, ZERO, Const(s)), (ONE, column_blocks, column_rest))
-    parts: list[sympy.Expr] = []
+    total = number(0)
     for choice in itertools.product(*options):
         block = tuple(c for blocks, _ in choice for c in blocks)
         local = tuple(c for _, inner in choice for c in inner)
@@ -236,6 +234,6 @@ def _two_level(cell: tuple[Expr, ...], s: int, rows: Expr, columns: Expr, sizes:
                 continue
             shift: dict[Expr, Expr] = {Q: add(Q, row_shift), K: add(K, column_shift)}
             outer = count_pairs((substitute(c, shift) for c in block), down, across, sizes)
-            if outer != 0:
-                parts.append(outer * count_pairs(local, height, width, sizes))
-    return sympy.Add(*parts)
+            if outer.terms:
+                total = total + sizes.product(outer, count_pairs(local, height, width, sizes))
+    return total

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import sympy
 
 from attnc.expression import (
+    ZERO,
     Const,
     Eq0,
     Expr,
@@ -24,12 +27,17 @@ from attnc.expression import (
     Truth,
     Var,
     as_expr,
+    children,
     constant,
     maximum,
     minimum,
     neg,
+    rebuild,
     sub,
+    substitute,
+    variables,
 )
+from attnc.polynomial import Poly, number, symbol
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -41,24 +49,25 @@ class NoFormula(Exception):
 # So many sums, each a few milliseconds, are spent on one body; a formula that needs more helps nobody.
 MOST_WORK = 80
 
+# Products of more terms than this stay products.
+LONGEST_PRODUCT = 8
+
 
 @dataclass
 class Sizes:
-    """The symbols of one count: sympy symbols by variable name, what they range over and what they stand for.
+    """The symbols of one count: what they range over, and what they stand for.
 
-    ``n`` is the only free one; ``n/64`` and ``n%64`` are its quotient and remainder.
+    ``n`` is the only free one; ``n/64`` and ``n%64`` are its quotient and remainder. Formulas are polynomials
+    in them, and in roundings and extrema of them, which have names, too: ``#0``, ``#1``, … So have factors
+    whose products would be long to write out.
     """
 
-    symbols: dict[str, sympy.Symbol] = field(default_factory=dict)
-    meaning: dict[sympy.Symbol, sympy.Expr] = field(default_factory=dict)
+    meaning: dict[str, Expr | Poly] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=lambda: {"n": (0, math.inf)})
-    known: dict[tuple[object, ...], sympy.Expr] = field(default_factory=dict)
+    known: dict[tuple[object, ...], Poly] = field(default_factory=dict)
+    names: dict[Expr | Poly, str] = field(default_factory=dict)
+    closed: dict[str, sympy.Expr] = field(default_factory=dict)
     work: int = MOST_WORK
-
-    def symbol(self, name: str) -> sympy.Symbol:
-        if name not in self.symbols:
-            self.symbols[name] = sympy.Symbol(name, integer=True, nonnegative=True)
-        return self.symbols[name]
 
     def split(self, size: Expr, s: int) -> tuple[Expr, Expr]:
         """``size // s`` and ``size % s``, as new variables unless they are numbers."""
@@ -72,18 +81,122 @@ class Sizes:
             least, most = self.ranges[size.name]
             self.ranges[quotient] = (least // s, most if most == math.inf else most // s)
             self.ranges[rest] = (0, min(s - 1, most))
-            whole = self.symbol(size.name)
-            self.meaning[self.symbol(quotient)] = sympy.floor(whole / s)
-            self.meaning[self.symbol(rest)] = sympy.Mod(whole, s)
+            self.meaning[quotient] = FloorDiv(size, Const(s))
+            self.meaning[rest] = Mod(size, Const(s))
         return Var(quotient), Var(rest)
 
-    def plain(self, expr: sympy.Expr) -> sympy.Expr:
-        """The formula with quotients and remainders written out over ``n``."""
-        full: dict[sympy.Symbol, sympy.Expr] = {}
-        for symbol, value in self.meaning.items():
-            # A size is split before its parts are, so those before it are written out already.
-            full[symbol] = value.xreplace(full)
-        return expr.xreplace(full)
+    def poly(self, expr: Expr) -> Poly:
+        """Sums, products, divisions and extrema of numbers and of these variables as a polynomial."""
+        match expr:
+            case Const(value) | Param(_, value):
+                return number(value)
+            case Var(name):
+                return symbol(name)
+            case Sum(terms, start):
+                total = number(start)
+                for c, atom in terms:
+                    total = total + self.poly(atom).scaled(c)
+                return total
+            case Mul(left, right):
+                return self.poly(left) * self.poly(right)
+            case FloorDiv() | Mod() | Min() | Max():
+                return self._named(expr)
+        raise NoFormula
+
+    def _named(self, part: Expr | Poly) -> Poly:
+        if part not in self.names:
+            name = self.names[part] = f"#{len(self.names)}"
+            self.meaning[name] = part
+        return symbol(self.names[part])
+
+    def product(self, left: Poly, right: Poly) -> Poly:
+        """The product of two formulas, in brackets where it would be long without."""
+        if len(left.terms) * len(right.terms) <= LONGEST_PRODUCT:
+            return left * right
+        return self._named(left) * self._named(right)
+
+    def spread(self, p: Poly) -> Poly:
+        """The same without brackets."""
+        for name in sorted(p.names()):
+            meaning = self.meaning.get(name)
+            if isinstance(meaning, Poly):
+                p = p.replaced(name, self.spread(meaning))
+        return p
+
+    def without(self, p: Poly, gone: str) -> Poly:
+        """What a formula is when one size is 0, and so is all that it was split into."""
+        zeros: dict[Expr, Expr] = {
+            Var(name): ZERO for name in self.ranges if name == gone or name.startswith((f"{gone}/", f"{gone}%"))
+        }
+        for name in sorted(p.names()):
+            by = Var(name) if name in self.ranges else self.meaning[name]
+            if isinstance(by, Poly):
+                p = p.replaced(name, self.without(by, gone))
+            elif variables(by) & {part.name for part in zeros if isinstance(part, Var)}:
+                p = p.replaced(name, self.poly(self._settled(substitute(by, zeros))))
+        return p
+
+    def _settled(self, expr: Expr) -> Expr:
+        """Without the arguments of extrema that never decide."""
+        parts = children(expr)
+        if not parts:
+            return expr
+        expr = rebuild(expr, tuple(map(self._settled, parts)))
+        if isinstance(expr, (Min, Max)):
+            return (greatest if isinstance(expr, Max) else least)(self.ranges, *expr.args)
+        return expr
+
+    def told(self, p: Poly) -> sympy.Expr:
+        """A formula for people, written out over ``n``."""
+        return sympy.Add(
+            *(
+                sympy.Mul(
+                    sympy.Rational(c.numerator, c.denominator),
+                    *(self._told(name) ** len(list(same)) for name, same in itertools.groupby(monomial)),
+                )
+                for monomial, c in p.terms
+            )
+        )
+
+    def _told(self, name: str) -> sympy.Expr:
+        if name not in self.closed:
+            match self.meaning.get(name):
+                case None:
+                    self.closed[name] = positive(name)
+                case Poly() as factor:
+                    self.closed[name] = self.told(factor)
+                case meaning:
+                    self.closed[name] = self._written(meaning)
+        return self.closed[name]
+
+    def _written(self, expr: Expr) -> sympy.Expr:
+        match expr:
+            case Const(value) | Param(_, value):
+                return sympy.Integer(value)
+            case Var(name):
+                return self._told(name)
+            case Sum(terms, start):
+                return sympy.Add(start, *(c * self._written(atom) for c, atom in terms))
+            case Mul(left, right):
+                return self._written(left) * self._written(right)
+            case FloorDiv(left, right):
+                return sympy.floor(self._written(left) / self._written(right))
+            case Mod(left, right):
+                return sympy.Mod(self._written(left), self._written(right))
+            case Min(args):
+                return self._extremum(sympy.Min, args)
+            case Max(args):
+                return self._extremum(sympy.Max, args)
+        raise NoFormula
+
+    def _extremum(self, kind: Any, args: Iterable[Expr]) -> sympy.Expr:
+        # What never decides is gone already, and sympy takes long to find that out.
+        return kind(*map(self._written, args), evaluate=False)
+
+
+def positive(name: str) -> sympy.Symbol:
+    """A size as sympy knows it: an integer, never negative."""
+    return sympy.Symbol(name, integer=True, nonnegative=True)
 
 
 def numeric(expr: Expr, ranges: Ranges) -> tuple[float, float]:
@@ -147,28 +260,6 @@ def least(ranges: Ranges, *args: IntLike) -> Expr:
         kept = [other for other in kept if numeric(sub(other, arg), ranges)[0] < 0]
         kept.append(arg)
     return minimum(*kept)
-
-
-def to_sympy(expr: Expr, sizes: Sizes) -> sympy.Expr:
-    """Sums, products, divisions and extrema of numbers and of the variables of ``sizes``."""
-    match expr:
-        case Const(value) | Param(_, value):
-            return sympy.Integer(value)
-        case Var(name):
-            return sizes.symbol(name)
-        case Sum(terms, start):
-            return sympy.Add(start, *(c * to_sympy(atom, sizes) for c, atom in terms))
-        case Mul(left, right):
-            return to_sympy(left, sizes) * to_sympy(right, sizes)
-        case FloorDiv(left, right):
-            return sympy.floor(to_sympy(left, sizes) / to_sympy(right, sizes))
-        case Mod(left, right):
-            return sympy.Mod(to_sympy(left, sizes), to_sympy(right, sizes))
-        case Min(args):
-            return sympy.Min(*(to_sympy(arg, sizes) for arg in args))
-        case Max(args):
-            return sympy.Max(*(to_sympy(arg, sizes) for arg in args))
-    raise NoFormula
 
 
 def pruned(cell: tuple[Expr, ...], ranges: Ranges) -> tuple[Expr, ...] | None:
