@@ -43,8 +43,9 @@ from attnc.expression import (
 )
 from attnc.growth import joined, term_growth
 from attnc.pairs import count_pairs
-from attnc.relation import Term
+from attnc.relation import POSITIONS, Term
 from attnc.sizes import MOST_WORK, NoFormula, Sizes, linear, numeric, positive
+from attnc.solver import valid
 from attnc.steady import MOST_EXTREMA, steady_form, value_of
 
 n = positive("n")
@@ -63,6 +64,7 @@ class Cost:
     exact: whether it is the number itself; otherwise it is never less than that.
     growth: for people, in terms of the parameters' names: ``O(n*window)``.
     steady, steady_from: the simpler form that ``expr`` takes for every ``n >= steady_from``.
+    most: how many pairs there are at all: ``n*n``, or half of them where no query reads ahead.
     """
 
     expr: sympy.Expr
@@ -70,6 +72,7 @@ class Cost:
     growth: str
     steady: sympy.Expr
     steady_from: int
+    most: sympy.Expr = n**2
 
     def forms(self) -> list[str]:
         """The closed forms that a person would read: the general one, the steady one; maybe neither."""
@@ -83,16 +86,17 @@ class Cost:
         """The value for a length and for the true entries of each input, as in ``at(4096, is_global=3)``."""
         values = {count(sympy.Symbol(name)): value for name, value in counts.items()}
         try:
-            return int(value_of(self.expr, {n: length, **values}))
+            value = int(value_of(self.expr, {n: length, **values}))
         except KeyError as missing:
             name = str(missing.args[0].args[0])
             raise ValueError(
                 f"the cost hangs on how many entries of `{name}` are true: give `{name}=` to `at`"
             ) from None
+        return value if self.exact else min(value, int(value_of(self.most, {n: length})))
 
 
 def _form(expr: sympy.Expr) -> str:
-    """The formula as text; any long text where it is too long to be shown, because writing it takes long, too."""
+    """The formula as text; some long text where it is too long to be shown, as writing it takes long."""
     symbols = sum(not part.args for part in sympy.preorder_traversal(expr))  # a letter each, at least
     return str(expr) if symbols <= LONGEST_FORM else " " * (LONGEST_FORM + 1)
 
@@ -106,7 +110,32 @@ def edges(terms: Iterable[Term], work: int = MOST_WORK) -> Cost:
     sizes = Sizes(work=work)
     counted = [_term_edges(term, sizes) for term in terms]
     expr = sympy.Add(*(part for part, _ in counted))
-    return _cost(expr, all(exact for _, exact in counted), joined(term_growth(term) for term in terms))
+    growth = joined(term_growth(term) for term in terms)
+    if all(exact for _, exact in counted):
+        return _cost(expr, True, growth)
+    most = n**2 / 2 + n / 2 if all(map(_causal, terms)) else n**2
+    # Counts are never negative: with one part at or beyond all pairs, the sum is, too.
+    if any(_never_below(part, most) for part in (expr, *(part for part, _ in counted))):
+        expr = most
+    return replace(_cost(expr, False, growth), most=most)
+
+
+def _causal(term: Term) -> bool:
+    """Whether no query of the term reads ahead, for certain."""
+    return valid(le(K, Q), [POSITIONS, term.formula()]).outcome == "proven"
+
+
+def _never_below(value: sympy.Expr, most: sympy.Expr) -> bool:
+    """Whether a bound is plainly no less than ``most``: by its coefficients, for every length."""
+    excess = sympy.expand(value - most).as_coefficients_dict()
+    return all(c >= 0 and _size(part) for part, c in excess.items() if c)
+
+
+def _size(part: sympy.Expr) -> bool:
+    """Powers and products of ``n``, of counts and of their quotients and remainders: never negative."""
+    factors = (factor.as_base_exp()[0] for factor in sympy.Mul.make_args(part))
+    counts = (count, sympy.floor, sympy.Mod)
+    return all(base in (1, n) or isinstance(base, counts) for base in factors)
 
 
 def combine(costs: Sequence[Cost]) -> Cost:
@@ -119,7 +148,9 @@ def combine(costs: Sequence[Cost]) -> Cost:
     growth = joined(
         part for cost in costs for part in cost.growth.removeprefix("O(").removesuffix(")").split(" + ")
     )
-    return _cost(sympy.Max(*(cost.expr for cost in distinct)), all(c.exact for c in costs), growth)
+    made = _cost(sympy.Max(*(cost.expr for cost in distinct)), all(c.exact for c in costs), growth)
+    halves = all(cost.most != n**2 for cost in costs)
+    return replace(made, most=distinct[0].most if halves else n**2)
 
 
 def flops(cost: Cost, forward: bool = True) -> sympy.Expr:
@@ -202,7 +233,7 @@ def _regular(plain: Sequence[Expr], sizes: Sizes) -> _Bound:
         pass
     sizes.work = max(sizes.work, MOST_WORK // 10)
     kept: list[Expr] = []
-    best: sympy.Expr = n ** 2
+    best: sympy.Expr = n**2
     for condition in plain:
         try:
             best = sizes.told(count_pairs([*kept, condition], N, N, sizes))

@@ -114,9 +114,7 @@ def _counted(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) ->
     about_rows = tuple(c for c in cell if "k" not in variables(c))
     about_columns = tuple(c for c in cell if "k" in variables(c) and "q" not in variables(c))
     if about_rows and about_columns and len(about_rows) + len(about_columns) == len(cell):
-        return sizes.product(
-            _count(about_rows, rows, ONE, sizes), _count(about_columns, ONE, columns, sizes)
-        )
+        return sizes.product(_count(about_rows, rows, ONE, sizes), _count(about_columns, ONE, columns, sizes))
     if not divisors:
         return _linear_count(cell, rows, columns, sizes)
     s = max(divisors)

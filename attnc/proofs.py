@@ -84,15 +84,13 @@ def _causal(pattern: Pattern, body: Body) -> Finding:
         future,
         (N, Q, K, HEADS, HEAD),
         lambda answer, tables: replayed(pattern, body, answer, tables),
+        longest=1 << 62,
     )
     answer = quarry.answer
     if answer.outcome == "proven":
         return Finding("proven", note="proven for every n")
     if not quarry.real:
-        reason = answer.reason or (
-            "the solver's counterexamples hang on random draws, and none of those tried was really drawn"
-        )
-        return Finding("undecided", note=reason, span=body.relation.span)
+        return Finding("undecided", note=answer.reason or quarry.reason, span=body.relation.span)
     at = answer.variables
     return Finding(
         "refuted",

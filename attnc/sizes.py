@@ -125,8 +125,9 @@ class Sizes:
 
     def without(self, p: Poly, gone: str) -> Poly:
         """What a formula is when one size is 0, and so is all that it was split into."""
+        parts = (f"{gone}/", f"{gone}%")
         zeros: dict[Expr, Expr] = {
-            Var(name): ZERO for name in self.ranges if name == gone or name.startswith((f"{gone}/", f"{gone}%"))
+            Var(name): ZERO for name in self.ranges if name == gone or name.startswith(parts)
         }
         for name in sorted(p.names()):
             by = Var(name) if name in self.ranges else self.meaning[name]

@@ -31,6 +31,9 @@ from attnc.expression import (
 )
 from attnc.sizes import NoFormula, Ranges, linear, numeric, pruned
 
+# One condition falls into so many cases at most.
+MOST_CASES = 512
+
 Halves = tuple[Expr, Expr, tuple[Expr, ...]]
 
 
@@ -59,7 +62,7 @@ class Splitter:
             unit = _divided(whole, g)
             low, high = self.finite(rest)
             last = high // g if equality else -(-high // g)
-            for j in range(-(-low // g), last + 1):
+            for j in few(-(-low // g), last + 1):
                 if equality:
                     yield (eq(add(unit, j), 0),), (*local, eq(rest, g * j))
                 else:
@@ -96,7 +99,7 @@ class Splitter:
                         yield block, inner, local
                         continue
                     low, high = self.finite(rest)
-                    for j in range(low // divisor, high // divisor + 1):
+                    for j in few(low // divisor, high // divisor + 1):
                         inner = Const(j) if isinstance(expr, FloorDiv) else sub(rest, j * divisor)
                         inside = self.within(j * divisor, rest, (j + 1) * divisor - 1)
                         yield block, inner, (*local, *inside)
@@ -112,6 +115,13 @@ class Splitter:
     def within(self, low: int, expr: Expr, high: int) -> tuple[Expr, ...]:
         kept = pruned((le(low, expr), le(expr, high)), self.places)
         return (Truth(False),) if kept is None else kept
+
+
+def few(first: int, stop: int) -> range:
+    """The range, unless it is one that nobody would count through."""
+    if stop - first > MOST_CASES:
+        raise NoFormula
+    return range(first, stop)
 
 
 def _divisible(expr: Expr, by: int) -> bool:

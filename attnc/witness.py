@@ -57,6 +57,9 @@ Array = npt.NDArray[Any]
 
 ROUNDS = 24
 
+# Inputs and rows of a mask are not filled in beyond this length.
+LONGEST = 1 << 22
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -155,11 +158,15 @@ def _lessons(condition: Expr, answer: Answer, env: Env) -> Iterable[Expr]:
 
 @dataclass(frozen=True)
 class Quarry:
-    """What ``hunt`` found: the solver's answer and, when refuted for certain, the inputs that go with it."""
+    """What ``hunt`` found: the solver's answer and, when refuted for certain, the inputs that go with it.
+
+    reason: why it was given up, when it was.
+    """
 
     answer: Answer
     tables: dict[str, Array] = field(default_factory=dict)
     real: bool = False
+    reason: str = ""
 
 
 def hunt(
@@ -169,8 +176,11 @@ def hunt(
     real: Callable[[Answer, Mapping[str, Array]], bool],
     styles: tuple[str, ...] = ("low",),
     rounds: int = ROUNDS,
+    longest: int = LONGEST,
 ) -> Quarry:
     """The least assignment that meets ``condition`` and is found ``real`` when replayed.
+
+    longest: sequences that are too long for ``real``.
 
     An answer that is ``proven`` means that there is none; ``refuted`` and not ``real``, that it was given up.
     """
@@ -183,8 +193,9 @@ def hunt(
         if answer.outcome != "refuted":
             break
         n, heads = answer.variables.get("n", 1), answer.variables.get("H", 1)
-        if n > 1 << 22:
-            return Quarry(answer)
+        if n > (longest if not pattern.inputs else LONGEST):
+            reason = f"the solver's counterexample has n = {n:,}, too long to be replayed"
+            return Quarry(answer, reason=reason)
         tables: dict[str, Any] = {}
         for style in styles:
             tables = fill(pattern, answer, n, heads, style)
@@ -197,7 +208,20 @@ def hunt(
         learned.update(dict.fromkeys(fresh))
         for fact in fresh:
             question.learn(fact)
-    return Quarry(answer)
+    return Quarry(answer, reason=answer.reason or _why_unreal(condition))
+
+
+def _why_unreal(condition: Expr) -> str:
+    """What the solver knows too little about for its counterexamples to hold."""
+    hang = "the solver's counterexamples hang on"
+    kinds = {type(part) for part in walk(condition)}
+    if Drawn in kinds:
+        return f"{hang} random draws, and none of those tried was really drawn"
+    if PowerOfTwo in kinds:
+        return f"{hang} which numbers are powers of two, and none of those tried held"
+    if Lookup in kinds:
+        return f"{hang} what inputs hold, and none of those tried held when it was replayed"
+    return "the solver's counterexamples did not hold when they were replayed"
 
 
 def replayed(pattern: Pattern, body: Body, answer: Answer, tables: Mapping[str, Array]) -> bool:

@@ -220,6 +220,18 @@ def test_an_empty_row_that_hangs_on_draws_is_a_real_one() -> None:
     assert not reference.mask(made, n, found.heads)[found.head, q].any()
 
 
+def test_a_witness_need_not_be_short() -> None:
+    found = proofs.causal(pattern("where q + 5000000 <= k"))
+    assert found.witness == {"q": 0, "k": 5000000, "n": 5000001}
+
+
+def test_draws_are_blamed_for_nothing_that_is_not_drawn() -> None:
+    made = pattern("where k <= q and q < 5000000")
+    found = proofs.nonempty(made, decompose(made))
+    assert found.verdict == "undecided"
+    assert found.note == "the solver's counterexample has n = 5,000,001, too long to be replayed"
+
+
 def test_empty_rows_are_told_with_the_mend() -> None:
     found = complaint("causal - self", "nonempty")
     assert (found.code, found.label) == ("may-be-empty", "query 0 reads no key when n = 1")

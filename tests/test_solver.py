@@ -10,12 +10,14 @@ from attnc.evaluation import (
 )
 from attnc.expression import (
     FALSE,
+    ONE,
     TRUE,
     Expr,
     K,
     Lookup,
     N,
     Q,
+    Var,
     add,
     conj,
     disj,
@@ -30,7 +32,7 @@ from attnc.expression import (
     mul,
     negate,
 )
-from attnc.solver import least, satisfiable, valid
+from attnc.solver import Question, least, satisfiable, valid
 
 FUTURE = conj(le(0, Q), lt(Q, K), lt(K, N))
 
@@ -51,6 +53,37 @@ def test_the_least_assignment(condition: Expr, wanted: tuple[int, int, int]) -> 
     assert answer.outcome == "refuted" and answer.minimal
     assert tuple(answer.variables[name] for name in ("n", "q", "k")) == wanted
     assert bool(evaluate(condition, Env(answer.variables)))
+
+
+def test_a_question_learns_what_is_no_answer() -> None:
+    question = Question(FUTURE)
+    found = []
+    for _ in range(3):
+        answer = question.least((N, Q, K))
+        found.append(tuple(answer.variables[name] for name in ("n", "q", "k")))
+        question.learn(disj(*(negate(eq(Var(name), value)) for name, value in answer.variables.items())))
+    assert found == [(2, 0, 1), (3, 0, 1), (3, 0, 2)]
+    question.learn(le(N, 3))
+    assert question.least((N, Q, K)).variables == {"n": 3, "q": 1, "k": 2}
+    question.learn(Lookup("x", (Q,), "bool"))
+    question.learn(negate(Lookup("x", (ONE,), "bool")))
+    assert question.least((N, Q, K)).outcome == "proven"
+
+
+def test_a_budget_ends_a_question_with_the_reason() -> None:
+    hard = conj(
+        ge(Q, 0),
+        ge(K, 0),
+        eq(mul(Q, Q), add(mul(K, mul(K, N)), 7)),
+        eq(mul(N, Q), mul(K, add(Q, 3))),
+        ge(N, 9),
+    )
+    answer = satisfiable(hard, work=1_000)
+    assert answer == satisfiable(hard, work=1_000)
+    assert (answer.outcome, answer.reason) == (
+        "undecided",
+        "the solver found no answer within its budget of work",
+    )
 
 
 def test_never_is_proven() -> None:
