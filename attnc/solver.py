@@ -27,7 +27,7 @@ from attnc.translation import Translation
 
 # What one check may cost, in the solver's own steps: some three million a second, and the same on every
 # machine. The clock is only there for what the solver does not count.
-WORK = 600_000
+WORK = 400_000
 # Most questions are small, and are answered in half the time by a plainer way of working. What that does not
 # settle soon is asked again.
 QUICK_WORK = 150_000

@@ -3,8 +3,8 @@
     python tests/bench/setup_time.py [FILE.attn …]
 
 Every number is the CPU time of ``attnc.load`` in a process of its own, in milliseconds, after PyTorch,
-Triton, the solver and attnc itself were imported; the least of a few runs. Of a file with several patterns the
-first is loaded.
+Triton, the solver and attnc itself were imported; the least of a few runs. Of a file with several patterns
+the first is loaded.
 Nothing here passes or fails: times belong to the machine.
 """
 
