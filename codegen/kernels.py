@@ -337,9 +337,10 @@ class KernelWriter:
             if masked:
                 lines.append(f"{other}_inside = {other} < end")
             place = f"{'start - offset' if other == 'q' else 'start'}, tl.arange(0, {block})"
-        load_mask = f", mask={other}_inside, other=0.0" if masked else ""
-        inside = f"{other}_inside" if masked else "None"
-        loads = kind.swept.format(place=place, even=str(not masked), load_mask=load_mask, inside=inside)
+        # What is inside is not taken from the mask: tiles are fetched ahead, and whatever is shared with the
+        # mask would wait for it in registers. Digits leave the sequence in the middle of a tile, though.
+        inside = f"tl.arange(0, {block}) < end - start" if walk.radix == PLAIN else f"{other}_inside"
+        loads = kind.swept.format(place=place, even=str(not masked), inside=inside if masked else "None")
         lines.append(loads.rstrip("\n"))
         if sweep.selection != TRUE:
             # Queries that another pass answers for weigh nothing here.

@@ -117,8 +117,8 @@ d_value = tl.zeros([BLOCK_N, BLOCK_VALUE_DIM], dtype=tl.float32)
     """\
 query = _load_tile(q_base, {place}, q_row, {inside}, {even}, DIM, BLOCK_DIM)
 grad = _load_tile(grad_base, {place}, grad_row, {inside}, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
-lse = tl.load(lse_ptr + head_rows + (q - offset){load_mask}) * 1.4426950408889634
-delta = tl.load(delta_ptr + head_rows + (q - offset){load_mask})
+lse = _load_row(lse_ptr + head_rows, {place}, {inside}, {even}) * 1.4426950408889634
+delta = _load_row(delta_ptr + head_rows, {place}, {inside}, {even})
 """,
     """\
 d_key, d_value = _add_key_gradients(

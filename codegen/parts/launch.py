@@ -44,7 +44,7 @@ def _tile_sizes(kind, dim, itemsize, table, shape="wide"):
 
 # By level: dim up to 64, 128, 256 in 16 bits, then in 32 bits. Chosen by what the compiler says of the
 # kernels, not yet by the clock: the largest tiles that spill no registers, but for at most 64 bytes backward
-# at 128 and a few patterns of many sweeps.
+# at 128, and those outside the loops.
 # Hopper's matrix instructions want 4 warps for every 64 of the rows that accumulate: queries, but keys for
 # their gradients; more warps than that would do the same work twice.
 _TILES = {
@@ -57,14 +57,14 @@ _TILES = {
         *((32, 32, 4, 2), (32, 32, 8, 1), (16, 16, 4, 1)),
     ),
     "key": (
-        *((64, 64, 4, 2), (32, 128, 8, 2), (32, 64, 8, 1)),
+        *((64, 128, 8, 2), (32, 128, 8, 2), (32, 64, 8, 1)),
         *((32, 32, 8, 2), (32, 32, 8, 1), (16, 16, 4, 1)),
     ),
 }
 _CROWDED_TILES = {
     "forward": ((128, 32, 8, 3), (128, 32, 8, 2)),
     "query": ((64, 32, 4, 2), (64, 32, 4, 2)),
-    "key": ((32, 64, 4, 2), (32, 64, 8, 2)),
+    "key": ((32, 128, 8, 2), (32, 64, 8, 2)),
 }
 _NARROW_TILES = {
     "forward": ((64, 64, 4, 3), (64, 64, 4, 2)),

@@ -83,10 +83,11 @@ def _load_tile(
 ):
     """Rows ``start + row`` of a (length, dim) matrix as a (rows, BLOCK_DIM) tile, padded with zeros.
 
-    EVEN: all rows are inside.
+    EVEN: all rows are inside. The addresses are computed for every tile anew: offsets kept from one tile to the
+    next would take registers from the products.
     """
     column = tl.arange(0, BLOCK_DIM)
-    pointers = base + tl.cast(start, tl.int64) * stride + row[:, None] * stride + column[None, :]
+    pointers = base + tl.cast(start + row, tl.int64)[:, None] * stride + column[None, :]
     if EVEN and DIM == BLOCK_DIM:
         tile = tl.load(pointers)
     elif EVEN:
@@ -96,6 +97,17 @@ def _load_tile(
     else:
         tile = tl.load(pointers, mask=inside[:, None] & (column < DIM)[None, :], other=0.0)
     return tile
+
+
+@_jit
+def _load_row(base, start, row, inside, EVEN: tl.constexpr):
+    """Entries ``start + row`` of a vector, zero where they are not inside. EVEN: all are inside."""
+    pointers = base + tl.cast(start, tl.int64) + row
+    if EVEN:
+        entries = tl.load(pointers)
+    else:
+        entries = tl.load(pointers, mask=inside, other=0.0)
+    return entries
 
 
 @_jit
@@ -160,9 +172,7 @@ def _add_key_gradients(
     if MASKED:
         weights = tl.where(mask, weights, 0.0)
     d_value = _dot(weights.to(grad.dtype), grad, d_value, PRECISION)
-    # The product starts from -delta, which saves the registers that would hold it meanwhile.
-    start = tl.zeros(weights.shape, dtype=tl.float32) - delta[None, :]
-    d_scores = weights * _dot(value, tl.trans(grad), start, PRECISION)
+    d_scores = weights * (_dot(value, tl.trans(grad), None, PRECISION) - delta[None, :])
     d_key = _dot(d_scores.to(query.dtype), query, d_key, PRECISION)
     return d_key, d_value
 

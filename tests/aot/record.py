@@ -1,0 +1,31 @@
+"""Compiles every example's kernels for sm_90 in bfloat16 and writes down what they take: `budget.json`.
+
+    python tests/aot/record.py
+
+A test holds the kernels to these numbers. Look at the difference before it is committed: a number that grew is
+speed that was lost, unless the change says what it was given for.
+"""
+
+from __future__ import annotations
+
+import compiler
+import torch
+import triton
+
+
+def main() -> None:
+    target = compiler.TARGETS["sm_90"]
+    known: dict[object, compiler.Use] = {}
+    uses = {}
+    for name in sorted(path.stem for path in compiler.EXAMPLES.glob("*.attn")):
+        for dim in compiler.BUDGET_DIMS:
+            for launch in compiler.launches(name, torch.bfloat16, dim, target.tiles):
+                if launch.identity not in known:
+                    known[launch.identity] = compiler.Use.of(compiler.build(launch, target))
+                    print(name, dim, launch.name, known[launch.identity], flush=True)
+                uses[name, dim, launch.name] = known[launch.identity]
+    compiler.Budget(triton.__version__, uses).write()
+
+
+if __name__ == "__main__":
+    main()
