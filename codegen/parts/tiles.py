@@ -83,8 +83,8 @@ def _load_tile(
 ):
     """Rows ``start + row`` of a (length, dim) matrix as a (rows, BLOCK_DIM) tile, padded with zeros.
 
-    EVEN: all rows are inside. The addresses are computed for every tile anew: offsets kept from one tile to the
-    next would take registers from the products.
+    EVEN: all rows are inside. The addresses are computed for every tile anew: offsets kept from one tile to
+    the next would take registers from the products.
     """
     column = tl.arange(0, BLOCK_DIM)
     pointers = base + tl.cast(start + row, tl.int64)[:, None] * stride + column[None, :]

@@ -2,8 +2,8 @@
 
     python tests/aot/record.py
 
-A test holds the kernels to these numbers. Look at the difference before it is committed: a number that grew is
-speed that was lost, unless the change says what it was given for.
+A test holds the kernels to these numbers. Look at the difference before it is committed: a number that grew
+is speed that was lost, unless the change says what it was given for.
 """
 
 from __future__ import annotations
