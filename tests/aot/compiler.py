@@ -9,14 +9,13 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import inspect
-import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -39,9 +38,6 @@ _TYPES = {
     torch.int32: "*i32",
     torch.int64: "*i64",
 }
-
-BUDGET = Path(__file__).with_name("budget.json")
-BUDGET_DIMS = (64, 128)
 
 # The matrix instructions of Hopper, of Ampere and its kin, of Blackwell.
 _PRODUCT = re.compile(r"\b(?:HGMMA|HMMA|UTCHMMA)\b")
@@ -134,60 +130,6 @@ class Binary:
     shared: int
     assembly: str
     intermediate: str
-
-
-@dataclass(frozen=True)
-class Use:
-    """What a kernel takes: registers and spilled bytes of a thread, bytes of shared memory of a block."""
-
-    registers: int
-    spilled: int
-    shared: int
-
-    @classmethod
-    def of(cls, binary: Binary) -> Use:
-        return cls(binary.registers, binary.spilled, binary.shared)
-
-    def beyond(self, budget: Use) -> list[str]:
-        """What is more than the budget, in words."""
-        units = {"registers": "registers", "spilled": "spilled bytes", "shared": "bytes of shared memory"}
-        pairs = ((what, getattr(self, what), getattr(budget, what)) for what in units)
-        return [
-            f"{used} {units[what]}, and its budget is {most}" for what, used, most in pairs if used > most
-        ]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What every example's kernels may take on sm_90 in bfloat16, by example, dim and kernel.
-
-    triton: the version that the numbers were recorded with; another one shares registers out otherwise.
-    """
-
-    triton: str
-    uses: dict[tuple[str, int, str], Use]
-
-    @classmethod
-    def read(cls) -> Budget:
-        found = json.loads(BUDGET.read_text(encoding="utf-8"))
-        return cls(
-            found["triton"],
-            {
-                (name, int(dim), kernel): Use(**use)
-                for name, dims in found["kernels"].items()
-                for dim, kernels in dims.items()
-                for kernel, use in kernels.items()
-            },
-        )
-
-    def write(self) -> None:
-        """One line for a kernel, so that a change of one is seen as a change of one."""
-        tree: dict[str, dict[str, dict[str, str]]] = {}
-        for (name, dim, kernel), use in sorted(self.uses.items()):
-            tree.setdefault(name, {}).setdefault(str(dim), {})[kernel] = json.dumps(asdict(use))
-        text = json.dumps({"triton": self.triton, "kernels": tree}, indent=1)
-        text = re.sub(r'"(\{.*?\})"', lambda match: match[1].replace('\\"', '"'), text)
-        BUDGET.write_text(text + "\n", encoding="utf-8")
 
 
 class _Recorder:

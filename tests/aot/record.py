@@ -8,6 +8,7 @@ is speed that was lost, unless the change says what it was given for.
 
 from __future__ import annotations
 
+import budget
 import compiler
 import torch
 import triton
@@ -15,16 +16,17 @@ import triton
 
 def main() -> None:
     target = compiler.TARGETS["sm_90"]
-    known: dict[object, compiler.Use] = {}
+    known: dict[object, budget.Use] = {}
     uses = {}
     for name in sorted(path.stem for path in compiler.EXAMPLES.glob("*.attn")):
-        for dim in compiler.BUDGET_DIMS:
+        for dim in budget.DIMS:
             for launch in compiler.launches(name, torch.bfloat16, dim, target.tiles):
                 if launch.identity not in known:
-                    known[launch.identity] = compiler.Use.of(compiler.build(launch, target))
+                    binary = compiler.build(launch, target)
+                    known[launch.identity] = budget.Use(binary.registers, binary.spilled, binary.shared)
                     print(name, dim, launch.name, known[launch.identity], flush=True)
                 uses[name, dim, launch.name] = known[launch.identity]
-    compiler.Budget(triton.__version__, uses).write()
+    budget.Budget(triton.__version__, uses).write()
 
 
 if __name__ == "__main__":

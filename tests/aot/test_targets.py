@@ -25,17 +25,17 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
 
-def _helper() -> Any:
-    """``compiler.py`` beside this file; tests are no packages."""
-    spec = importlib.util.spec_from_file_location("aot_compiler", Path(__file__).with_name("compiler.py"))
+def _helper(name: str) -> Any:
+    """A file beside this one; tests are no packages."""
+    spec = importlib.util.spec_from_file_location(f"aot_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["aot_compiler"] = module
+    sys.modules[f"aot_{name}"] = module
     spec.loader.exec_module(module)
     return module
 
 
-compiler = _helper()
+compiler, budget = _helper("compiler"), _helper("budget")
 EXAMPLES = sorted(path.stem for path in compiler.EXAMPLES.glob("*.attn"))
 # One of every kind of kernel: an interval, a lattice, packed sets, documents.
 KINDS = ("mistral", "strided", "longformer", "packed_documents")
@@ -94,9 +94,9 @@ def test_kernels_compile_and_fit(name: str, target: str, dtype: str, dim: int) -
             problems.append(f"{where}: needs {binary.shared} bytes of shared memory")
         if target == "sm_90" and dtype != "fp32":
             problems += [f"{where}: {problem}" for problem in _on_hopper(launch, binary, dim)]
-        if (target, dtype) == ("sm_90", "bf16") and dim in compiler.BUDGET_DIMS and _recorded_here():
-            budget = compiler.Budget.read().uses[name, dim, launch.name]
-            beyond = compiler.Use.of(binary).beyond(budget)
+        if (target, dtype) == ("sm_90", "bf16") and dim in budget.DIMS and _recorded_here():
+            used = budget.Use(binary.registers, binary.spilled, binary.shared)
+            beyond = used.beyond(budget.Budget.read().uses[name, dim, launch.name])
             problems += [f"{where}: {much} (tests/aot/record.py writes budgets)" for much in beyond]
         if target == "gfx942" and dim <= 128 and binary.spilled:
             problems.append(f"{where}: spills {binary.spilled} bytes a thread")
@@ -105,7 +105,7 @@ def test_kernels_compile_and_fit(name: str, target: str, dtype: str, dim: int) -
 
 def _recorded_here() -> bool:
     """Whether the budget is this Triton's; what holds for all of them is checked in any case."""
-    return bool(compiler.Budget.read().triton == triton.__version__)
+    return bool(budget.Budget.read().triton == triton.__version__)
 
 
 def _on_hopper(launch: Any, binary: Any, dim: int) -> Iterator[str]:
@@ -129,18 +129,18 @@ def test_every_kernel_has_a_budget_and_every_budget_a_kernel() -> None:
     launched = {
         (name, dim, launch.name)
         for name in EXAMPLES
-        for dim in compiler.BUDGET_DIMS
+        for dim in budget.DIMS
         for launch in compiler.launches(name, torch.bfloat16, dim, "_TILES")
     }
-    assert set(compiler.Budget.read().uses) == launched, "run `python tests/aot/record.py`"
+    assert set(budget.Budget.read().uses) == launched, "run `python tests/aot/record.py`"
 
 
 def test_a_kernel_beyond_its_budget_is_seen() -> None:
-    budget = compiler.Use(registers=128, spilled=0, shared=4096)
-    assert not compiler.Use(128, 0, 4096).beyond(budget) and not compiler.Use(90, 0, 1024).beyond(budget)
-    (registers,) = compiler.Use(129, 0, 4096).beyond(budget)
+    most = budget.Use(registers=128, spilled=0, shared=4096)
+    assert not budget.Use(128, 0, 4096).beyond(most) and not budget.Use(90, 0, 1024).beyond(most)
+    (registers,) = budget.Use(129, 0, 4096).beyond(most)
     assert registers == "129 registers, and its budget is 128"
-    assert len(compiler.Use(129, 8, 8192).beyond(budget)) == 3
+    assert len(budget.Use(129, 8, 8192).beyond(most)) == 3
 
 
 def test_a_process_leaves_no_folder_behind(tmp_path: Path) -> None:
