@@ -106,11 +106,9 @@ def _head(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
         """\
         from __future__ import annotations
 
-        import itertools
         import math
         import os
         import sys
-        from bisect import bisect_left
 
         import torch
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from bisect import bisect_left
 
 import torch
 
@@ -119,7 +117,7 @@ def _form(positions):
 def _below(positions, bound):
     """How many of the ascending positions are less than ``bound``."""
     if isinstance(positions, range):
-        return bisect_left(positions, bound)
+        return min(max(-((positions.start - bound) // positions.step), 0), len(positions))
     return int(torch.searchsorted(positions, bound))
 
 
@@ -180,7 +178,10 @@ class _Mask:
 
 
 def _pieces(rows, sweeps, known, device):
-    """The pieces of a tile: keys, and None, a mask, or a condition that is judged for a whole batch."""
+    """The pieces of a tile: keys; None, a mask, or a condition that is judged for a whole batch; and a name.
+
+    Pieces of one name and form have the same mask, and no two pieces of a tile have one name.
+    """
     for i, (keys, unmasked, condition, period) in enumerate(sweeps(rows)):
         begin, end = 0, len(keys)
         if condition is not None:
@@ -192,21 +193,21 @@ def _pieces(rows, sweeps, known, device):
             if (begin, end) != (0, len(keys)) and end - begin < _LEAST_UNMASKED:
                 begin, end = len(keys), len(keys)
         if begin < end:
-            yield keys[begin:end], None, None
+            yield keys[begin:end], None, (i,)
         most = max(1, _MOST_MASKED // len(rows))
         for first, last in ((0, begin), (end, len(keys))):
             for start in range(first, last, most):
                 part = keys[start : min(start + most, last)]
                 if not period or not isinstance(rows, range) or not isinstance(part, range):
-                    yield part, condition, i
+                    yield part, condition, (i, start)
                     continue
-                place = (i, _form(rows), _form(part), rows[0] - part[0], rows[0] % period)
+                place = (rows[0] - part[0], rows[0] % period, _form(rows), _form(part), i)
                 if place not in known:
                     if len(known) == _MOST_KNOWN:
                         known.clear()
                     known[place] = _Mask(condition, [rows], [part], device)
                 if not known[place].empty:
-                    yield part, known[place], id(known[place])
+                    yield part, known[place], place
 
 
 # --- batches ---
@@ -220,10 +221,14 @@ class _Batch:
 
     def continues(self, rows, keys):
         """Whether one more piece goes on where the others are heading; no query is in a batch twice."""
-        return rows is not self.rows[-1] and all(
-            not isinstance(new, range) or len(old) < 2 or new[0] - old[-1][0] == old[1][0] - old[0][0]
-            for new, old in ((rows, self.rows), (keys, self.keys))
-        )
+        if rows is self.rows[-1]:
+            return False
+        for new, old in ((rows, self.rows), (keys, self.keys)):
+            if isinstance(new, range):
+                hop = new[0] - old[-1][0]
+                if hop < 0 or (len(old) > 1 and hop != old[1][0] - old[0][0]):
+                    return False
+        return True
 
     def settled(self, device):
         """The batch with its mask judged, in a list; an empty one if it has no edge."""
@@ -291,9 +296,9 @@ def _batches(pieces, work, device):
         found.owned.append(owned)
         waits += max(len(rows), len(keys)) * work + (len(rows) * len(keys) if callable(mask) else 0)
         if waits > _BUDGET:
-            yield from itertools.chain(*(some.settled(device) for some in waiting.values()))
+            yield from [settled for some in waiting.values() for settled in some.settled(device)]
             waiting, waits = {}, 0
-    yield from itertools.chain(*(some.settled(device) for some in waiting.values()))
+    yield from [settled for some in waiting.values() for settled in some.settled(device)]
 
 
 def _all_batches(q, k, inputs):
@@ -369,12 +374,14 @@ def _over_two(function, *views):
     loops = axes[order[2]], axes[order[3]]
     found = [
         function(*(x if x is None else x[:, :, i, j] for x in moved))
-        for i, j in itertools.product(*map(range, loops))
+        for i in range(loops[0])
+        for j in range(loops[1])
     ]
     back = [order.index(axis) for axis in range(4)]
-    return [
-        torch.stack(some, 2).unflatten(2, loops).permute(*back, 4, 5) for some in zip(*found, strict=True)
+    joined = [
+        some[0][:, :, None] if len(some) == 1 else torch.stack(some, 2) for some in zip(*found, strict=True)
     ]
+    return [x.unflatten(2, loops).permute(*back, 4, 5) for x in joined]
 
 
 def _is_fused(q):
@@ -417,24 +424,22 @@ def _scores(q, k, added, causal, scale):
 def _attention_gradients(q, k, v, grad, out, lse, pull, added, causal, scale):
     """Gradients of q, k and v from these rows and keys, given the rows' final output and log-sum-exp.
 
-    pull: the gradient of the log-sum-exp, or None.
+    All in the dtype of sums. pull: the gradient of the log-sum-exp, or None.
     """
     if _is_fused(q) and pull is None:
         fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
         return fused(grad, q, k, v, out, lse[..., 0], 0.0, causal, attn_mask=added, scale=scale)
-    dtype = _sum_dtype(q)
-    wide_q, wide_k, wide_v, grad = (x.to(dtype) for x in (q, k, v, grad))
-    delta = (grad * out.to(dtype)).sum(3, keepdim=True)
+    delta = (grad * out).sum(3, keepdim=True)
     if pull is not None:
         delta -= pull
-    dq, dk, dv = torch.empty_like(wide_q), torch.zeros_like(wide_k), torch.zeros_like(wide_v)
+    dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
     for rows, scores in _scores(q, k, added, causal, scale):
         weights = scores.sub_(lse[:, :, rows]).exp_()
         dv += torch.matmul(weights.transpose(2, 3), grad[:, :, rows])
-        d_weights = torch.matmul(grad[:, :, rows], wide_v.transpose(2, 3))
+        d_weights = torch.matmul(grad[:, :, rows], v.transpose(2, 3))
         d_scores = d_weights.sub_(delta[:, :, rows]).mul_(weights).mul_(scale)
-        dq[:, :, rows] = torch.matmul(d_scores, wide_k)
-        dk += torch.matmul(d_scores.transpose(2, 3), wide_q[:, :, rows])
+        dq[:, :, rows] = torch.matmul(d_scores, k)
+        dk += torch.matmul(d_scores.transpose(2, 3), q[:, :, rows])
     return dq, dk, dv
 
 
@@ -496,12 +501,14 @@ def _forward_torch(q, k, v, inputs, scale):
 
 
 def _backward_torch(grad, lse_grad, q, k, v, inputs, out, lse, scale):
-    call = _Call(q, k, v, inputs, scale)
-    grad, out = call.shared(grad), call.shared(out)
+    # In the dtype of sums, because the library adds up gradients in the dtype of its arguments.
+    dtype = _sum_dtype(q)
+    call = _Call(*(x.to(dtype) for x in (q, k, v)), inputs, scale)
+    grad, out = call.shared(grad.to(dtype)), call.shared(out.to(dtype))
     # A row without edges has a log-sum-exp of minus infinity and only weights of zero.
     lse = lse.masked_fill(lse == float("-inf"), float("inf")).unflatten(1, (-1, call.group))[..., None]
-    pull = lse_grad.unflatten(1, (-1, call.group))[..., None].to(call.dtype) if lse_grad.any() else None
-    dq, dk, dv = (torch.zeros(x.shape, dtype=call.dtype, device=q.device) for x in (call.q, call.k, call.v))
+    pull = lse_grad.unflatten(1, (-1, call.group))[..., None].to(dtype) if lse_grad.any() else None
+    dq, dk, dv = (torch.zeros(x.shape, dtype=dtype, device=q.device) for x in (call.q, call.k, call.v))
     for found, place in call.plan:
         added, causal = call.masks(found)
         row_lse = found.of_rows(lse, place, call.offset)
@@ -523,7 +530,7 @@ def _backward_torch(grad, lse_grad, q, k, v, inputs, out, lse, scale):
         so_far = found.of_rows(dq, place, call.offset)
         found.store(dq, so_far.add_(parts[0]), place, call.offset)
         for total, part in ((dk, parts[1]), (dv, parts[2])):
-            found.add_to_keys(total, part.sum(3, dtype=call.dtype, keepdim=True), place)
+            found.add_to_keys(total, part if part.shape[3] == 1 else part.sum(3, keepdim=True), place)
     given = zip((dq, dk, dv), (q, k, v), strict=True)
     return tuple(total.flatten(1, 2)[..., : x.shape[3]].to(x.dtype).contiguous() for total, x in given)
 
