@@ -8,6 +8,8 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from attnc.diagnostics import Source
@@ -116,6 +118,56 @@ def write_module(output: str, text: str, *, source: str | None, force: bool) -> 
 
     Raises ``Refused``, with a message that names the path.
     """
+    place = _place(output, () if source is None else (source,))
+    found = place.target.exists()
+    if found and not force and not _is_ours(place.target):
+        raise Refused(
+            f"will not overwrite {place.shown}: attnc did not write it; `--force` overwrites it anyway"
+        )
+    if not force and (reason := _misnamed(Path(output).name)):
+        raise Refused(f"will not write {output!r}: {reason}; `--force` writes it anyway")
+    place.write(text.encode("utf-8"))
+    return place.target
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file that may be written. target: what it is, links followed. shown: what it is called in messages."""
+
+    target: Path
+    shown: str
+    mode: int | None
+
+    @property
+    def suffix(self) -> str:
+        """What the name ends in, without the dot, in small letters."""
+        return self.target.suffix.lower().removeprefix(".")
+
+    def write(self, data: bytes) -> None:
+        """Writes it whole, or raises ``Refused`` and leaves it as it was."""
+        try:
+            write_whole(self.target, data, self.mode)
+        except OSError as error:
+            raise Refused(f"cannot write {self.shown}: {error.strerror or error}") from None
+
+
+def output(given: str, suffixes: Sequence[str], sources: Sequence[str] = ()) -> Output:
+    """A file for results, looked at before there are any; only its name says that it may be overwritten.
+
+    suffixes: what the name must end in. sources: files that were read and must stay.
+    Raises ``Refused``, with a message that names the path.
+    """
+    place = _place(given, sources)
+    if place.suffix not in suffixes or Path(given).suffix.lower() != f".{place.suffix}":
+        wanted = " or ".join(f".{suffix}" for suffix in suffixes)
+        raise Refused(f"cannot write {place.shown}: its name must end in {wanted}")
+    if not os.access(place.target.parent, os.W_OK):
+        raise Refused(f"cannot write {place.shown}: the folder is read-only")
+    return place
+
+
+def _place(output: str, sources: Sequence[str]) -> Output:
+    """Where ``output`` leads to, if a file can be written there that is none of ``sources``."""
     path = Path(output)
     try:
         target = path.resolve()
@@ -126,28 +178,17 @@ def write_module(output: str, text: str, *, source: str | None, force: bool) -> 
 
     if not target.parent.is_dir():
         raise Refused(f"cannot write {shown}: there is no folder {str(target.parent)!r}; make it first")
-    mode = None
-    if found is not None:
-        if stat.S_ISDIR(found.st_mode):
-            raise Refused(f"cannot write {shown}: it is a folder; name a file in it")
-        if not stat.S_ISREG(found.st_mode):
-            raise Refused(f"cannot write {shown}: it is no regular file; `--emit module` prints instead")
-        if source is not None and Path(source).exists() and target.samefile(source):
-            raise Refused(f"cannot write {shown}: it is the pattern file itself; name another output")
-        if not os.access(target, os.W_OK):
-            raise Refused(f"cannot write {shown}: the file is read-only")
-        if not force and not _is_ours(target):
-            raise Refused(
-                f"will not overwrite {shown}: attnc did not write it; `--force` overwrites it anyway"
-            )
-        mode = stat.S_IMODE(found.st_mode)
-    if not force and (reason := _misnamed(path.name)):
-        raise Refused(f"will not write {output!r}: {reason}; `--force` writes it anyway")
-    try:
-        write_whole(target, text.encode("utf-8"), mode)
-    except OSError as error:
-        raise Refused(f"cannot write {shown}: {error.strerror or error}") from None
-    return target
+    if found is None:
+        return Output(target, shown, None)
+    if stat.S_ISDIR(found.st_mode):
+        raise Refused(f"cannot write {shown}: it is a folder; name a file in it")
+    if not stat.S_ISREG(found.st_mode):
+        raise Refused(f"cannot write {shown}: it is no regular file; `--emit module` prints instead")
+    if any(Path(source).exists() and target.samefile(source) for source in sources):
+        raise Refused(f"cannot write {shown}: it is the pattern file itself; name another output")
+    if not os.access(target, os.W_OK):
+        raise Refused(f"cannot write {shown}: the file is read-only")
+    return Output(target, shown, stat.S_IMODE(found.st_mode))
 
 
 # What torch and Triton import, besides the standard library: hidden by a module of the same name, they break.

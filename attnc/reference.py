@@ -59,11 +59,29 @@ def mask(
             "the keys' positions"
         )
     _check_total(pattern, heads, n_q, n)
+    return rows(pattern, np.arange(n - n_q, n, dtype=np.int64), n, heads, inputs)
+
+
+def rows(
+    pattern: Pattern,
+    positions: npt.NDArray[np.int64],
+    n: int,
+    heads: int = 1,
+    inputs: Mapping[str, npt.ArrayLike] | None = None,
+) -> Bools:
+    """The rows of ``mask`` for some query positions alone: bool of shape (heads, len(positions), n).
+
+    positions: integers in ``0 .. n - 1``. Everything else, errors included, as in ``mask``.
+    """
+    if positions.size and not 0 <= positions.min() <= positions.max() < n:
+        raise ValueError(
+            f"query positions lie in 0 .. {n - 1}, not in {positions.min()} .. {positions.max()}"
+        )
     tables, batch = check_inputs(pattern, n, heads, inputs or {})
     bodies = head_bodies(pattern, heads)
-    _check_total(pattern, *(() if batch is None else (batch,)), heads, n_q, n)
+    _check_total(pattern, *(() if batch is None else (batch,)), heads, positions.size, n)
     if batch is None:
-        return _dense(pattern, n, n_q, heads, bodies, tables)
+        return _dense(pattern, n, positions, heads, bodies, tables)
     ranks = {given.name: len(given.shape) for given in pattern.inputs}
     singles = [
         {
@@ -72,9 +90,9 @@ def mask(
         }
         for entry in range(batch)
     ]
-    found = np.zeros((batch, heads, n_q, n), dtype=np.bool_)
+    found = np.zeros((batch, heads, positions.size, n), dtype=np.bool_)
     for entry, single in enumerate(singles):
-        found[entry] = _dense(pattern, n, n_q, heads, bodies, single)
+        found[entry] = _dense(pattern, n, positions, heads, bodies, single)
     return found
 
 
@@ -102,25 +120,26 @@ def _check_total(pattern: Pattern, *shape: int) -> None:
 def _dense(
     pattern: Pattern,
     n: int,
-    n_q: int,
+    positions: npt.NDArray[np.int64],
     heads: int,
     bodies: npt.NDArray[np.int64],
     tables: Mapping[str, npt.NDArray[Any]],
 ) -> Bools:
-    found = np.zeros((heads, n_q, n), dtype=np.bool_)
+    found = np.zeros((heads, positions.size, n), dtype=np.bool_)
     for index, body in enumerate(pattern.bodies):
         members = np.flatnonzero(bodies == index)
         if not members.size:
             continue
         variables = {
-            "q": np.arange(n - n_q, n, dtype=np.int64)[None, :, None],
+            "q": positions[None, :, None],
             "k": np.arange(n, dtype=np.int64)[None, None, :],
             "h": members.astype(np.int64)[:, None, None],
             "n": n,
             "H": heads,
         }
         env = Env(variables, tables, draws.drawn)
-        found[members] = np.broadcast_to(evaluate(formula(body.relation), env), (members.size, n_q, n))
+        shape = (members.size, positions.size, n)
+        found[members] = np.broadcast_to(evaluate(formula(body.relation), env), shape)
     return found
 
 

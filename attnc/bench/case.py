@@ -1,0 +1,166 @@
+"""What is measured: a pattern at one shape, with random tensors and plausible random inputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from attnc.bench.formula import MaskFunction, by_head, mask_function, masks_of
+from attnc.evaluation import Env, evaluate
+from attnc.pattern import Input, Pattern
+from attnc.request import Request
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# Entries of the whole mask up to which every edge is counted; beyond, on rows spread over the sequence.
+MOST_COUNTED = {"cpu": 1 << 31, "cuda": 1 << 38}
+SPREAD_ROWS = 4096
+
+# How an input is filled when nothing is said: a few per cent, eight documents, numbers around zero.
+DEFAULTS = {"bool": "random:0.02", "int": "runs:8", "float": "normal"}
+_FORMS = {
+    "bool": "first:COUNT, every:STEP or random:SHARE",
+    "int": "runs:COUNT",
+    "float": "normal",
+}
+
+
+class BadCase(ValueError):
+    """Something that cannot be measured as it was asked for; the text says what and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """batch, query heads, key heads, tokens, head dim, and the dtype's name."""
+
+    n: int
+    heads: int = 8
+    kv_heads: int = 8
+    dim: int = 64
+    batch: int = 1
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A pattern at one shape: q (batch, heads, n, dim), k and v (batch, key heads, n, dim), the inputs.
+
+    grad: of the output, (batch, heads, n, dim). fills: how each input was filled, in words.
+    """
+
+    request: Request
+    pattern: Pattern
+    shape: Shape
+    device: torch.device
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    grad: torch.Tensor
+    inputs: Mapping[str, torch.Tensor]
+    fills: Mapping[str, str]
+    seed: int = 0
+    params: Mapping[str, int | float] = field(default_factory=dict)
+
+    @property
+    def mask_heads(self) -> int:
+        """Heads of the mask: 1 where all of them read the same keys."""
+        return self.shape.heads if by_head(self.pattern) else 1
+
+    def mask(self) -> MaskFunction:
+        """The pattern as a function of positions; a new one with every call."""
+        return mask_function(self.pattern, self.shape.n, self.shape.heads, self.inputs, self.device)
+
+    @cached_property
+    def edges(self) -> tuple[int, bool]:
+        """Edges of all heads and batch entries, and whether every one was counted."""
+        n, heads = self.shape.n, self.mask_heads
+        rows = torch.arange(n, device=self.device)
+        whole = n * n * heads <= MOST_COUNTED["cpu" if self.device.type == "cpu" else "cuda"]
+        if not whole:
+            # One row of every stripe, anywhere in it: evenly spaced rows would fall in step with a stride.
+            generator = torch.Generator().manual_seed(self.seed)
+            bounds = torch.linspace(0, n, SPREAD_ROWS + 1).long()
+            room = bounds[1:] - bounds[:-1]
+            offsets = (torch.rand(SPREAD_ROWS, generator=generator) * room).long()
+            rows = (bounds[:-1] + offsets).to(self.device)
+        counted = sum(int(edges.sum()) for _, edges in masks_of(self.mask(), rows, n, heads))
+        times = self.shape.batch * self.shape.heads // heads
+        return round(counted * n / len(rows)) * times, whole
+
+    def flops(self, backward: bool = False) -> int:
+        """Useful operations: two products an edge forward, five backward."""
+        return self.edges[0] * self.shape.dim * (10 if backward else 4)
+
+    def traffic(self, backward: bool = False) -> int:
+        """Bytes that must move at least: q, k, v, o once each; with their gradients in the backward."""
+        queries, keys = self.q.nbytes, self.k.nbytes
+        return 4 * queries + 4 * keys if backward else 2 * queries + 2 * keys
+
+
+def make_case(
+    request: Request,
+    pattern: Pattern,
+    shape: Shape,
+    device: torch.device,
+    fills: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Case:
+    """Random tensors, drawn on the CPU so that a seed means the same everywhere; inputs as ``fills`` says.
+
+    Raises ``BadCase`` for fills of inputs that are not there or cannot be filled so.
+    """
+    fills = fills or {}
+    given = {item.name: item for item in pattern.inputs}
+    for name in fills:
+        if name not in given:
+            known = f"its inputs are {', '.join(given)}" if given else "it has none"
+            raise BadCase(f"`{pattern.name}` has no input {name!r}: {known}")
+    generator = torch.Generator().manual_seed(seed)
+    dtype = DTYPES[shape.dtype]
+
+    def random(heads: int) -> torch.Tensor:
+        drawn = torch.randn((shape.batch, heads, shape.n, shape.dim), generator=generator)
+        return drawn.to(device, dtype)
+
+    q, k, v = random(shape.heads), random(shape.kv_heads), random(shape.kv_heads)
+    grad = random(shape.heads)
+    chosen = {name: fills.get(name, DEFAULTS[item.kind]) for name, item in given.items()}
+    inputs = {name: _filled(item, chosen[name], shape, generator).to(device) for name, item in given.items()}
+    params = {**{param.name: param.value for param in pattern.params}, **dict(pattern.float_params)}
+    return Case(request, pattern, shape, device, q, k, v, grad, inputs, chosen, seed, params)
+
+
+def _filled(item: Input, fill: str, shape: Shape, generator: torch.Generator) -> torch.Tensor:
+    """One input, of the shape that the pattern declares."""
+    places = Env({"n": shape.n, "H": shape.heads})
+    sizes = tuple(int(evaluate(size, places)) for size in item.shape)
+    word, _, number = fill.partition(":")
+    match item.kind, word:
+        case "bool", "first" if _whole(number):
+            return (torch.arange(sizes[-1]) < int(number)).expand(sizes).contiguous()
+        case "bool", "every" if _whole(number) and int(number):
+            return (torch.arange(sizes[-1]) % int(number) == 0).expand(sizes).contiguous()
+        case "bool", "random" if re.fullmatch(r"0?\.\d+|0|1|[01]\.0*", number):
+            return torch.rand(sizes, generator=generator) < float(number)
+        case "int", "runs" if _whole(number) and int(number):
+            # Runs of equal numbers whose borders fall anywhere: documents of random length.
+            borders = np.zeros(sizes, dtype=np.int64)
+            count = min(int(number), max(sizes[-1], 1)) - 1
+            for row in borders.reshape(-1, sizes[-1]):
+                places_ = 1 + torch.randperm(max(sizes[-1] - 1, 0), generator=generator)[:count]
+                row[places_.numpy()] = 1
+            return torch.from_numpy(borders.cumsum(-1))
+        case "float", "normal" if not number:
+            return torch.randn(sizes, generator=generator)
+    raise BadCase(
+        f"input `{item.name}` is of kind {item.kind} and cannot be filled by {fill!r}: write {_FORMS[item.kind]}"
+    )
+
+
+def _whole(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,9}", text) is not None

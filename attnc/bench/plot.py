@@ -1,0 +1,59 @@
+"""A picture of a run's times: one panel for every case, one bar for every peer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+FORMATS = ("png", "svg")
+
+
+class NoMatplotlib(RuntimeError):
+    """Matplotlib is not installed; the text says what to install."""
+
+
+def available() -> None:
+    """Raises ``NoMatplotlib`` if nothing can be drawn."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise NoMatplotlib(
+            "`--plot` draws with matplotlib: `pip install 'attnc[bench]'` installs it"
+        ) from None
+
+
+def draw(document: Mapping[str, Any], kind: str) -> bytes:
+    """The picture of a document as the bytes of a ``png`` or ``svg`` file."""
+    available()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    cases = document["cases"]
+    bars = [[peer for peer in case["peers"] if "seconds" in peer["forward"]] for case in cases]
+    heights = [max(1, len(row)) for row in bars]
+    figure = Figure(figsize=(8, 1.1 * len(cases) + 0.36 * sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(cases), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for panel, case, row in zip(panels, cases, bars, strict=True):
+        names = [peer["peer"] for peer in row]
+        for offset, direction, color in ((0.2, "forward", "#3b6ea5"), (-0.2, "backward", "#d08c3f")):
+            timed = [
+                (i, peer[direction]) for i, peer in enumerate(row) if "seconds" in peer.get(direction, ())
+            ]
+            both = any("seconds" in peer.get("backward", ()) for peer in row)
+            places = [len(row) - 1 - i + (offset if both else 0) for i, _ in timed]
+            values = [phase["seconds"] * 1e3 for _, phase in timed]
+            if values:
+                drawn = panel.barh(places, values, 0.38 if both else 0.7, label=direction, color=color)
+                panel.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8)
+        panel.set_yticks(range(len(row) - 1, -1, -1), names)
+        panel.set_title(f"{case['pattern']}, n {case['n']}, {case['dtype']}, {case['device']}", fontsize=10)
+        panel.set_xscale("log")
+        panel.margins(x=0.15)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(fontsize=8, frameon=False)
+    panels[-1].set_xlabel("milliseconds, the median of alternating runs")
+    held = io.BytesIO()
+    figure.savefig(held, format=kind, dpi=150)
+    return held.getvalue()

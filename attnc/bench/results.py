@@ -1,0 +1,176 @@
+"""What becomes of results: JSON, which holds everything, and tables for people, made from that JSON alone."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from attnc import __version__
+from attnc.bench.clock import machine, median
+from attnc.bench.run import Entry, Phase, Result
+
+Json = dict[str, Any]
+
+FORMAT = 1
+MIB = 1 << 20
+
+
+# --- JSON -----------------------------------------------------------------------------------------------
+
+
+def document(results: Sequence[Result], command: str, date: str) -> Json:
+    """Everything that is known of a run: the command, the machine, versions, and every sample."""
+    import torch
+
+    versions = {"attnc": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    try:
+        import triton
+
+        versions["triton"] = triton.__version__
+    except ImportError:
+        pass
+    if torch.version.cuda is not None:
+        versions["cuda"] = torch.version.cuda
+    return {
+        "format": FORMAT,
+        "command": command,
+        "date": date,
+        "machine": machine(results[0].case.device) if results else {},
+        "versions": versions,
+        "cases": [_case(result) for result in results],
+    }
+
+
+def _case(result: Result) -> Json:
+    case = result.case
+    edges, counted = case.edges
+    ours = result.entries[0]
+    return {
+        "pattern": case.pattern.name,
+        "file": case.request.source.name,
+        "params": dict(case.params),
+        "inputs": dict(case.fills),
+        "n": case.shape.n,
+        "batch": case.shape.batch,
+        "heads": case.shape.heads,
+        "kv_heads": case.shape.kv_heads,
+        "dim": case.shape.dim,
+        "dtype": case.shape.dtype,
+        "device": str(case.device),
+        "seed": case.seed,
+        "edges": edges,
+        "edges_counted": counted,
+        "rows_checked": result.rows_checked,
+        "ceiling": {"flops": result.ceiling.flops, "bytes_per_s": result.ceiling.bytes},
+        "peers": [_entry(result, entry, ours) for entry in result.entries],
+    }
+
+
+def _entry(result: Result, entry: Entry, ours: Entry) -> Json:
+    found: Json = {"peer": entry.peer, "other_edges": entry.other_edges}
+    for name in ("forward", "backward"):
+        phase, own = getattr(entry, name), getattr(ours, name)
+        if isinstance(phase, str):
+            found[name] = {"cannot": phase}
+        elif phase is not None:
+            found[name] = _phase(result, phase, own, name == "backward")
+    return found
+
+
+def _phase(result: Result, phase: Phase, own: Phase | str | None, backward: bool) -> Json:
+    case, seconds = result.case, median(phase.samples)
+    flops = case.flops(backward)
+    floor = result.ceiling.floor(flops, case.traffic(backward))
+    return {
+        "seconds": seconds,
+        "samples": list(phase.samples),
+        "setup_s": phase.setup,
+        "peak_bytes": phase.memory,
+        "flops": flops,
+        "tflops": flops / seconds / 1e12,
+        "of_ceiling": floor / seconds,
+        "floor_s": floor,
+        "over_floor": seconds / floor if floor else None,
+        "against_attnc": seconds / median(own.samples) if isinstance(own, Phase) else None,
+        "error": phase.error,
+        "error_limit": phase.limit,
+    }
+
+
+# --- tables for the terminal ----------------------------------------------------------------------------
+
+_HEAD = ("peer", "set-up", "time", "TFLOP/s", "of ceiling", "over floor", "memory", "against attnc")
+
+
+def table(case: Mapping[str, Any]) -> str:
+    """One case of a document: what it was, and a table for each direction."""
+    lines = [_title(case), _facts(case)]
+    for direction in ("forward", "backward"):
+        listed = [peer for peer in case["peers"] if direction in peer]
+        if listed:
+            lines += ["", *_rows((direction, *_HEAD[1:]), listed, direction)]
+    if any(peer["other_edges"] for peer in case["peers"]):
+        lines += ["", "* computes all causal edges, which are not the pattern's"]
+    return "\n".join(lines)
+
+
+def _title(case: Mapping[str, Any]) -> str:
+    params = ", ".join(f"{name} = {value}" for name, value in case["params"].items())
+    shape = f"n {case['n']}, batch {case['batch']}, {_heads(case)}, dim {case['dim']}"
+    return f"{case['pattern']}({params}): {shape}, {case['dtype']}, {case['device']}"
+
+
+def _heads(case: Mapping[str, Any]) -> str:
+    few = "" if case["heads"] == case["kv_heads"] else f" and {case['kv_heads']} of keys"
+    return f"{case['heads']} heads{few}"
+
+
+def _facts(case: Mapping[str, Any]) -> str:
+    whole = case["batch"] * case["heads"] * case["n"] ** 2
+    about = "" if case["edges_counted"] else "about "
+    filled = "".join(f"; {name} {fill}" for name, fill in case["inputs"].items())
+    ceiling = case["ceiling"]
+    return (
+        f"{about}{case['edges'] / whole:.2%} of all pairs{filled}; "
+        f"checked on {case['rows_checked']} of {case['n']} rows; "
+        f"ceiling {ceiling['flops'] / 1e12:.3g} TFLOP/s, {ceiling['bytes_per_s'] / 1e9:.3g} GB/s"
+    )
+
+
+def _rows(head: tuple[str, ...], peers: Sequence[Mapping[str, Any]], direction: str) -> Iterator[str]:
+    cells = [head]
+    for peer in peers:
+        phase, star = peer[direction], "*" if peer["other_edges"] else ""
+        name = peer["peer"] + star
+        cells.append((name, f"cannot: {phase['cannot']}") if "cannot" in phase else (name, *_cells(phase)))
+    widths = [max(len(row[i]) for row in cells if len(row) == len(head)) for i in range(len(head))]
+    widths[0] = max(len(row[0]) for row in cells)
+    for first, *rest in cells:
+        if len(rest) == 1:
+            yield f"{first:<{widths[0]}}  {rest[0]}"
+        else:
+            parts = (f"{text:>{width}}" for text, width in zip(rest, widths[1:], strict=True))
+            yield f"{first:<{widths[0]}}  {'  '.join(parts)}"
+
+
+def _cells(phase: Mapping[str, Any]) -> tuple[str, ...]:
+    ratio, memory, gap = phase["against_attnc"], phase["peak_bytes"], phase["over_floor"]
+    return (
+        duration(phase["setup_s"]),
+        duration(phase["seconds"]),
+        f"{phase['tflops']:.3g}",
+        f"{phase['of_ceiling']:.0%}",
+        "-" if gap is None else f"{gap:.1f}x",
+        "-" if memory is None else f"{memory / MIB:.0f} MiB",
+        "-" if ratio is None else f"{ratio:.2f}",
+    )
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit."""
+    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if seconds >= unit or unit == 1e-6:
+            value = seconds / unit
+            return f"{value:.0f} {name}" if value >= 100 else f"{value:.{1 if value >= 10 else 2}f} {name}"
+    raise AssertionError(seconds)

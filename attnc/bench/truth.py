@@ -1,0 +1,121 @@
+"""What is right: dense attention in fp64 on the reference interpreter's mask, on some rows of queries.
+
+Every function is held against it before its clock starts. With the output's gradient zero on all other rows,
+the gradients of q, k and v hang on these rows alone, so that they are compared whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from attnc import reference
+from attnc.bench.case import Case
+
+# Up to this length every row is compared; beyond it this many, drawn at random, the first and the last with them.
+EVERY_ROW = 1024
+SOME_ROWS = 256
+# Mask entries that the interpreter computes at a time.
+CHUNK = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Dense attention on some rows.
+
+    rows: query positions, ascending. grad: the output's gradient, zero on all other rows.
+    exact: output on the rows and gradients of q, k, v, in fp64; gradients are missing without ``backward``.
+    limits: how far each of them may be away: twice what dense attention in the same dtype is, and some rounding.
+    """
+
+    rows: torch.Tensor
+    grad: torch.Tensor
+    exact: tuple[torch.Tensor, ...]
+    limits: tuple[float, ...]
+
+    def judge(self, out: torch.Tensor) -> tuple[float, float]:
+        """The largest error of an output (batch, heads, n, dim) and its limit."""
+        return _distance(out[:, :, self.rows], self.exact[0]), self.limits[0]
+
+    def judge_gradients(self, found: tuple[torch.Tensor, ...]) -> tuple[float, float]:
+        """The largest error of the gradients for ``grad`` and its limit: of that one which is furthest off."""
+        errors = [_distance(x, y) for x, y in zip(found, self.exact[1:], strict=True)]
+        pairs = list(zip(errors, self.limits[1:], strict=True))
+        return max(pairs, key=lambda pair: pair[0] / pair[1] if pair[0] == pair[0] else float("inf"))
+
+
+def some_rows(n: int, seed: int) -> torch.Tensor:
+    """Query positions to compare, ascending."""
+    if n <= EVERY_ROW:
+        return torch.arange(n)
+    drawn = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: SOME_ROWS - 2]
+    return torch.cat([drawn, torch.tensor([0, n - 1])]).unique()
+
+
+def truth(case: Case, backward: bool = True, causal: bool = False) -> Truth:
+    """The truth of a case, or with ``causal`` of plain causal attention on its tensors."""
+    n = case.shape.n
+    rows = some_rows(n, case.seed)
+    if causal:
+        edges = (torch.arange(n) <= rows[:, None])[None].expand(case.shape.heads, -1, -1)
+    else:
+        edges = reference_rows(case, rows)
+    rows = rows.to(case.device)
+    grad = torch.zeros_like(case.grad)
+    grad[:, :, rows] = case.grad[:, :, rows]
+    exact = _dense(case, rows, edges, grad, torch.float64, backward)
+    plain = _dense(case, rows, edges, grad, case.q.dtype, backward)
+    rounding = 8 * torch.finfo(case.q.dtype).eps
+    limits = tuple(
+        2 * _distance(x, y) + rounding * max(1.0, float(y.abs().max()))
+        for x, y in zip(plain, exact, strict=True)
+    )
+    return Truth(rows, grad, exact, limits)
+
+
+def reference_rows(case: Case, rows: torch.Tensor) -> torch.Tensor:
+    """The interpreter's mask of some rows: (heads, rows, n) booleans on the CPU."""
+    arrays = {name: value.cpu().numpy() for name, value in case.inputs.items()}
+    shape = case.shape
+    parts = [
+        reference.rows(case.pattern, part.numpy().astype(np.int64), shape.n, shape.heads, arrays)
+        for part in rows.split(max(1, CHUNK // (shape.n * shape.heads)))
+    ]
+    return torch.from_numpy(np.concatenate(parts, axis=1))
+
+
+def _dense(
+    case: Case,
+    rows: torch.Tensor,
+    edges: torch.Tensor,
+    grad: torch.Tensor,
+    dtype: torch.dtype,
+    backward: bool,
+) -> tuple[torch.Tensor, ...]:
+    """Output on the rows and gradients of q, k, v by the book, one head at a time."""
+    group = case.shape.heads // case.shape.kv_heads
+    q, k, v = (x.to(dtype) for x in (case.q, case.k, case.v))
+    out = torch.zeros((*q.shape[:2], len(rows), v.shape[3]), dtype=dtype, device=q.device)
+    dq, dk, dv = (torch.zeros(x.shape, dtype=torch.float64, device=q.device) for x in (q, k, v))
+    for head in range(case.shape.heads):
+        allowed = edges[head : head + 1].to(q.device)
+        for entry in range(case.shape.batch):
+            one, other = slice(entry, entry + 1), slice(head // group, head // group + 1)
+            picked = (q[one, head : head + 1, rows], k[one, other], v[one, other])
+            mine, keys, values = (x.detach().requires_grad_(backward) for x in picked)
+            part, _ = reference.attention(mine, keys, values, allowed)
+            out[one, head : head + 1] = part.detach()
+            if backward:
+                upstream = grad[one, head : head + 1, rows].to(dtype)
+                found = torch.autograd.grad(part, (mine, keys, values), upstream)
+                dq[one, head : head + 1, rows] = found[0].double()
+                dk[one, other] += found[1].double()
+                dv[one, other] += found[2].double()
+    return (out.double(), dq, dk, dv) if backward else (out.double(),)
+
+
+def _distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The largest difference; not a number where either is not."""
+    return float((found.detach().double() - wanted.double()).abs().max()) if found.numel() else 0.0
