@@ -251,6 +251,7 @@ def _bench(options: argparse.Namespace) -> int:
             json=options.json,
             plot=options.plot,
             command=shlex.join(("attnc", *options.words)),
+            version=__version__,
         )
         try:
             bench(plan)

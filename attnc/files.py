@@ -132,7 +132,7 @@ def write_module(output: str, text: str, *, source: str | None, force: bool) -> 
 
 @dataclass(frozen=True)
 class Output:
-    """A file that may be written. target: what it is, links followed. shown: what it is called in messages."""
+    """A file that may be written. target: where, links followed. shown: what messages call it."""
 
     target: Path
     shown: str

@@ -158,7 +158,8 @@ def _filled(item: Input, fill: str, shape: Shape, generator: torch.Generator) ->
         case "float", "normal" if not number:
             return torch.randn(sizes, generator=generator)
     raise BadCase(
-        f"input `{item.name}` is of kind {item.kind} and cannot be filled by {fill!r}: write {_FORMS[item.kind]}"
+        f"input `{item.name}` is of kind {item.kind} and cannot be filled by {fill!r}: "
+        f"write {_FORMS[item.kind]}"
     )
 
 

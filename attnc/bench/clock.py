@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class Job:
-    """Something to time: ``prepare`` runs before every ``run`` and is not counted; ``run`` gets its result."""
+    """Something to time: ``prepare`` runs before every ``run``, which gets its result, and is not counted."""
 
     run: Callable[[object], object]
     prepare: Run = lambda: None
@@ -50,14 +51,17 @@ def alternate(
     rounds: int,
     device: torch.device,
     tick: Callable[[str], None] = lambda name: None,
+    warm: Mapping[str, float | None] | None = None,
     sample: Callable[[Job, torch.device, int], float] | None = None,
 ) -> dict[str, tuple[float, ...]]:
     """Seconds of ``rounds`` samples of every job, taken in turns, every round begun by another.
 
     What disturbs the machine for a while disturbs all of them alike. tick: told before each sample.
+    warm: about how long a job took that has just run; the others run once beforehand. sample: how one is
+    taken, given how often to repeat it.
     """
-    take = sample or _sample
-    repeats = {name: _repeats(once(job, device)) for name, job in jobs.items()}
+    take, known = sample or _sample, warm or {}
+    repeats = {name: _repeats(known.get(name) or once(job, device)) for name, job in jobs.items()}
     found: dict[str, list[float]] = {name: [] for name in jobs}
     names = list(jobs)
     for turn in range(rounds):
@@ -85,13 +89,17 @@ def _sample_cuda(job: Job, device: torch.device, repeats: int) -> float:
     for _ in range(repeats):
         prepared = job.prepare()
         flush.zero_()
-        pair = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        pair = _event(), _event()
         pair[0].record()
         job.run(prepared)
         pair[1].record()
         events.append(pair)
     synchronize(device)
-    return sum(start.elapsed_time(end) for start, end in events) / 1e3 / repeats
+    return float(sum(start.elapsed_time(end) for start, end in events)) / 1e3 / repeats
+
+
+def _event() -> Any:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 # --- memory ---------------------------------------------------------------------------------------------

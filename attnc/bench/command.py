@@ -28,6 +28,7 @@ class Plan:
     """Everything that is asked for. fills: how inputs are filled, by name; kv_heads None: as many as heads.
 
     device, dtypes, against None: what the machine offers. json, plot: paths, or None.
+    command, version: what was called, for the document.
     """
 
     requests: tuple[Request, ...]
@@ -46,15 +47,16 @@ class Plan:
     json: str | None = None
     plot: str | None = None
     command: str = ""
+    version: str = ""
 
 
 def bench(plan: Plan, print_table: bool = True) -> Json:
     """Measures every pattern at every length in every dtype; gives the document that ``--json`` writes.
 
-    Everything that can be known to be wrong is, before anything is measured. Raises ``BadCase`` and
-    ``NoMatplotlib`` for what cannot be done, ``Refused`` for files that must not be written, ``AttncError`` for
-    patterns that do not compile, and ``Wrong`` when a compiled function computes something else; then no file is
-    written.
+    Whatever can be known to be wrong is said before anything is measured. Raises ``BadCase`` and
+    ``NoMatplotlib`` for what cannot be done, ``Refused`` for files that must not be written, ``AttncError``
+    for patterns that do not compile, and ``Wrong`` when a compiled function computes something else; then no
+    file is written.
     """
     device = _device(plan.device)
     peers = _peers(plan, device)
@@ -75,11 +77,11 @@ def bench(plan: Plan, print_table: bool = True) -> Json:
                 results.append(measure(case, peers, plan.repeats, plan.backward, ceilings[shape.dtype], bar))
                 if print_table:
                     bar.clear()
-                    one = document(results[-1:], "", "")["cases"][0]
+                    one = document(results[-1:])["cases"][0]
                     print(("\n\n" if len(results) > 1 else "") + table(one), flush=True)
     finally:
         bar.clear()
-    made = document(results, plan.command, datetime.date.today().isoformat())
+    made = document(results, plan.command, datetime.date.today().isoformat(), plan.version)
     if "json" in files:
         files["json"].write((json.dumps(made, indent=1) + "\n").encode())
     if "plot" in files:

@@ -1,7 +1,7 @@
 """A pattern's mask as one torch function of (batch, head, query, key).
 
-It is what FlexAttention calls a mask function, and broadcasts over position tensors as well: dense masks, block
-masks and edge counts of the peers are all made from it. Inputs and random draws are tensors in its closure.
+It is what FlexAttention calls a mask function, and broadcasts over position tensors as well: dense masks,
+block masks and edge counts are all made from it. Inputs and random draws are tensors in its closure.
 """
 
 from __future__ import annotations
@@ -106,5 +106,5 @@ def masks_of(
     h = torch.arange(heads, device=device)[:, None, None]
     k = torch.arange(n, device=device)[None, None, :]
     b = torch.zeros((), dtype=torch.int64, device=device)
-    for part in rows.split(max(1, CHUNK // max(1, n * heads))):
+    for part in torch.split(rows, max(1, CHUNK // max(1, n * heads))):
         yield part, mask(b, h, part[None, :, None], k).expand(heads, len(part), n)

@@ -22,7 +22,7 @@ NO_WINDOW = "the pattern is no window"
 
 @dataclass(frozen=True)
 class Window:
-    """Keys ``q - left*dilation .. q + right*dilation`` in steps of ``dilation``; a ``left`` of n - 1 is all."""
+    """Keys ``q - left*dilation .. q + right*dilation`` in steps of ``dilation``."""
 
     left: int
     right: int
@@ -52,7 +52,7 @@ def is_causal(case: Case) -> bool:
 
 
 def window_of(case: Case) -> Window | None:
-    """The window that a pattern is on some rows, or None. What it is elsewhere is seen when results are compared."""
+    """The window that a pattern is on some rows, or None."""
     n = case.shape.n
     rows = torch.cat([some_rows(n, case.seed), torch.tensor([n // 2])])
     mask = reference_rows(case, rows)
@@ -60,8 +60,8 @@ def window_of(case: Case) -> Window | None:
     ahead = mask[0, 0].nonzero().flatten()  # and the first one to the right
     if not len(behind) or not len(ahead):
         return None
-    gaps = torch.cat([behind.diff(), ahead.diff()]).unique()
-    dilation = int(gaps[0]) if len(gaps) else 1
+    gaps = torch.cat([behind.diff(), ahead.diff()])
+    dilation = int(gaps.min()) if len(gaps) else 1
     left, right = int(n - 1 - behind[0]) // dilation, int(ahead[-1]) // dilation
     apart = rows[:, None] - torch.arange(n)
     wanted = (apart <= left * dilation) & (apart >= -right * dilation) & (apart % dilation == 0)

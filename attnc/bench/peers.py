@@ -39,7 +39,7 @@ MOST_EAGER = 1 << 28
 class Peer:
     """name: as in a table. refuses: why a case cannot be taken, or None. prepare: the function for a case.
 
-    causal_only: computes all causal edges, whatever the pattern says: a yardstick, unless the two are the same.
+    causal_only: computes all causal edges, whatever the pattern says: a yardstick, where the two differ.
     once: what a process pays a single time, whatever it compiles: before any clock starts.
     """
 
@@ -100,7 +100,7 @@ _imports = 0
 
 
 def _imported(text: str, name: str) -> Callable[..., torch.Tensor]:
-    """The function of a module's text. Its file is gone afterwards, but what Triton reads of it is read by then."""
+    """The function of a module's text. Its file is gone afterwards: by then Triton has read its kernels."""
     global _imports
     _imports += 1
     with tempfile.TemporaryDirectory(prefix="attnc-bench-") as folder:
@@ -144,7 +144,7 @@ def _compiled_flex(case: Case, make: Callable[[Case, MaskFunction], Any]) -> Att
     from torch.nn.attention.flex_attention import flex_attention
 
     block_mask = make(case, case.mask())
-    compiled = torch.compile(flex_attention, dynamic=False)
+    compiled = torch.compile(flex_attention, dynamic=False, fullgraph=True)
     grouped = case.shape.heads != case.shape.kv_heads
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -213,7 +213,7 @@ def _sdpa_mask(name: str, backend: str | None) -> Peer:
 
 
 def _too_large(case: Case) -> str | None:
-    """A dense mask may be refused before it takes the machine down; most backends make it floating point, too."""
+    """A mask that does not fit is refused before it takes the machine down; most backends widen it, too."""
     wanted = case.shape.n**2 * case.mask_heads * (1 + case.q.element_size())
     free = free_memory(case.device)
     if free is None or wanted <= free:

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attnc import __version__
 from attnc.bench.clock import machine, median
 from attnc.bench.run import Entry, Phase, Result
 
@@ -19,11 +18,11 @@ MIB = 1 << 20
 # --- JSON -----------------------------------------------------------------------------------------------
 
 
-def document(results: Sequence[Result], command: str, date: str) -> Json:
+def document(results: Sequence[Result], command: str = "", date: str = "", version: str = "") -> Json:
     """Everything that is known of a run: the command, the machine, versions, and every sample."""
     import torch
 
-    versions = {"attnc": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    versions = {"attnc": version, "python": platform.python_version(), "torch": str(torch.__version__)}
     try:
         import triton
 
@@ -100,12 +99,12 @@ def _phase(result: Result, phase: Phase, own: Phase | str | None, backward: bool
 
 # --- tables for the terminal ----------------------------------------------------------------------------
 
-_HEAD = ("peer", "set-up", "time", "TFLOP/s", "of ceiling", "over floor", "memory", "against attnc")
+_HEAD = ("peer", "set-up", "time", "TFLOP/s", "of ceiling", "memory", "against attnc")
 
 
 def table(case: Mapping[str, Any]) -> str:
     """One case of a document: what it was, and a table for each direction."""
-    lines = [_title(case), _facts(case)]
+    lines = [label(case), _facts(case)]
     for direction in ("forward", "backward"):
         listed = [peer for peer in case["peers"] if direction in peer]
         if listed:
@@ -115,7 +114,8 @@ def table(case: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _title(case: Mapping[str, Any]) -> str:
+def label(case: Mapping[str, Any]) -> str:
+    """A case in one line: what was measured, at which shape, where."""
     params = ", ".join(f"{name} = {value}" for name, value in case["params"].items())
     shape = f"n {case['n']}, batch {case['batch']}, {_heads(case)}, dim {case['dim']}"
     return f"{case['pattern']}({params}): {shape}, {case['dtype']}, {case['device']}"
@@ -155,13 +155,12 @@ def _rows(head: tuple[str, ...], peers: Sequence[Mapping[str, Any]], direction: 
 
 
 def _cells(phase: Mapping[str, Any]) -> tuple[str, ...]:
-    ratio, memory, gap = phase["against_attnc"], phase["peak_bytes"], phase["over_floor"]
+    ratio, memory = phase["against_attnc"], phase["peak_bytes"]
     return (
         duration(phase["setup_s"]),
         duration(phase["seconds"]),
         f"{phase['tflops']:.3g}",
         f"{phase['of_ceiling']:.0%}",
-        "-" if gap is None else f"{gap:.1f}x",
         "-" if memory is None else f"{memory / MIB:.0f} MiB",
         "-" if ratio is None else f"{ratio:.2f}",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 import tempfile
 import time
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 from unittest.mock import patch
 
@@ -100,18 +102,25 @@ def measure(
         yardstick = _Yardstick(case, backward)
         for peer in everyone:
             peer.once(case.device)
-        for subject in live:
-            ticker.step(f"{label}: {subject.peer.name}")
-            subject.begin(yardstick.causal if subject.peer.causal_only else lambda: right, backward)
-            if backward:
-                ticker.step(f"{label}: {subject.peer.name}, backward")
-                subject.begin_backward()
         for direction in ("forward", "backward") if backward else ("forward",):
+            for subject in live:
+                ticker.step(f"{label}: {subject.peer.name}, first {direction}")
+                if direction == "backward":
+                    subject.begin_backward()
+                elif subject.peer.causal_only:
+                    subject.begin(yardstick.causal, backward)
+                else:
+                    subject.begin(lambda: right, backward)
+                if not subject.able(
+                    direction
+                ):  # torch's compiler was made to forget, which nobody is to pay for
+                    for other in live:
+                        other.warm = None
             jobs = {s.peer.name: s.job(direction) for s in live if s.able(direction)}
             ticker.skip(rounds * (len(live) - len(jobs)))
-            times = alternate(
-                jobs, rounds, case.device, lambda name, d=direction: ticker.step(f"{label}: {name}, {d}")
-            )
+            tell = partial(_tell, ticker, f"{label}: {direction} of")
+            warm = {s.peer.name: s.warm for s in live}
+            times = alternate(jobs, rounds, case.device, tell, warm)
             for subject in live:
                 subject.note(direction, times.get(subject.peer.name))
         entries = tuple(subject.entry(yardstick) for subject in live)
@@ -128,6 +137,7 @@ class _Subject:
     truth: Truth | None = None
     forward: Phase | str = ""
     backward: Phase | str | None = None
+    warm: float | None = None
     times: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def begin(self, right: Callable[[], Truth], backward: bool) -> None:
@@ -147,7 +157,10 @@ class _Subject:
                 error, limit = _checked(*self.truth.judge(out))
                 del out
                 with peak_memory(case.device) as peak:
+                    again = time.perf_counter()
                     attend(case.q, case.k, case.v)
+                    synchronize(case.device)
+                    self.warm = time.perf_counter() - again
             self.attend, self.forward = attend, Phase(setup, peak.bytes, error, limit)
         except Exception as error_:
             self.forward = self._failed(error_)
@@ -167,7 +180,10 @@ class _Subject:
                 error, limit = _checked(*self.truth.judge_gradients(found))
                 del found
                 with peak_memory(case.device) as peak:
+                    again = time.perf_counter()
                     _gradients(self._with_graph(), case.grad)
+                    synchronize(case.device)
+                    self.warm = time.perf_counter() - again
             self.backward = Phase(setup, peak.bytes, error, limit)
         except Exception as error_:
             self.backward = self._failed(error_)
@@ -210,6 +226,8 @@ class _Subject:
         if isinstance(error, AttncError) or (isinstance(error, Wrong) and self.peer.name == OURS):
             raise error
         gc.collect()
+        # Where compiling failed once, torch may run the function uncompiled the next time, and say nothing.
+        _reset_compiler()
         if self.case.device.type == "cuda":
             torch.cuda.empty_cache()
         return reason_of(error)
@@ -241,18 +259,28 @@ def _checked(error: float, limit: float) -> tuple[float, float]:
     return error, limit
 
 
+def _tell(ticker: Ticker, before: str, name: str) -> None:
+    ticker.step(f"{before} {name}")
+
+
 def _gradients(made: Any, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
     out, leaves = made
-    return torch.autograd.grad(out, leaves, grad)
+    found: tuple[torch.Tensor, ...] = torch.autograd.grad(out, leaves, grad)
+    return found
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """Why something could not be done, in one short line."""
-    text = str(error)
+    # Torch's compiler wraps what went wrong in what that means for the compiler.
+    while type(error).__module__.startswith("torch._") and (error.__cause__ or error.__context__):
+        error = error.__cause__ or error.__context__ or error
+    text = re.sub(r"^raised exception \w+\((['\"])(.*)\1\)$", r"\2", str(error), flags=re.S)
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
         return "out of memory"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
+    if len(first) > LONGEST_REASON:
+        first = first.partition(". ")[0]
     return first if len(first) <= LONGEST_REASON else first[: LONGEST_REASON - 1] + "…"
 
 
@@ -268,10 +296,14 @@ def _fresh_caches() -> Iterator[None]:
             yield
 
 
-def _forget_compiled() -> None:
-    """No case may profit from an earlier one, nor count towards its limit of recompilations."""
+def _reset_compiler() -> None:
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()
+
+
+def _forget_compiled() -> None:
+    """No case may profit from an earlier one, nor count towards its limit of recompilations."""
+    _reset_compiler()
     for remembering in vars(expression).values():
         if hasattr(remembering, "cache_clear"):
             remembering.cache_clear()

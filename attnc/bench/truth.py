@@ -14,7 +14,7 @@ import torch
 from attnc import reference
 from attnc.bench.case import Case
 
-# Up to this length every row is compared; beyond it this many, drawn at random, the first and the last with them.
+# Up to this length every row is compared; beyond it this many at random, with the first and the last.
 EVERY_ROW = 1024
 SOME_ROWS = 256
 # Mask entries that the interpreter computes at a time.
@@ -26,8 +26,8 @@ class Truth:
     """Dense attention on some rows.
 
     rows: query positions, ascending. grad: the output's gradient, zero on all other rows.
-    exact: output on the rows and gradients of q, k, v, in fp64; gradients are missing without ``backward``.
-    limits: how far each of them may be away: twice what dense attention in the same dtype is, and some rounding.
+    exact: output on the rows and gradients of q, k, v, in fp64; the output alone without ``backward``.
+    limits: how far each may be away: twice what dense attention in the same dtype is, and some rounding.
     """
 
     rows: torch.Tensor
@@ -40,7 +40,7 @@ class Truth:
         return _distance(out[:, :, self.rows], self.exact[0]), self.limits[0]
 
     def judge_gradients(self, found: tuple[torch.Tensor, ...]) -> tuple[float, float]:
-        """The largest error of the gradients for ``grad`` and its limit: of that one which is furthest off."""
+        """The largest error of the gradients for ``grad`` and its limit, of the one that is furthest off."""
         errors = [_distance(x, y) for x, y in zip(found, self.exact[1:], strict=True)]
         pairs = list(zip(errors, self.limits[1:], strict=True))
         return max(pairs, key=lambda pair: pair[0] / pair[1] if pair[0] == pair[0] else float("inf"))
@@ -51,7 +51,7 @@ def some_rows(n: int, seed: int) -> torch.Tensor:
     if n <= EVERY_ROW:
         return torch.arange(n)
     drawn = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: SOME_ROWS - 2]
-    return torch.cat([drawn, torch.tensor([0, n - 1])]).unique()
+    return torch.tensor(sorted({0, n - 1, *drawn.tolist()}))
 
 
 def truth(case: Case, backward: bool = True, causal: bool = False) -> Truth:
@@ -81,7 +81,7 @@ def reference_rows(case: Case, rows: torch.Tensor) -> torch.Tensor:
     shape = case.shape
     parts = [
         reference.rows(case.pattern, part.numpy().astype(np.int64), shape.n, shape.heads, arrays)
-        for part in rows.split(max(1, CHUNK // (shape.n * shape.heads)))
+        for part in torch.split(rows, max(1, CHUNK // (shape.n * shape.heads)))
     ]
     return torch.from_numpy(np.concatenate(parts, axis=1))
 
