@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 # With ARGS one of the two runs may have nothing to do, which pytest tells by status 5.
 NONE_IS_FINE = $(if $(ARGS), || [ $$? -eq 5 ])
 
-.PHONY: help demo test check fix clean FORCE
+.PHONY: help demo test check fix bench clean FORCE
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo 'make test    every test; ARGS="-k window" is passed to pytest'
 	@echo 'make check   format, lint, types, the import law, the line count'
 	@echo 'make fix     what the formatter and the linter can mend by themselves'
+	@echo 'make bench   measure seven patterns beside their peers; ARGS="--patterns causal" chooses (10 minutes)'
 	@echo 'make clean   take away .venv and everything built'
 	@echo
 	@echo 'The first command makes .venv; PYTHON=python3.12 and TORCH=torch==2.13.0 choose what it is made of.'
@@ -39,6 +40,11 @@ fix: .venv/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Its output is in the README and in tests/bench/results.
+bench: .venv/ready
+	$(BIN)/python tests/bench/run.py $(ARGS)
+	$(BIN)/python tests/bench/tables.py
+
 clean:
 	rm -rf .venv build dist attnc.egg-info
 
@@ -48,7 +54,7 @@ clean:
 		|| { echo 'attnc needs Python 3.11 or later; name one with `make PYTHON=python3.11 …`' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check '$(TORCH)'
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,others]'
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench,dev,others]'
 	@touch $@
 
 .venv/torch: FORCE

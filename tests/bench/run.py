@@ -2,8 +2,8 @@
 
     python tests/bench/run.py [--patterns causal,stride] [--dtypes float32] [--n 8192] [--json OUT.json]
 
-Writes tests/bench/results/MACHINE.json, from which tests/bench/tables.py makes the tables of the README. With a
-choice of patterns or dtypes the other results of that file stay.
+Writes tests/bench/results/MACHINE.json, from which tests/bench/tables.py makes the tables of the README.
+With a choice of patterns or dtypes the other results of that file stay, each with the command that made it.
 """
 
 from __future__ import annotations
@@ -84,9 +84,12 @@ def main(words: list[str]) -> int:
 
 def _joined(path: Path, made: Json) -> Json:
     """The new results, and those old ones that were not measured again, in the order of the patterns."""
-    new = {label(case): case for case in made["cases"]}
-    old = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.exists() else []
-    cases = {label(case): case for case in old} | new
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cases": []}
+    cases = {
+        label(case): {"command": results["command"], "date": results["date"], **case}
+        for results in (old, made)
+        for case in results["cases"]
+    }
     order = list(PATTERNS)
     return {
         **made,
