@@ -194,9 +194,13 @@ def measure_ceiling(device: torch.device, dtype: torch.dtype, rounds: int = 5) -
     return Ceiling(2 * size**3 / min(times["product"]), 2 * length / min(times["copy"]))
 
 
-def machine(device: torch.device) -> dict[str, str | int]:
-    """The machine in words: processor, cores, threads, GPU."""
-    found: dict[str, str | int] = {"processor": _processor(), "cores": len(os.sched_getaffinity(0))}
+def machine(device: torch.device) -> dict[str, str | int | float]:
+    """The machine in words: processor, cores, threads, GPU; how many processes ran in the last minute."""
+    found: dict[str, str | int | float] = {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 1),
+    }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         found |= {"gpu": properties.name, "gpu memory GiB": round(properties.total_memory / 2**30)}

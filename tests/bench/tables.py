@@ -39,9 +39,12 @@ def filled(readme: str) -> str:
 def markdown(results: Mapping[str, Any]) -> str:
     """A line about the machine, and a table for every direction and dtype."""
     cases = results["cases"]
-    machine, versions = dict(results["machine"]), results["versions"]
-    parts = [str(machine.pop("gpu", "")), str(machine.pop("processor")), f"{machine['cores']} cores"]
-    text = [f"{', '.join(filter(None, parts))}, torch {versions['torch']}; {_shape(cases[0])}.\n"]
+    machine, versions = results["machine"], results["versions"]
+    parts = [machine.get("gpu"), machine["processor"], f"{machine['cores']} cores"]
+    if "threads" in machine:
+        parts.append(f"{machine['threads']} {'thread' if machine['threads'] == 1 else 'threads'}")
+    parts += [f"load {machine['load']}", f"torch {versions['torch']}"]
+    text = [f"{', '.join(filter(None, parts))}; {_shape(cases[0])}.\n"]
     for direction in ("forward", "backward"):
         for dtype in dict.fromkeys(case["dtype"] for case in cases):
             chosen = [case for case in cases if case["dtype"] == dtype and direction in case["peers"][0]]
