@@ -28,9 +28,10 @@ CHUNK = 1 << 22
 
 def by_head(pattern: Pattern) -> bool:
     """Whether heads may read different keys."""
-    if len(pattern.bodies) > 1:
+    body, *others = pattern.bodies
+    if others:
         return True
-    relation = formula(pattern.bodies[0].relation)
+    relation = formula(body.relation)
     return "h" in variables(relation) or any(isinstance(part, Drawn) for part in walk(relation))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 FORMATS = ("png", "svg")
@@ -16,7 +17,7 @@ class NoMatplotlib(RuntimeError):
 def available() -> None:
     """Raises ``NoMatplotlib`` if nothing can be drawn."""
     try:
-        import matplotlib  # noqa: F401
+        import_module("matplotlib")
     except ImportError:
         raise NoMatplotlib(
             "`--plot` draws with matplotlib: `pip install 'attnc[bench]'` installs it"
@@ -26,17 +27,16 @@ def available() -> None:
 def draw(document: Mapping[str, Any], kind: str) -> bytes:
     """The picture of a document as the bytes of a ``png`` or ``svg`` file."""
     available()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    make_figure = import_module("matplotlib.figure").Figure
+    make_canvas = import_module("matplotlib.backends.backend_agg").FigureCanvasAgg
     cases = document["cases"]
     bars = [[peer for peer in case["peers"] if "seconds" in peer["forward"]] for case in cases]
     heights = [max(1, len(row)) for row in bars]
-    figure = Figure(figsize=(8, 1.1 * len(cases) + 0.36 * sum(heights)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = make_figure(figsize=(8, 1.1 * len(cases) + 0.36 * sum(heights)), layout="constrained")
+    make_canvas(figure)
     panels = figure.subplots(len(cases), 1, squeeze=False, height_ratios=heights)[:, 0]
     for panel, case, row in zip(panels, cases, bars, strict=True):
-        names = [peer["peer"] for peer in row]
+        names = [peer["peer"] + ("*" if peer["other_edges"] else "") for peer in row]
         for offset, direction, color in ((0.2, "forward", "#3b6ea5"), (-0.2, "backward", "#d08c3f")):
             timed = [
                 (i, peer[direction]) for i, peer in enumerate(row) if "seconds" in peer.get(direction, ())
