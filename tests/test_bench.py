@@ -112,6 +112,14 @@ def test_own_block_mask_is_flex_attentions(name: str) -> None:
     assert (ours.to_dense() == theirs.to_dense()).all()
 
 
+def test_large_block_masks_are_made_by_a_compiled_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = example("bigbird", 300)
+    eager = peers._made_block_mask(case, case.mask())
+    monkeypatch.setattr(peers, "MOST_EAGER", 0)
+    compiled = peers._made_block_mask(case, case.mask())
+    assert (eager.to_dense() == compiled.to_dense()).all()
+
+
 # --- checked first --------------------------------------------------------------------------------------
 
 

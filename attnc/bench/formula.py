@@ -55,7 +55,8 @@ def mask_function(
     def drawn(expr: Drawn, row: str, column: str) -> str:
         draw = draw_of(expr)
         name = picks.setdefault(draw, f"picks_{len(picks)}")
-        slots = (f"({name}[h, {row}, {slot}] == {column})" for slot in range(draw.count))
+        # A table for every slot: torch's compiler cannot vectorize an index that is partly constant.
+        slots = (f"({name}_{slot}[h, {row}] == {column})" for slot in range(draw.count))
         return f"({' | '.join(slots)})"
 
     printer = Printer("tensor", {"q": "q", "k": "k", "h": "h", "n": str(n), "H": str(heads)}, lookup, drawn)
@@ -65,7 +66,8 @@ def mask_function(
         parts = [_tensor(printer, part) for part in (condition, edges) if part != TRUE]
         choices.append(" & ".join(parts) or "(q >= 0)")
     for draw, name in picks.items():
-        closure[name] = _drawn_columns(draw, n, heads).to(device)
+        columns = _drawn_columns(draw, n, heads).to(device)
+        closure |= {f"{name}_{slot}": columns[..., slot].contiguous() for slot in range(draw.count)}
     lines = [
         f"def make({', '.join(closure)}):",
         f"    def {pattern.name}_mask(b, h, q, k):",
