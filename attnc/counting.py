@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,25 @@ import numpy.typing as npt
 
 from attnc.digits import PLAIN
 from attnc.evaluation import Env, evaluate
-from attnc.expression import FALSE, Expr, FloorDiv, Lookup, TileMax, TileMin, Var, constant, substitute, walk
+from attnc.expression import (
+    FALSE,
+    TRUE,
+    Expr,
+    FloorDiv,
+    Lookup,
+    TileMax,
+    TileMin,
+    Var,
+    constant,
+    substitute,
+    walk,
+)
 from attnc.schedule import Pass, Sweep, tile_ends
 
 Ints = npt.NDArray[np.int64]
+
+# The tiles that plans are weighed by: own positions and the other side's.
+TILE, STEP = 128, 64
 
 
 def touched(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:
@@ -32,6 +48,24 @@ def touched(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:
     for low, high in zip(sweep.low, sweep.high, strict=True):
         places = places * np.maximum(_value(high, env) - _value(low, env) + 1, 0)
     return float((-(-places // step) * step * used).sum()) * tile
+
+
+def computed(passes: Iterable[Pass], n: int) -> float | None:
+    """Pairs that the forward passes compute for one head, at the tiles of 16-bit tensors of dim 128.
+
+    None where that hangs on inputs.
+    """
+    total = 0.0
+    for part in passes:
+        for sweep in part.sweeps:
+            bounds = (sweep.when, *sweep.low, *sweep.high)
+            read = any(isinstance(expr, Lookup) for bound in bounds for expr in walk(bound))
+            if read or part.walk.members is not None or sweep.walk.members is not None:
+                return None
+            if sweep.worth != TRUE:
+                return None
+            total += touched(part, sweep, n, TILE // 2 if part.narrow else TILE, STEP)
+    return total
 
 
 def unmasked(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> bool:

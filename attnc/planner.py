@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 from math import prod
 
-from attnc.counting import touched, unmasked
+from attnc.counting import STEP, TILE, touched, unmasked
 from attnc.digits import PLAIN, Radix, radices
 from attnc.expression import (
     FALSE,
@@ -32,9 +32,6 @@ from attnc.sweeps import sweep_of
 from attnc.views import ranges_of, view
 
 MOST_KEY_SWEEPS = 2
-
-# The tiles that plans are weighed by.
-TILE, STEP = 128, 64
 
 # What it costs a row to be taken up by one more pass, in pairs of positions: its sums are written and read
 # once more in 32 bits, 16 bytes for every 4 FLOPs of a pair, at 180 FLOPs to the byte.

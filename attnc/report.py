@@ -8,11 +8,13 @@ from typing import Any
 
 from attnc import proofs
 from attnc.codegen.module import loose
-from attnc.cost import Cost
+from attnc.cost import Cost, edges
+from attnc.counting import computed
 from attnc.diagnostics import AttncError, Diagnostic, render, to_json
 from attnc.expression import TRUE
 from attnc.pattern import Pattern
-from attnc.pipeline import PASSES, Decomposed, Judged, Parsed, Pass, Settled, advance, parameters
+from attnc.pipeline import PASSES, Decomposed, Judged, Parsed, Pass, Planned, Settled, advance, parameters
+from attnc.planner import usual_length
 from attnc.proofs import ClaimResult, Finding
 from attnc.reach import Reach
 from attnc.reach import reach as measure_reach
@@ -24,6 +26,20 @@ SAMPLE_LENGTHS = (1024, 16384)
 
 
 @dataclass(frozen=True)
+class Waste:
+    """What the tiles of one body's forward pass compute for a head, beside what its edges need.
+
+    heads: which heads, as written; empty for all. computed, edges: pairs; ratio: the one over the other.
+    """
+
+    heads: str
+    n: int
+    computed: int
+    edges: int
+    ratio: float
+
+
+@dataclass(frozen=True)
 class PatternReport:
     """What is known of one pattern.
 
@@ -31,6 +47,7 @@ class PatternReport:
     reach: layers until every token has reached every token it may reach; None where it was not measured.
     terms: how the relation was taken apart, for each body: which heads, and how each part is walked.
     plan: how the kernels walk it; lost: what could not be proven of that and is masked instead.
+    waste: for each body what its tiles compute beside what its edges need, where no inputs decide it.
     """
 
     name: str
@@ -44,6 +61,7 @@ class PatternReport:
     bodies: tuple[tuple[str, tuple[str, ...]], ...]
     plan: str | None
     lost: tuple[str, ...]
+    waste: tuple[Waste, ...]
 
     def to_json(self) -> dict[str, Any]:
         cost = self.cost
@@ -72,6 +90,7 @@ class PatternReport:
             "bodies": [{"heads": heads, "terms": list(terms)} for heads, terms in self.bodies],
             "plan": self.plan,
             "lost": list(self.lost),
+            "computed": [vars(item) for item in self.waste],
         }
 
     def __str__(self) -> str:
@@ -96,6 +115,9 @@ class PatternReport:
         for heads, terms in self.bodies:
             for place, term in enumerate(dict.fromkeys(terms)):
                 yield (heads if place == 0 else ""), term
+        for item in self.waste:
+            heads = f" of heads {item.heads}" if item.heads else ""
+            yield "tiles", f"{item.ratio:.2f} pairs computed for an edge{heads} at n = {item.n}"
         for loss in self.lost:
             yield "masked", loss
 
@@ -156,10 +178,11 @@ def _examine(parsed: Parsed, pattern: Pattern) -> tuple[PatternReport, list[Diag
     problems = list(_pass("pattern").verify(settled))
     decomposed: Decomposed = _advance("terms", settled, problems)
     judged: Judged = _advance("claims", decomposed, problems)
-    plan, lost = None, ()
+    plan, lost, waste = None, (), ()
     if not any(problem.level == "error" for problem in problems):
         planned = _advance("schedule", judged, problems)
         plan, lost = _pass("schedule").show(planned), planned.schedule.reports
+        waste = tuple(_waste(planned))
     report = PatternReport(
         name=pattern.name,
         params=parameters(pattern),
@@ -172,8 +195,22 @@ def _examine(parsed: Parsed, pattern: Pattern) -> tuple[PatternReport, list[Diag
         bodies=tuple(_body(terms) for terms in judged.bodies),
         plan=plan,
         lost=tuple(lost),
+        waste=waste,
     )
     return report, problems
+
+
+def _waste(planned: Planned) -> Iterator[Waste]:
+    n = 1 << 16 if not planned.pattern.grid else usual_length(planned.pattern)
+    for item, terms in zip(planned.schedule.bodies, planned.bodies, strict=True):
+        pairs = computed(item.query, n)
+        cost = planned.cost if len(planned.bodies) == 1 else edges(terms.terms)
+        try:
+            needed = cost.at(n) if pairs is not None and cost.exact else 0
+        except ValueError:  # it hangs on the contents of inputs
+            continue
+        if pairs is not None and needed:
+            yield Waste(terms.body.heads.text, n, int(pairs), needed, pairs / needed)
 
 
 def _pass(name: str) -> Pass:

@@ -65,9 +65,9 @@ class KernelWriter:
         if key_side:
             bases = self._bases(kind, ("q", "grad"), "batch", "h")
             loop = f"{bases}head_rows = (batch * heads + h) * n_q\n{sweeps}"
-            body.append(
-                f"for h in tl.range(first_head, stop_head, head_step):\n{indent(loop or 'pass', '    ')}"
-            )
+            # Offsets that are the same for every head would otherwise be kept in registers through all sweeps.
+            heads = "tl.range(first_head, stop_head, head_step, disable_licm=True)"
+            body.append(f"for h in {heads}:\n{indent(loop or 'pass', '    ')}")
         else:
             body.append(sweeps)
         body.append((self.part.continues and kind.add) or kind.store)
