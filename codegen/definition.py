@@ -201,8 +201,8 @@ class TorchWriter:
             start += "q = _index(rows, device)\n"
         return (
             f"def {name}(rows, n_q, n, h, heads, tables, device):\n"
-            '    """What a tile of queries sweeps: keys, the first and last that need no mask, the mask of the others,\n'
-            '    and after how many positions that repeats, or 0."""\n'
+            '    """What a tile of queries sweeps: keys, the first and last that need no mask, the mask of\n'
+            '    the others, and after how many positions that repeats, or 0."""\n'
             f"{indent(start + body, '    ')}\n"
         )
 
@@ -270,7 +270,7 @@ def _in_positions(condition: Expr, walks: Iterable[Walk]) -> Expr:
 
 
 def period(condition: Expr) -> int:
-    """After how many positions of query and key alike a condition repeats; 0 if it does not or seldom does."""
+    """After how many positions of query and key alike a condition repeats; 0 if it does not, or seldom."""
     divisors = [constant(part.right) or 0 for part in walk(condition) if isinstance(part, (FloorDiv, Mod))]
     length = lcm(*divisors)
     if not 0 < length <= MOST_PERIOD:

@@ -66,7 +66,7 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
         _section("What the pattern means", mask, _head_sets(schedule)),
         _section("Tables", tables, _table_parts(kernels + torch_text + mask + tables, have)),
         _section("Arguments, backends, operators", _part("interface")),
-        _section("The torch path", torch_text + f"_BODIES = {bodies}", _part("torch_path")),
+        _section("The torch path", torch_text + f"_BODIES = {bodies}", _part("pieces"), _part("torch_path")),
         _section(
             "The Triton path",
             _part("tiles"),

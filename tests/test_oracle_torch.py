@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -25,6 +30,18 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def cut_small(module: ModuleType, seed: int) -> None:
+    """Gives some cases tiles, pieces and batches so small that short sequences have many of each.
+
+    And some go without the library's fused kernel, as they do on a GPU.
+    """
+    if seed % 2:
+        module._TILE_COSTS = {16: 1.0}
+        module._LEAST_UNMASKED, module._MOST_MASKED, module._BUDGET = 4, 400, 20_000
+    if seed % 5 == 0:
+        module._is_fused = lambda q: False
+
+
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_random_patterns(shard: int) -> None:
     reports: Counter[str] = Counter()
@@ -36,6 +53,7 @@ def test_random_patterns(shard: int) -> None:
         tried += 1
         conservative += bool(done.schedule.reports)
         reports.update(done.schedule.reports)
+        cut_small(done.module, case.call.seed)
         faults = oracle.check(done, case.call, "torch", torch.float32)
         if case.call.dtype != "float32":
             faults += oracle.check(done, case.call, "torch")
@@ -132,3 +150,100 @@ def test_the_function_gives_what_its_operator_gives() -> None:
     out = done.module.p(*args)
     assert torch.equal(out, done.module._forward(*args, [], 32**-0.5, "")[0])
     assert torch.equal(out, done.module.p(*args, backend="torch", scale=32**-0.5))
+
+
+LONG = [
+    "attend causal",
+    "attend all",
+    "attend window(700)",
+    "attend window(255, 40)",
+    "attend chunk(100) & causal | to(every(128, 120))",
+    "attend window(9, 9) | to(first(300)) | from(every(400))",
+    "input document: int[n] attend same(document) & causal",
+    "attend blocks(64, window(1, 1) | random(3, seed=1))",
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("text", LONG)
+def test_long_sequences(text: str, dtype: str) -> None:
+    """Tiles of every length, pieces without a mask, batches of many tiles: with the constants as they are."""
+    done = oracle.compiled(f"pattern p() {{ {text} }}")
+    for n, n_q in ((1290, 1290), (1290, 1)):
+        given = call(n=n, n_q=n_q, heads=2, key_heads=1, dtype=dtype, layout="heads inside")
+        assert not oracle.check(done, given, "torch")
+
+
+def residues(rows: range, *_: object) -> Iterator[tuple[range, tuple[int, int], object, int]]:
+    """Keys of the rows' own residue class modulo 7, up to the row."""
+    keys = range(rows[0] % 7, rows[-1] + 1, 7)
+    yield keys, (0, rows[0]), lambda q, k: k <= q, 1
+
+
+def squares(rows: torch.Tensor, *_: object) -> Iterator[tuple[torch.Tensor, tuple[int, int], object, int]]:
+    """Keys of the rows' own square of a grid 36 wide, without the row itself."""
+    yield rows, (0, -1), lambda q, k: q != k, 0
+
+
+def test_classes_and_squares() -> None:
+    """Passes whose tiles are residue classes, or squares of a grid: views with a step, and gathered tiles."""
+    n, heads = 36 * 20, 4
+    position = np.arange(n)
+    q, k = position[:, None], position[None, :]
+    square = (position // 36 // 4) * 9 + position % 36 // 4
+    by_square = [torch.from_numpy(np.flatnonzero(square == number)) for number in range(square.max() + 1)]
+    classes = [range(start, n, 7) for start in range(7)]
+    cases = {
+        "stride(7) & causal": (classes, residues, ((q - k) % 7 == 0) & (k <= q)),
+        "chunk(16)": (by_square, squares, (square[:, None] == square[None, :]) & (q != k)),
+    }
+    for text, (rows, sweeps, mask) in cases.items():
+        done = oracle.compiled(f"pattern p() {{ attend {text} & all }}")
+        plain, tried = done.module._BODIES, []
+        done.module._BODIES = ((False, ((lambda *_, rows=rows: rows, None, sweeps, 1),)),)
+        try:
+            for dtype in (torch.float32, torch.bfloat16):
+                given = call(n=n, n_q=n, heads=heads, key_heads=2, batch=2)
+                args, grads = oracle.tensors(given, dtype)
+                tried += [len(found.rows) for found, _ in done.module._all_batches(*args[:2], [])]
+                got = oracle.ours(done.module, args, grads, [], given, "torch")
+                edges = np.broadcast_to(mask, (heads, n, n))
+                assert not oracle.against(got, args, grads, edges, given, dtype, "torch")
+        finally:
+            done.module._BODIES = plain
+        assert max(tried) > 5, "nothing was batched"
+
+
+def test_negative_and_zero_scale() -> None:
+    done = oracle.compiled("pattern p() { attend causal }")
+    for scale in (-0.5, 0.0):
+        assert not oracle.check(done, call(scale=scale), "torch")
+
+
+PEAK = """
+import sys, torch
+import memory_of
+n = int(sys.argv[1])
+q, k, v, grad = (torch.randn(1, 2, n, 64) for _ in range(4))
+torch.autograd.grad(memory_of.p(q.requires_grad_(), k.requires_grad_(), v.requires_grad_()), (q, k, v), grad)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a process's peak memory is read from /proc")
+def test_memory_grows_with_the_length() -> None:
+    """Peak memory of forward and backward, in processes of their own: as the length, not as its square."""
+    folder = Path(oracle._folder().name)
+    text = oracle.compiled("pattern p() { attend window(255) | to(first(4)) }").text
+    (folder / "memory_of.py").write_text(text, encoding="utf-8")
+
+    def peak(n: int) -> int:
+        command = [sys.executable, "-c", PEAK, str(n)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    least = peak(64)
+    half, whole = peak(16384) - least, peak(32768) - least
+    tensor = 2 * 32768 * 64 * 4 / 1024
+    print(f"{half / 1024:.0f} MB, {whole / 1024:.0f} MB, a tensor has {tensor / 1024:.0f}")
+    assert whole < 2.4 * half and whole < 30 * tensor

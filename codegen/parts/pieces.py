@@ -1,0 +1,359 @@
+"""The torch path's work: the schedule's query-side passes as batches of equal pieces."""
+
+from __future__ import annotations
+
+import torch
+
+
+def _head_sets(heads): ...
+def _tables(inputs, n_q, n, heads, device): ...
+def _progressions(heads): ...
+
+
+_BODIES = ()
+
+# --- begin ---
+
+# Positions are a `range`, which is taken as a view, or an index tensor, which is gathered. A tile is some
+# queries of a pass and all that they sweep; a piece of it, the same queries and some of the keys, under one
+# mask or none; a batch, pieces of one shape whose positions go up in equal steps.
+
+_TILE_COSTS = {32: 1.7, 64: 1.25, 128: 1.0, 256: 0.93, 512: 0.88, 1024: 0.8}  # of a score, by queries a tile
+_BUDGET = 1 << 22  # numbers that a batch takes, or scores that are held
+_MOST_MASKED = 1 << 20  # pairs of a masked piece
+_LEAST_UNMASKED = 256  # keys that are worth a piece of their own
+_WORTH = 64  # keys that are asked about at once, where many hold no edge
+_MOST_KNOWN = 32  # masks that are kept for tiles to come
+
+
+def _range(low, high):
+    """Positions ``low..high``."""
+    return range(low, max(low, high + 1))
+
+
+def _digit_runs(begin, end, sizes, ranges, extents, device):
+    """Positions ``begin..end - 1`` in runs of one value, or few, of every digit but the first.
+
+    sizes: how many values those digits take; ranges: which of them count; extents: how many go together.
+    """
+    weight, offsets = math.prod(sizes), [[0]]
+    for size, (low, high), extent in zip(sizes, ranges, extents, strict=True):
+        parts = [range(d, min(d + extent, high + 1)) for d in range(low, high + 1, extent)]
+        offsets = [[o * size + d for o in some for d in part] for some in offsets for part in parts]
+    for some in offsets:
+        if len(some) == 1:
+            yield range(begin + (some[0] - begin) % weight, end, weight)
+        else:
+            rows = torch.arange(begin // weight, (end - 1) // weight + 1, device=device)[:, None] * weight
+            places = (rows + torch.tensor(some, device=device)).flatten()
+            yield places[(places >= begin) & (places < end)]
+
+
+def _digit_ends(positions, sizes):
+    """The least and greatest value of every digit of some positions."""
+    if isinstance(positions, range) and positions.step % math.prod(sizes) == 0:
+        ends = torch.tensor([positions[0], positions[-1]])
+    else:
+        ends = _index(positions, None)
+    found = []
+    for size in reversed(sizes):
+        found.insert(0, ends % size)
+        ends = ends // size
+    return [(int(digit.min()), int(digit.max())) for digit in (ends, *found)]
+
+
+def _digit_box(low, high, sizes, n, device):
+    """Positions below ``n`` all of whose digits lie between ``low`` and ``high``."""
+    if any(a > b for a, b in zip(low, high, strict=True)):
+        return range(0)
+    weight, offsets = math.prod(sizes), [0]
+    for size, a, b in zip(sizes, low[1:], high[1:], strict=True):
+        offsets = [o * size + d for o in offsets for d in range(a, b + 1)]
+    begin, end = low[0] * weight + offsets[0], min(high[0] * weight + offsets[-1] + 1, n)
+    if len(offsets) == 1:
+        return range(begin, end, weight)
+    if len(offsets) == weight or (low[0] == high[0] and offsets[-1] - offsets[0] + 1 == len(offsets)):
+        return range(begin, max(begin, end))
+    rows = torch.arange(low[0], high[0] + 1, device=device)[:, None] * weight
+    places = (rows + torch.tensor(offsets, device=device)).flatten()
+    return places[places < n]
+
+
+def _chosen(member, low, high):
+    """Positions in ``low..high`` where ``member`` is true."""
+    low = max(low, 0)
+    return member[low : max(low, high + 1)].nonzero().flatten() + low
+
+
+def _worthwhile(positions, test, weight, device):
+    """Positions without the tiles of them that can hold no edge, by a test on the ends of their first digit."""
+    places = _index(positions, device)
+    starts = torch.arange(0, len(positions), _WORTH, device=device)
+    if not len(starts):
+        return positions
+    least, most = places[starts], places[(starts + _WORTH - 1).clamp(max=len(positions) - 1)]
+    good = torch.as_tensor(test(least // weight, most // weight), device=device).expand(len(starts))
+    if good.all():
+        return positions
+    return places[good.repeat_interleave(_WORTH)[: len(positions)]]
+
+
+def _index(positions, device):
+    """Positions as a tensor."""
+    if isinstance(positions, range):
+        return torch.arange(positions.start, positions.stop, positions.step, device=device)
+    return positions
+
+
+def _form(positions):
+    """What the positions of a batch have in common: how many they are and how far apart."""
+    return len(positions), positions.step if isinstance(positions, range) else None
+
+
+def _below(positions, bound):
+    """How many of the ascending positions are less than ``bound``."""
+    if isinstance(positions, range):
+        return min(max(-((positions.start - bound) // positions.step), 0), len(positions))
+    return int(torch.searchsorted(positions, bound))
+
+
+# --- tiles and pieces ---
+
+
+def _tiles(runs, sweeps, period):
+    """The queries of a pass cut into tiles, on a grid of the tile's length as chunks and blocks are."""
+    lengths = {}
+    for run in runs:
+        if not len(run):
+            continue
+        form = _form(run)
+        if form not in lengths:
+            lengths[form] = _tile_length(run, sweeps, period)
+        length, begin = lengths[form], 0
+        while begin < len(run):
+            place = run[begin] // run.step if isinstance(run, range) else begin
+            end = begin + length - place % length
+            yield run[begin:end]
+            begin = end
+
+
+def _tile_length(run, sweeps, period):
+    """How many queries a tile has: what costs least in the middle of the run, by the keys it sweeps."""
+    costs = {}
+    for length, cost in _TILE_COSTS.items():
+        length = max(length // period, 1) * period if period <= 1024 else length
+        step = run.step if isinstance(run, range) else 1
+        begin = len(run) // 2
+        if isinstance(run, range):
+            begin = max(0, begin - run[begin] // step % length)
+        tile = run[begin : begin + length]
+        width = sum(len(keys) for keys, *_ in sweeps(tile))
+        costs[length] = width * cost * length / len(tile)
+    return min(costs, key=costs.__getitem__)
+
+
+class _Mask:
+    """What a condition comes to on pieces (tiles, rows, keys), or on one that stands for all.
+
+    empty: whether no pair is an edge; causal: whether the edges are the lower triangle; absent: what is no
+    edge, or None; some: which rows have an edge, (tiles, rows), or None if all have.
+    """
+
+    def __init__(self, condition, rows, keys, device):
+        q = torch.stack([_index(positions, device) for positions in rows])[:, :, None]
+        k = torch.stack([_index(positions, device) for positions in keys])[:, None, :]
+        edges = torch.as_tensor(condition(q, k), device=device)  # a condition may hang on neither
+        edges = edges.expand(len(rows), q.shape[1], k.shape[2])
+        self.empty, self.causal, self.absent, self.some = False, False, None, None
+        if edges.all():
+            return
+        some = edges.any(2)
+        self.empty, self.absent, self.some = not some.any(), ~edges, None if some.all() else some
+        square = edges.shape[1] == edges.shape[2]
+        self.causal = square and torch.equal(edges, edges.new_ones(edges.shape).tril())
+
+
+def _pieces(rows, sweeps, known, device):
+    """The pieces of a tile: keys; None, a mask, or a condition that is judged for a whole batch; and a name.
+
+    Pieces of one name and form have the same mask, and no two pieces of a tile have one name.
+    """
+    for i, (keys, unmasked, condition, period) in enumerate(sweeps(rows)):
+        begin, end = 0, len(keys)
+        if condition is not None:
+            low, high = unmasked
+            begin, end = (_below(keys, low), _below(keys, high + 1)) if low <= high else (0, 0)
+            # The masked ends get the tile's length where there is room: so they are alike, and squares.
+            begin = max(begin, min(len(rows), end)) if begin > 0 else 0
+            end = min(end, max(len(keys) - len(rows), begin)) if end < len(keys) else end
+            if (begin, end) != (0, len(keys)) and end - begin < _LEAST_UNMASKED:
+                begin, end = len(keys), len(keys)
+        if begin < end:
+            yield keys[begin:end], None, (i,)
+        most = max(1, _MOST_MASKED // len(rows))
+        for first, last in ((0, begin), (end, len(keys))):
+            for start in range(first, last, most):
+                part = keys[start : min(start + most, last)]
+                if not period or not isinstance(rows, range) or not isinstance(part, range):
+                    yield part, condition, (i, start)
+                    continue
+                place = (rows[0] - part[0], rows[0] % period, _form(rows), _form(part), i)
+                if place not in known:
+                    if len(known) == _MOST_KNOWN:
+                        known.clear()
+                    known[place] = _Mask(condition, [rows], [part], device)
+                if not known[place].empty:
+                    yield part, known[place], place
+
+
+# --- batches ---
+
+
+class _Batch:
+    """Pieces of one shape: the rows and keys of each, which rows are answered for, and what masks them."""
+
+    def __init__(self, mask):
+        self.mask, self.rows, self.keys, self.owned = mask, [], [], []
+
+    def continues(self, rows, keys):
+        """Whether one more piece goes on where the others are heading; no query is in a batch twice."""
+        if rows is self.rows[-1]:
+            return False
+        for new, old in ((rows, self.rows), (keys, self.keys)):
+            if isinstance(new, range):
+                hop = new[0] - old[-1][0]
+                if hop < 0 or (len(old) > 1 and hop != old[1][0] - old[0][0]):
+                    return False
+        return True
+
+    def settled(self, device):
+        """The batch with its mask judged, in a list; an empty one if it has no edge."""
+        if callable(self.mask):
+            self.mask = _Mask(self.mask, self.rows, self.keys, device)
+        self.some = self.mask and self.mask.some
+        if self.owned[0] is not None:
+            owned = torch.stack(self.owned)
+            self.some = owned if self.some is None else self.some & owned
+        return [] if self.mask and self.mask.empty else [self]
+
+    def of_rows(self, x, place, offset=0):
+        """(entries, tiles, key heads, heads of each, rows, dim) of a tensor without the tiles' axis."""
+        return _view(x[place], [_moved(rows, -offset) for rows in self.rows])
+
+    def of_keys(self, x, place):
+        """The same of the keys."""
+        return _view(x[place[:2]], self.keys)
+
+    def store(self, x, view, place, offset=0):
+        """Puts back what ``of_rows`` gave, where that is not a view."""
+        if not isinstance(self.rows[0], range):
+            x[place].index_copy_(3, torch.cat(self.rows) - offset, view.movedim(1, 3).flatten(3, 4))
+
+    def add_to_keys(self, x, parts, place):
+        """Adds (entries, tiles, key heads, 1, keys, dim) to the keys' rows; tiles may share keys."""
+        x = x[place[:2]]
+        for keys, part in zip(self.keys, parts.unbind(1), strict=True):
+            if isinstance(keys, range):
+                x[:, :, :, keys.start : keys.stop : keys.step] += part
+            else:
+                x.index_add_(3, keys, part)
+
+
+def _moved(positions, distance):
+    if isinstance(positions, range):
+        return range(positions.start + distance, positions.stop + distance, positions.step)
+    return positions + distance
+
+
+def _view(x, tiles):
+    """Tiles of (entries, key heads, heads of each, length, dim), as a new axis behind the entries."""
+    if not isinstance(tiles[0], range):
+        return x[:, :, :, torch.stack(tiles)].movedim(3, 1)
+    first = tiles[0]
+    hop = tiles[1][0] - first[0] if len(tiles) > 1 else 0
+    entries, key_heads, heads, step, dense = x.stride()
+    return x.as_strided(
+        (x.shape[0], len(tiles), *x.shape[1:3], len(first), x.shape[4]),
+        (entries, hop * step, key_heads, heads, first.step * step, dense),
+        x.storage_offset() + first[0] * step,
+    )
+
+
+def _batches(pieces, work, device):
+    """Pieces in batches that take no more than the budget; ``work`` is how many numbers a position has."""
+    waiting, waits = {}, 0
+    for rows, owned, keys, mask, name in pieces:
+        kind = (_form(rows), _form(keys), name, owned is None)
+        if kind in waiting and not waiting[kind].continues(rows, keys):
+            yield from waiting.pop(kind).settled(device)
+        found = waiting.setdefault(kind, _Batch(mask))
+        found.rows.append(rows)
+        found.keys.append(keys)
+        found.owned.append(owned)
+        waits += max(len(rows), len(keys)) * work + (len(rows) * len(keys) if callable(mask) else 0)
+        if waits > _BUDGET:
+            yield from [settled for some in waiting.values() for settled in some.settled(device)]
+            waiting, waits = {}, 0
+    yield from [settled for some in waiting.values() for settled in some.settled(device)]
+
+
+def _all_batches(q, k, inputs):
+    """Every batch of every pass, and its place: entries, key heads, heads of each. No edge is in two."""
+    batch, heads, n_q, dim = q.shape
+    n, group, device = k.shape[2], heads // k.shape[1], q.device
+    tables = _tables(inputs, n_q, n, heads, device)
+    apart = any(table.shape[0] > 1 for name, table in tables.items() if not name.startswith("picks"))
+    for b in range(batch) if apart else (None,):
+        own = {
+            name: table if b is None or table.shape[0] == 1 or name.startswith("picks") else table[b : b + 1]
+            for name, table in tables.items()
+        }
+        entries = slice(None) if b is None else slice(b, b + 1)
+        for (by_head, passes), numbers in zip(_BODIES, _head_sets(heads), strict=True):
+            for members in [[h] for h in numbers] if by_head else [numbers] if numbers else []:
+                places = [(entries, *place) for place in _head_places(members, group)]
+                work = dim * len(members) * (batch if b is None else 1)
+                for rows, owned, sweeps, period in passes:
+                    given = (n_q, n, members[0], heads, own, device)
+                    pieces = _pass(rows(*given), owned, sweeps, period, given)
+                    for found in _batches(pieces, work, device):
+                        for place in places:
+                            yield found, place
+
+
+def _pass(runs, owned, sweeps, period, given):
+    """The pieces of a pass: rows, which of them are answered for or None for all, keys, mask and its name."""
+    device, known = given[-1], {}
+
+    def swept(rows):
+        return sweeps(rows, *given)
+
+    for rows in _tiles(runs, swept, period):
+        mine = None if owned is None else owned(_index(rows, device), *given)
+        if mine is not None and mine.all():
+            mine = None
+        for keys, mask, name in _pieces(rows, swept, known, device):
+            yield rows, mine, keys, mask, name
+
+
+def _head_places(heads, group):
+    """Heads as (key heads, heads of each), slices both, without a copy: one pair if they are regular."""
+    by_key_head = {}
+    for h in heads:
+        by_key_head.setdefault(h // group, []).append(h % group)
+    sharing = {}
+    for key_head, members in by_key_head.items():
+        sharing.setdefault(tuple(members), []).append(key_head)
+    return [
+        (_slice(*key_heads), _slice(*some))
+        for members, alike in sharing.items()
+        for key_heads in _progressions(alike)
+        for some in _progressions(list(members))
+    ]
+
+
+def _slice(start, step, count):
+    return slice(start, start + (count - 1) * step + 1, step)
+
+
+# --- end ---
