@@ -29,6 +29,9 @@ Ints = npt.NDArray[np.int64]
 
 # The tiles that plans are weighed by: own positions and the other side's.
 TILE, STEP = 128, 64
+# What an edge costs that is visited alone, in pairs of a tile: a key and a value are fetched for it, 4 bytes
+# of 16-bit tensors for every 4 FLOPs of a pair, at 180 FLOPs to the byte.
+SCATTERED = 180
 
 
 def touched(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:
@@ -39,6 +42,8 @@ def touched(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:
     ends, tiles = _tiles(part, n, tile)
     env = Env({"n": n, "h": 0, "H": 1, **ends})
     used = np.broadcast_to(_value(sweep.when, env), tiles)
+    if sweep.scatter is not None:
+        return float(used.sum()) * tile * edges_each(sweep, n) * SCATTERED
     if sweep.drawn is not None:
         size = constant(sweep.drawn.row.right) if isinstance(sweep.drawn.row, FloorDiv) else 1
         blocks = -(-tile // (size or 1))
@@ -48,6 +53,15 @@ def touched(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:
     for low, high in zip(sweep.low, sweep.high, strict=True):
         places = places * np.maximum(_value(high, env) - _value(low, env) + 1, 0)
     return float((-(-places // step) * step * used).sum()) * tile
+
+
+def edges_each(sweep: Sweep, n: int) -> int:
+    """How many positions each own position visits in a sweep that takes them one by one."""
+    assert sweep.scatter is not None
+    if sweep.scatter.at is None:
+        assert sweep.drawn is not None
+        return constant(sweep.drawn.count) or 1
+    return 1 + max(n - 1, 0).bit_length() if sweep.scatter.shifted else 1
 
 
 def computed(passes: Iterable[Pass], n: int) -> float | None:
@@ -64,6 +78,9 @@ def computed(passes: Iterable[Pass], n: int) -> float | None:
                 return None
             if sweep.worth != TRUE:
                 return None
+            if sweep.scatter is not None:
+                total += n * edges_each(sweep, n)
+                continue
             total += touched(part, sweep, n, TILE // 2 if part.narrow else TILE, STEP)
     return total
 

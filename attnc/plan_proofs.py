@@ -228,6 +228,8 @@ def _full(sweep: Sweep) -> Expr:
 
 
 def _visits(sweep: Sweep) -> Expr:
+    if sweep.scatter is not None:
+        return conj(sweep.when, sweep.scatter.condition, sweep.selection, sweep.mask)
     reached = TRUE if sweep.drawn is not None else _reached(sweep)
     return conj(reached, sweep.walk.condition(), sweep.selection, disj(_full(sweep), sweep.mask))
 
@@ -238,7 +240,7 @@ def _leaves(sweep: Sweep) -> Expr:
     Plain ranges may not reach beyond it at all; packed positions and lists cannot.
     """
     walked = sweep.walk
-    if sweep.drawn is not None or walked.members is not None:
+    if sweep.drawn is not None or sweep.scatter is not None or walked.members is not None:
         return FALSE
     if walked.radix == PLAIN:
         low, high = sweep.low[0], sweep.high[0]

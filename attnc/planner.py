@@ -28,7 +28,7 @@ from attnc.expression import (
 from attnc.pattern import Body, Pattern, formula
 from attnc.relation import Axis, BodyTerms, Lattice, Term
 from attnc.schedule import BodyPlan, Pass, Schedule, Side, Sweep, Walk, whole
-from attnc.sweeps import sweep_of
+from attnc.sweeps import scattered, sweep_of
 from attnc.views import ranges_of, view
 
 MOST_KEY_SWEEPS = 2
@@ -163,9 +163,12 @@ def _spans(sizes: Sequence[int]) -> tuple[int, ...]:
 def _best(frame: Pass, term: Term, n: int) -> tuple[float, Sweep]:
     """The sweep for one term that touches the fewest pairs, and how many."""
     walked = frame.walk
-    if term.drawn is not None and walked.radix != PLAIN:
+    plain = _sweep(frame, term, PLAIN)
+    alone = scattered(plain, walked.var)
+    found = [] if alone is None else [(touched(frame, alone, n, TILE, STEP), alone)]
+    if term.drawn is not None and (walked.radix != PLAIN or walked.members is not None):
         # Lists are kept by tiles of consecutive positions.
-        return float("inf"), _sweep(frame, term, PLAIN)
+        return min([*found, (float("inf"), plain)], key=lambda item: item[0])
     other = term.columns if walked.var == Q else term.rows
     options = [PLAIN]
     if term.drawn is None and walked.members is None:
@@ -174,8 +177,8 @@ def _best(frame: Pass, term: Term, n: int) -> tuple[float, Sweep]:
             for radix in radices(term.formula())[1:]
             if not other.packed or ranges_of(other, radix) is not None
         ]
-    sweeps = [_sweep(frame, term, radix) for radix in options]
-    found = [(touched(frame, sweep, n, TILE, STEP), sweep) for sweep in sweeps]
+    sweeps = [plain, *(_sweep(frame, term, radix) for radix in options[1:])]
+    found += [(touched(frame, sweep, n, TILE, STEP), sweep) for sweep in sweeps]
     return min(found, key=lambda item: item[0])
 
 
@@ -192,7 +195,10 @@ def _finished(frame: Pass, sweeps: list[Sweep], n: int) -> list[Pass]:
     for group in groups:
         wide = sum(touched(frame, sweep, n, TILE, STEP) for sweep in group)
         narrow = sum(touched(frame, sweep, n, TILE // 2, STEP) for sweep in group)
-        kept = tuple(sweep if _pays(frame, sweep, n) else replace(sweep, full_when=FALSE) for sweep in group)
+        kept = tuple(
+            sweep if sweep.scatter is not None or _pays(frame, sweep, n) else replace(sweep, full_when=FALSE)
+            for sweep in group
+        )
         passes.append(replace(frame, sweeps=kept, narrow=narrow < NARROW_GAIN * wide))
     return passes
 

@@ -27,6 +27,7 @@ from attnc.expression import (
     Var,
     between,
     conj,
+    walk,
 )
 from attnc.notation import show
 from attnc.pattern import Body, Pattern
@@ -34,6 +35,7 @@ from attnc.simplify import LAST
 
 Side = Literal["query", "key"]
 LEAST, MOST = Var("least"), Var("most")
+SHIFT = Var("shift")  # 0 or a power of two
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,23 @@ class Walk:
 
 
 @dataclass(frozen=True)
+class Scatter:
+    """Positions of the other side that are visited one by one, few for each own position.
+
+    condition: what the visited pairs, and no others, meet.
+    at: where they are, over the own position and ``shift``; None for the columns of a draw.
+    """
+
+    condition: Expr
+    at: Expr | None
+
+    @property
+    def shifted(self) -> bool:
+        """Whether there is one for every power of two, and not one alone."""
+        return self.at is not None and any(part == SHIFT for part in walk(self.at))
+
+
+@dataclass(frozen=True)
 class Sweep:
     """Positions of the other side that a tile visits.
 
@@ -74,6 +93,7 @@ class Sweep:
         least and greatest value that its first digit takes, too.
     selection: what a swept position must meet everywhere, the full part included, over its own variable.
     drawn: the positions come from a list of tiles instead, those that hold a pair of this draw.
+    scatter: the positions are taken one by one instead.
     claim: the pairs that the sweep is there for, told in positions.
     """
 
@@ -88,6 +108,7 @@ class Sweep:
     worth: Expr
     selection: Expr
     drawn: Drawn | None
+    scatter: Scatter | None
     claim: Expr
     origin: str
 
@@ -155,6 +176,7 @@ def whole(side: Side, own: Var, other: Var, condition: Expr) -> Pass:
         worth=TRUE,
         selection=TRUE,
         drawn=None,
+        scatter=None,
         claim=condition,
         origin="everything, masked",
     )
@@ -209,6 +231,14 @@ def _describe_pass(part: Pass) -> list[str]:
 
 def _describe_range(sweep: Sweep) -> list[str]:
     walk, name = sweep.walk, _side(sweep.walk.var)
+    if sweep.scatter is not None:
+        at = (
+            "in its row of the draw"
+            if sweep.scatter.at is None
+            else f"{walk.var.name} == {show(sweep.scatter.at)}"
+        )
+        every = f" for every {SHIFT.name} in 0, 1, 2, 4, 8, …" if sweep.scatter.shifted else ""
+        return [f"one by one: {name} {at}{every}"]
     if sweep.drawn is not None:
         return [f"all {name} in tiles listed by the draw"]
     ranges = list(zip(sweep.low, sweep.high, strict=True))

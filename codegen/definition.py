@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from math import lcm
 from textwrap import indent
 
@@ -32,7 +33,7 @@ from attnc.expression import (
     walk,
 )
 from attnc.pattern import Pattern, formula
-from attnc.schedule import LEAST, MOST, BodyPlan, Pass, Sweep, Walk, tile_ends
+from attnc.schedule import LEAST, MOST, SHIFT, BodyPlan, Pass, Sweep, Walk, tile_ends
 
 # Masks that repeat after more positions than this are made anew for every tile.
 MOST_PERIOD = 1 << 16
@@ -158,10 +159,15 @@ class TorchWriter:
                 owned = "None"
             else:
                 text += self._owned(part, owned) + "\n\n"
-            text += self._sweeps(part, sweeps) + "\n\n"
-            masks = (_in_positions(sweep.mask, (part.walk, sweep.walk)) for sweep in part.sweeps)
+            tiled = replace(part, sweeps=tuple(sweep for sweep in part.sweeps if sweep.scatter is None))
+            text += self._sweeps(tiled, sweeps) + "\n\n"
+            alone = "None"
+            if tiled != part:
+                alone = f"_alone{suffix}_{i}"
+                text += self._alone(part, alone) + "\n\n"
+            masks = (_in_positions(sweep.mask, (part.walk, sweep.walk)) for sweep in tiled.sweeps)
             common = lcm(*(period(mask) or 1 for mask in masks))
-            found.append(f"({rows}, {owned}, {sweeps}, {common})")
+            found.append(f"({rows}, {owned}, {sweeps}, {common}, {alone})")
         return text, found
 
     def _rows(self, part: Pass, name: str) -> str:
@@ -204,6 +210,32 @@ class TorchWriter:
             '    """What a tile of queries sweeps: keys, the first and last that need no mask, the mask of\n'
             '    the others, and after how many positions that repeats, or 0."""\n'
             f"{indent(start + body, '    ')}\n"
+        )
+
+    def _alone(self, part: Pass, name: str) -> str:
+        """Keys that are taken one by one."""
+        lines = []
+        for sweep in part.sweeps:
+            if sweep.scatter is None:
+                continue
+            lines.append(f"# {' '.join(sweep.origin.split())}")
+            if sweep.scatter.at is None:
+                assert sweep.drawn is not None
+                picks, draw = self.names.of_draw(sweep.drawn)
+                lines.append(f"k = tables[{picks!r}][h][q[:, 0] - {first_row(draw)}].long()")
+            else:
+                if sweep.scatter.shifted:
+                    lines.append("shift = _shifts(n, device)")
+                at = self.tensor(sweep.scatter.at, {"q": "q", SHIFT.name: SHIFT.name})
+                lines.append(f"k = {at}")
+            mask = self.tensor(_in_positions(sweep.mask, (part.walk,)), {"q": "q", "k": "k"})
+            edges = "(k >= 0) & (k < n)" + ("" if sweep.mask == TRUE else f" & ({mask})")
+            lines.append(f"yield k, {edges}")
+        body = "\n".join(lines)
+        return (
+            f"def {name}(q, n_q, n, h, heads, tables, device):\n"
+            '    """Keys that queries (queries, 1) read one by one, (queries, keys), and which of them are edges."""\n'
+            f"{indent(body, '    ')}\n"
         )
 
     def _sweep(self, sweep: Sweep, own: Walk) -> list[str]:

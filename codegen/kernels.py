@@ -28,7 +28,7 @@ from attnc.expression import (
 )
 from attnc.notation import show
 from attnc.pattern import Input
-from attnc.schedule import LEAST, MOST, Pass, Sweep, Walk
+from attnc.schedule import LEAST, MOST, SHIFT, Pass, Scatter, Sweep, Walk
 
 FAR = 2**31 - 1  # beyond every position
 
@@ -50,7 +50,7 @@ class KernelWriter:
     @property
     def crowded(self) -> bool:
         """Whether much is kept in registers beside the tiles: several sweeps, look-ups, masks everywhere."""
-        masked = any(sweep.full_when == FALSE for sweep in self.part.sweeps)
+        masked = any(sweep.full_when == FALSE and sweep.scatter is None for sweep in self.part.sweeps)
         return len(self.part.sweeps) > 1 or bool(self.needs) or masked
 
     def kernel_name(self, kind: Kind) -> str:
@@ -65,7 +65,7 @@ class KernelWriter:
         if key_side:
             bases = self._bases(kind, ("q", "grad"), "batch", "h")
             loop = f"{bases}head_rows = (batch * heads + h) * n_q\n{sweeps}"
-            # Offsets that are the same for every head would otherwise be kept in registers through all sweeps.
+            # What is the same for every head would otherwise be kept in registers through all sweeps.
             heads = "tl.range(first_head, stop_head, head_step, disable_licm=True)"
             body.append(f"for h in {heads}:\n{indent(loop or 'pass', '    ')}")
         else:
@@ -217,6 +217,8 @@ class KernelWriter:
 
     def _sweep(self, sweep: Sweep, kind: Kind) -> str:
         comment = f"\n# {_one_line(sweep.origin)}\n"
+        if sweep.scatter is not None:
+            return comment + self._scatter_sweep(sweep, sweep.scatter, kind)
         if sweep.drawn is not None:
             return comment + self._list_sweep(sweep, kind)
         other, block = self.other.name, self._other_block(kind)
@@ -321,6 +323,38 @@ class KernelWriter:
             "end = n\n"
             "for slot in tl.range(tl.load(offsets), tl.load(offsets + 1)):\n" + indent(body, "    ")
         )
+
+    def _scatter_sweep(self, sweep: Sweep, scatter: Scatter, kind: Kind) -> str:
+        """Positions that are taken one by one: a tile has one for every row."""
+        own, other = self.own.name, self.other.name
+        digits = (digit.name for digit in self.part.walk.digits)
+        vectors = {own: own, other: other} | {name: name for name in digits}
+        lines = []
+        if scatter.at is None:
+            assert sweep.drawn is not None
+            name, draw = self.names.of_draw(sweep.drawn)
+            base = f"{name}_ptr + tl.cast(h, tl.int64) * ({name}_row * {draw.count})"
+            steps = str(draw.count)
+            at = f"tl.load({base} + ({own} - offset) * {draw.count} + i, mask=inside, other=-1)"
+        else:
+            steps = "1"
+            if scatter.shifted:
+                lines += [
+                    "powers = tl.full([32], 1, tl.int64) << tl.arange(0, 32)",
+                    "steps = 1 + tl.sum((powers < n).to(tl.int32), 0)",
+                ]
+                steps = "steps"
+            at = self._printer(vectors | {SHIFT.name: SHIFT.name})(scatter.at)
+        if sweep.when != TRUE:
+            steps = f"tl.where({self._scalar(sweep.when)}, {steps}, 0)"
+        body = ["shift = tl.where(i > 0, 1 << tl.maximum(i - 1, 0), 0)"] if scatter.shifted else []
+        start = "offset" if other == "q" else "0"
+        inside = [f"inside & ({other} >= {start}) & ({other} < n)"]
+        if sweep.mask != TRUE:
+            inside.append(self._vector(sweep.mask, vectors))
+        body += [f"{other} = {at}", f"{other}_inside = {' & '.join(inside)}"]
+        body.append(kind.alone.format(inside=f"{other}_inside").rstrip("\n"))
+        return "\n".join((*lines, f"for i in tl.range(0, {steps}):", indent("\n".join(body), "    "))) + "\n"
 
     def _other_block(self, kind: Kind) -> str:
         return "BLOCK_N" if kind.side == "query" else "BLOCK_M"

@@ -11,6 +11,7 @@ class Kind:
 
     load: what is read once a tile.
     begin, resume: the sums to start from, in a first pass and in one that goes on with what another found.
+    alone: what is read and done where every row has one position of the other side, ``{inside}`` of them real.
     store, add: how the sums are written, in either; empty where there is no difference.
     """
 
@@ -23,6 +24,7 @@ class Kind:
     resume: str
     swept: str
     step: str
+    alone: str
     store: str
     add: str
 
@@ -54,6 +56,11 @@ value = _load_tile(v_base, {place}, v_row, {inside}, {even}, VALUE_DIM, BLOCK_VA
 total, row_max, row_sum = _attend(
     query, key, value, {mask}, total, row_max, row_sum, log2_scale, {masked}, PRECISION
 )
+""",
+    """\
+key = _load_tile(k_base, 0, k.to(tl.int64), k_row, {inside}, False, DIM, BLOCK_DIM)
+value = _load_tile(v_base, 0, k.to(tl.int64), v_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
+total, row_max, row_sum = _attend_alone(query, key, value, {inside}, total, row_max, row_sum, log2_scale)
 """,
     """\
 some = row_sum > 0.0
@@ -92,6 +99,12 @@ d_query = _add_query_gradient(
 )
 """,
     """\
+key = _load_tile(k_base, 0, k.to(tl.int64), k_row, {inside}, False, DIM, BLOCK_DIM)
+value = _load_tile(v_base, 0, k.to(tl.int64), v_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
+weight, d_score = _gradient_alone(query, grad, key, value, {inside}, lse, delta, log2_scale)
+d_query += d_score[:, None] * key.to(tl.float32)
+""",
+    """\
 _store_tile(dq_base, origin, row, dq_row, stored, d_query * scale, DIM, BLOCK_DIM)
 """,
     """\
@@ -124,6 +137,15 @@ delta = _load_row(delta_ptr + head_rows, {place}, {inside}, {even})
 d_key, d_value = _add_key_gradients(
     query, grad, key, value, {mask}, lse, delta, d_key, d_value, log2_scale, {masked}, PRECISION
 )
+""",
+    """\
+query = _load_tile(q_base, 0, (q - offset).to(tl.int64), q_row, {inside}, False, DIM, BLOCK_DIM)
+grad = _load_tile(grad_base, 0, (q - offset).to(tl.int64), grad_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
+lse = _load_row(lse_ptr + head_rows, 0, q - offset, {inside}, False) * 1.4426950408889634
+delta = _load_row(delta_ptr + head_rows, 0, q - offset, {inside}, False)
+weight, d_score = _gradient_alone(query, grad, key, value, {inside}, lse, delta, log2_scale)
+d_value += weight[:, None] * grad.to(tl.float32)
+d_key += d_score[:, None] * query.to(tl.float32)
 """,
     """\
 if ADD:

@@ -93,7 +93,8 @@ def needs(part: Pass, names: Names) -> tuple[Need, ...]:
         if sweep.drawn is not None:
             name, draw = names.of_draw(sweep.drawn)
             found[Need("picks", name)] = None
-            found[Need("lists", name, draw.size)] = None
+            if sweep.scatter is None:
+                found[Need("lists", name, draw.size)] = None
     for expr in (part.owned, *(e for sweep in part.sweeps for e in printed(sweep))):
         for piece in walk(expr):
             if isinstance(piece, Lookup):
@@ -106,7 +107,8 @@ def needs(part: Pass, names: Names) -> tuple[Need, ...]:
 def printed(sweep: Sweep) -> Iterable[Expr]:
     """The expressions of a sweep that end up in code."""
     bounds = (sweep.when, *sweep.low, *sweep.high, sweep.full_when, sweep.full_low, sweep.full_high)
-    return (*bounds, sweep.mask, sweep.worth, sweep.selection)
+    at = () if sweep.scatter is None or sweep.scatter.at is None else (sweep.scatter.at,)
+    return (*bounds, sweep.mask, sweep.worth, sweep.selection, *at)
 
 
 def tables_of(plans: Iterable[BodyPlan], relations: Iterable[Expr]) -> frozenset[str]:

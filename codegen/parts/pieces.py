@@ -249,7 +249,7 @@ class _Batch:
     def store(self, x, view, place, offset=0):
         """Puts back what ``of_rows`` gave, where that is not a view."""
         if not isinstance(self.rows[0], range):
-            x[place].index_copy_(3, torch.cat(self.rows) - offset, view.movedim(1, 3).flatten(3, 4))
+            x[place].index_copy_(3, torch.cat(list(self.rows)) - offset, view.movedim(1, 3).flatten(3, 4))
 
     def add_to_keys(self, x, parts, place):
         """Adds (entries, tiles, key heads, 1, keys, dim) to the keys' rows; tiles may share keys."""
@@ -261,6 +261,37 @@ class _Batch:
                 x.index_add_(3, keys, part)
 
 
+class _Alone(_Batch):
+    """Queries that each have a few keys of their own: as tiles of one query, positions as (tiles, 1) and (tiles,
+    keys); ``edges`` says which of the keys are there."""
+
+    def __init__(self, rows, keys, edges):
+        super().__init__(_Mask(lambda q, k: edges[:, None, :], rows[:, None], keys, keys.device))
+        self.rows, self.keys, self.owned = rows, keys, [None]
+
+    def add_to_keys(self, x, parts, place):
+        x[place[:2]].index_add_(3, self.keys.flatten(), parts.movedim(1, 3).flatten(3, 4))
+
+
+def _alone(runs, owned, keys, most, given):
+    """Batches for the keys that queries read one by one; ``most`` edges at a time."""
+    device = given[-1]
+    for run in runs:
+        rows = _index(run, device)[:, None]
+        for part in rows.split(max(1, most)) if len(rows) else ():
+            for found, edges in keys(part, *given):
+                found, edges = torch.broadcast_tensors(found, edges)
+                if owned is not None:
+                    edges = edges & owned(part, *given)
+                yield from _Alone(part, torch.where(edges, found, 0), edges).settled(device)
+
+
+def _shifts(n, device):
+    """0 and the powers of two below ``n``."""
+    powers = [1 << i for i in range(max(n - 1, 0).bit_length())]
+    return torch.tensor([0, *powers], device=device)
+
+
 def _moved(positions, distance):
     if isinstance(positions, range):
         return range(positions.start + distance, positions.stop + distance, positions.step)
@@ -270,7 +301,7 @@ def _moved(positions, distance):
 def _view(x, tiles):
     """Tiles of (entries, key heads, heads of each, length, dim), as a new axis behind the entries."""
     if not isinstance(tiles[0], range):
-        return x[:, :, :, torch.stack(tiles)].movedim(3, 1)
+        return x[:, :, :, torch.stack(list(tiles))].movedim(3, 1)
     first = tiles[0]
     hop = tiles[1][0] - first[0] if len(tiles) > 1 else 0
     entries, key_heads, heads, step, dense = x.stride()
@@ -315,12 +346,15 @@ def _all_batches(q, k, inputs):
             for members in [[h] for h in numbers] if by_head else [numbers] if numbers else []:
                 places = [(entries, *place) for place in _head_places(members, group)]
                 work = dim * len(members) * (batch if b is None else 1)
-                for rows, owned, sweeps, period in passes:
+                for rows, owned, sweeps, period, alone in passes:
                     given = (n_q, n, members[0], heads, own, device)
-                    pieces = _pass(rows(*given), owned, sweeps, period, given)
+                    runs = list(rows(*given))
+                    pieces = _pass(runs, owned, sweeps, period, given)
                     for found in _batches(pieces, work, device):
-                        for place in places:
-                            yield found, place
+                        yield from ((found, place) for place in places)
+                    if alone is not None:
+                        for found in _alone(runs, owned, alone, _BUDGET // (32 * work), given):
+                            yield from ((found, place) for place in places)
 
 
 def _pass(runs, owned, sweeps, period, given):

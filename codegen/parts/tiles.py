@@ -103,11 +103,7 @@ def _load_tile(
 def _load_row(base, start, row, inside, EVEN: tl.constexpr):
     """Entries ``start + row`` of a vector, zero where they are not inside. EVEN: all are inside."""
     pointers = base + tl.cast(start, tl.int64) + row
-    if EVEN:
-        entries = tl.load(pointers)
-    else:
-        entries = tl.load(pointers, mask=inside, other=0.0)
-    return entries
+    return tl.load(pointers) if EVEN else tl.load(pointers, mask=inside, other=0.0)
 
 
 @_jit
@@ -175,6 +171,27 @@ def _add_key_gradients(
     d_scores = weights * (_dot(value, tl.trans(grad), None, PRECISION) - delta[None, :])
     d_key = _dot(d_scores.to(query.dtype), query, d_key, PRECISION)
     return d_key, d_value
+
+
+@_jit
+def _attend_alone(query, key, value, inside, total, row_max, row_sum, scale):
+    """One step of the online softmax where each query has one key of its own; all tiles are (queries, dim)."""
+    scores = tl.sum(query.to(tl.float32) * key.to(tl.float32), 1) * scale
+    scores = tl.where(inside, scores, float("-inf"))
+    new_max = tl.maximum(row_max, scores)
+    shift = tl.where(new_max == float("-inf"), 0.0, new_max)
+    weights = tl.exp2(scores - shift)
+    fade = tl.exp2(row_max - shift)
+    total = total * fade[:, None] + weights[:, None] * value.to(tl.float32)
+    return total, new_max, row_sum * fade + weights
+
+
+@_jit
+def _gradient_alone(query, grad, key, value, inside, lse, delta, scale):
+    """The weight of each row's one edge, and its score's gradient but for the factor ``scale / log2(e)``."""
+    scores = tl.sum(query.to(tl.float32) * key.to(tl.float32), 1) * scale
+    weight = tl.where(inside, tl.exp2(scores - lse), 0.0)
+    return weight, weight * (tl.sum(grad.to(tl.float32) * value.to(tl.float32), 1) - delta)
 
 
 @_jit
