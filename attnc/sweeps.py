@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from attnc.digits import PLAIN, Known
@@ -74,8 +74,8 @@ def sweep_of(view: View, extents: tuple[int, ...] = ()) -> Sweep:
             full = conj(full, le(inner[0], first), le(last, inner[1]))
         else:
             full_low, full_high = _tidy(inner[0], ends), _tidy(inner[1], ends)
+    worth = _worth(view, ranges)
     whole = Tile({var: pair for var, pair in ranges.items() if var != own or view.own_radix == PLAIN})
-    worth = _worth(view, whole)
     masked = [item for item in (*view.on_own, *view.mask) if must(item, whole) != TRUE]
     packed = Walk(other, members=conj(view.other.interval(), view.indexed)) if view.indexed != TRUE else None
     return Sweep(
@@ -156,13 +156,19 @@ def _scatter(condition: Expr, own: Var, other: Var) -> Scatter | None:
     return None
 
 
-def _worth(view: View, whole: Tile) -> Expr:
+def _worth(view: View, ranges: Mapping[Var, tuple[Expr, Expr]]) -> Expr:
     """Whether a tile of the other side can hold an edge, over the ends of its first digit."""
     if view.term.drawn is not None or view.indexed != TRUE:
         return TRUE
-    first = view.other_radix.digits(view.other.var)[0]
-    tile = Tile({**whole.ranges, first: (LEAST, MOST)})
-    return conj(*(may(item, tile) for item in view.unsolved))
+    other, radix = view.other.var, view.other_radix
+    first, *later = radix.digits(other)
+    ends = {**ranges, first: (LEAST, MOST)}
+    # What is looked up is told by its position.
+    ends[other] = (
+        radix.position((LEAST, *(ranges[digit][0] for digit in later))),
+        radix.position((MOST, *(ranges[digit][1] for digit in later))),
+    )
+    return conj(*(may(item, Tile(ends)) for item in view.unsolved))
 
 
 def _known(view: View, ranges: dict[Var, tuple[Expr, Expr]]) -> Callable[[Expr | None], Expr | None]:

@@ -65,7 +65,7 @@ class View:
     indexed: the other side's selection, when its members are gathered through an index.
     passed_over: the other side's selection, when its positions are visited all the same.
     digits: bounds for every digit of the other side, the first digit's first.
-    unsolved: what is left to be masked even where all digits lie within their inner bounds.
+    unsolved: what is left to be masked even where all digits lie within their inner bounds, in digits.
     on_own: what the own position alone must meet.
     mask: all that a pair must meet, each condition in the digits or the positions that say it shortest.
     """
@@ -116,7 +116,7 @@ def view(
         indexed,
         passed_over,
         digits,
-        (*(item.mask for item in unsolved), *drawn),
+        (*(item.told for item in unsolved), *drawn),
         tuple(item.mask for item in alone),
         (*(item.mask for item in pairs), *drawn),
     )
@@ -153,12 +153,14 @@ def ranges_of(axis: Axis, radix: Radix) -> tuple[tuple[Expr, Expr], ...] | None:
 
 @dataclass(frozen=True)
 class _Condition:
-    """One condition on a pair. outer follows from it, it follows from inner; both in digits, both flat.
+    """One condition on a pair, told in digits. outer follows from it, it follows from inner; both are flat.
 
+    mask: the condition in digits or in positions, whichever is shorter.
     inner is None where nothing simple implies the condition.
     """
 
     mask: Expr
+    told: Expr
     outer: tuple[Expr, ...]
     inner: tuple[Expr, ...] | None
 
@@ -169,14 +171,15 @@ class _Condition:
             told = rewrite(condition)
             parts = tuple(_parts(expand(told)))
             shorter = min((told, condition), key=lambda expr: sum(1 for _ in walk(expr)))
-            return _Condition(shorter, parts, parts)
+            return _Condition(shorter, told, parts, parts)
         # Equal entries lie between the first and the last of them, and a run of them has nothing else in it.
         table, step = equal
         ends = [Lookup(f"{table}.{name}", (floor_div(own, step),)) for name in ENDS]
         first, last, run_first, run_last = (mul(step, end) for end in ends)
         outer = between(first, other, add(last, step, -1))
         inner = between(run_first, other, add(run_last, step, -1))
-        return _Condition(condition, tuple(_parts(rewrite(outer))), tuple(_parts(rewrite(inner))))
+        bounding = (tuple(_parts(rewrite(item))) for item in (outer, inner))
+        return _Condition(condition, condition, *bounding)
 
 
 ENDS = ("first", "last", "run_first", "run_last")

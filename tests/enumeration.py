@@ -31,7 +31,10 @@ from attnc.expression import (
     walk,
 )
 from attnc.pattern import formula
-from attnc.schedule import BodyPlan, Pass, Sweep, tile_ends
+from attnc.schedule import LEAST, MOST, BodyPlan, Pass, Sweep, tile_ends
+
+# How many values of the first digit a tile of the other side takes.
+WORTH = 3
 
 Ints = npt.NDArray[np.int64]
 Tables = Mapping[str, npt.NDArray[Any]]
@@ -143,8 +146,18 @@ def _swept(sweep: Sweep, part: Pass, rows: Ints, inside: dict[str, Any], tables:
         reached = held(sweep.when)
         for bounds in zip(sweep.low, sweep.walk.digits, sweep.high, strict=True):
             reached = reached & between(*bounds)
+        reached = reached & _worthwhile(sweep, inside, places, shape)
     full = held(sweep.full_when) & between(sweep.full_low, sweep.walk.digits[0], sweep.full_high)
     return reached & held(sweep.walk.condition()) & held(sweep.selection) & (full | held(sweep.mask))
+
+
+def _worthwhile(sweep: Sweep, inside: dict[str, Any], places: dict[str, Any], shape: tuple[int, ...]) -> Any:
+    """Which positions of the other side lie in tiles, of some values of the first digit, that are worth it."""
+    if sweep.worth == TRUE:
+        return np.ones(shape, dtype=np.bool_)
+    number = places[sweep.walk.digits[0].name] // WORTH
+    least, most = WORTH * number, WORTH * number + WORTH - 1
+    return np.broadcast_to(evaluate(sweep.worth, Env(inside | {LEAST.name: least, MOST.name: most})), shape)
 
 
 def _on_tile(expr: Expr, rows: dict[str, Any], tables: Tables) -> Expr:

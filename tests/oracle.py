@@ -15,17 +15,18 @@ import itertools
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
-from attnc import reference
+from attnc import planner, reference
 from attnc.codegen.module import emit
 from attnc.cost import combine
 from attnc.diagnostics import Source
@@ -63,16 +64,38 @@ class Compiled:
     module: ModuleType
 
 
-def planned(text: str, params: dict[str, Any] | None = None, name: str | None = None) -> Planned:
-    """A pattern's text as far as its schedule; claims are not judged, and the cost is not told."""
+@contextmanager
+def weighed_small() -> Iterator[None]:
+    """Plans made in here are weighed as if tiles were of a few positions and passes cheap.
+
+    Small patterns get what only large ones get otherwise: tiles in digits, joined passes.
+    """
+    with (
+        patch.object(planner, "TILE", 8),
+        patch.object(planner, "STEP", 4),
+        patch.object(planner, "JOINING", 4),
+    ):
+        yield
+
+
+def planned(
+    text: str, params: dict[str, Any] | None = None, name: str | None = None, small: bool = False
+) -> Planned:
+    """A pattern's text as far as its schedule; claims are not judged, and the cost is not told.
+
+    small: weighed as in ``weighed_small``.
+    """
     request = Request(Source("drawn.attn", text), name, params or {})
     decomposed = terms_pass(pattern_pass(syntax_pass(request)))
-    return schedule_pass(Judged(**vars(decomposed), claims=(), cost=combine([])))
+    with weighed_small() if small else nullcontext():
+        return schedule_pass(Judged(**vars(decomposed), claims=(), cost=combine([])))
 
 
 @lru_cache(maxsize=64)
-def compiled(text: str, params: tuple[tuple[str, Any], ...] = (), name: str | None = None) -> Compiled:
-    done = planned(text, dict(params), name)
+def compiled(
+    text: str, params: tuple[tuple[str, Any], ...] = (), name: str | None = None, small: bool = False
+) -> Compiled:
+    done = planned(text, dict(params), name, small)
     emitted = emit(done.pattern, done.schedule, facts(done))
     return Compiled(done.pattern, done.schedule, emitted, imported(emitted))
 

@@ -37,9 +37,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Case:
+    """small_tiles: run with small tiles. weighed_small: planned as if they were small, and passes cheap."""
+
     text: str
     call: Call
     small_tiles: bool = False
+    weighed_small: bool = False
 
 
 @dataclass
@@ -59,6 +62,7 @@ class _Names:
     block_flag: str | None = None  # bool[blocks]
     block_number: str | None = None  # int[blocks]
     block: int = 0  # 0 outside of `blocks`
+    regular: bool = False  # whether digits make it plain
 
     def one_of(self, *choices: str) -> str:
         return self.draw(st.sampled_from(choices))
@@ -245,15 +249,81 @@ def _atom(names: _Names, depth: int) -> str:
     return f"(where {_condition(names, 2)})"
 
 
+# --- what is told in digits -----------------------------------------------------------------------------
+
+
+def _regular(names: _Names) -> str:
+    """A union of what is plain in residues and coordinates: strides, dilated windows, grids."""
+    part = _on_grid if names.grid else _in_residues
+    parts = [part(names) for _ in range(names.draw(st.sampled_from((1, 1, 2, 2, 3))))]
+    found = " | ".join(f"({item})" for item in parts)
+    return f"({found}) & causal" if names.chance(30) else found
+
+
+def _in_residues(names: _Names) -> str:
+    step = names.number(2, 9) if names.chance(75) else names.number(10, 33)
+    left, right, place = names.number(0, 5), names.number(0, 5), names.number(0, step - 1)
+    match names.one_of("stride", "shifted", "dilated", "dilated", "tail", "chunk", "every", "window", "both"):
+        case "stride":
+            return f"stride({step})"
+        case "shifted":
+            near = f" and abs(q - k) <= {names.number(0, 40)}" if names.chance(40) else ""
+            return f"where (q - k) % {step} == {place}{near}"
+        case "dilated":
+            return f"window({left}, {right}, dilation={step})"
+        case "tail":
+            own = f" and q % {step} <= {names.number(0, step - 1)}" if names.chance(25) else ""
+            return f"where k % {step} >= {place}{own}"
+        case "chunk":
+            return f"where (q + {place}) // {step} == (k + {place}) // {step}"
+        case "every":
+            return f"{names.one_of('to', 'from')}(every({step}, {place}))"
+        case "both":
+            return f"where q % {step} == k % {step} or abs(q - k) <= {left}"
+    return f"window({3 * left}, {2 * right})"
+
+
+def _on_grid(names: _Names) -> str:
+    if names.chance(15):
+        y, x = names.grid[-2:]
+        return (
+            f"where (q.{y} - k.{y}) * (q.{y} - k.{y}) + (q.{x} - k.{x}) * (q.{x} - k.{x})"
+            f" <= {names.number(0, 20)}"
+        )
+    parts = [_along(names, axis) for axis in names.grid if names.chance(80)]
+    return " & ".join(parts) or f"window({names.number(0, 12)})"
+
+
+def _along(names: _Names, axis: str) -> str:
+    size, left, right = names.number(1, 5), names.number(0, 3), names.number(0, 3)
+    match names.one_of(
+        "window", "window", "window", "chunk", "chunk", "stride", "dilated", "shifted", "late"
+    ):
+        case "window":
+            return f"window({left}, {right}, axis={axis})"
+        case "chunk":
+            return f"chunk({size}, axis={axis})"
+        case "stride":
+            return f"stride({size}, axis={axis})"
+        case "dilated":
+            return f"window({left}, {right}, dilation={size}, axis={axis})"
+        case "shifted":
+            shift = names.number(0, size)
+            return f"(where (q.{axis} + {shift}) // {size} == (k.{axis} + {shift}) // {size})"
+    return f"(where k.{axis} >= q.{axis} // 2)"
+
+
 # --- patterns -------------------------------------------------------------------------------------------
 
 
 def _declarations(names: _Names) -> list[str]:
     lines: list[str] = []
-    if names.chance(25):
+    if names.chance(50 if names.regular else 25):
         names.grid = ("y", "x") if names.chance(60) else ("z", "y", "x")
         sizes = ", ".join(f"{axis}: {names.number(2, 12)}" for axis in names.grid)
         lines.append(f"grid({sizes})")
+    if names.regular:
+        return lines
     if names.chance(35):
         names.flags = ("hub", "pinned")[: names.number(1, 2)]
         lines += [f"input {name}: bool[n]" for name in names.flags]
@@ -282,6 +352,8 @@ def _declarations(names: _Names) -> list[str]:
 
 
 def _bodies(names: _Names, depth: int) -> list[str]:
+    if names.regular:
+        return [f"attend {_regular(names)}"]
     if names.chance(70):
         return [f"attend {_relation(names, depth)}"]
     choices = [("even", "odd"), ("even", "rest"), ("0..H // 2", "rest"), ("0..1", "rest"), ("{0}", "rest")]
@@ -291,8 +363,8 @@ def _bodies(names: _Names, depth: int) -> list[str]:
     return [f"heads {selector} {{ attend {_relation(names, max(depth - 1, 0))} }}" for selector in selectors]
 
 
-def _pattern(draw: st.DrawFn, heads: int, depth: int) -> str:
-    names = _Names(draw, heads)
+def _pattern(draw: st.DrawFn, heads: int, depth: int, regular: bool = False) -> str:
+    names = _Names(draw, heads, regular=regular)
     for name in ("reach", "step"):
         if names.chance(20):
             names.params[name] = names.number(1, 20)
@@ -313,11 +385,16 @@ def _lengths(most: int) -> st.SearchStrategy[int]:
 
 
 @st.composite
-def cases(draw: st.DrawFn, most: int = 150, interpreted: bool = False) -> Case:
-    """A pattern and a call of it. ``interpreted``: few programs and small tiles, for Triton's interpreter."""
+def cases(draw: st.DrawFn, most: int = 150, interpreted: bool = False, regular: bool | None = None) -> Case:
+    """A pattern and a call of it. ``interpreted``: few programs and small tiles, for Triton's interpreter.
+
+    regular: whether it is one that is plain in digits, and planned for small tiles; None: sometimes.
+    """
     groupings = GROUPINGS[:2] if interpreted else GROUPINGS
     heads, key_heads = draw(st.sampled_from(groupings))
-    text = _pattern(draw, heads, draw(st.integers(0, 3)))
+    if regular is None:
+        regular = draw(st.integers(0, 3)) == 0
+    text = _pattern(draw, heads, draw(st.integers(0, 3)), regular)
     n = draw(_lengths(most))
     dims = st.sampled_from(DIMS[:3] if interpreted else DIMS)
     dim = draw(dims)
@@ -335,4 +412,4 @@ def cases(draw: st.DrawFn, most: int = 150, interpreted: bool = False) -> Case:
         batched_inputs=draw(st.booleans()),
         seed=draw(st.integers(0, 2**31 - 1)),
     )
-    return Case(text, call, interpreted and draw(st.booleans()))
+    return Case(text, call, interpreted and (regular or draw(st.booleans())), regular)

@@ -49,7 +49,7 @@ def test_random_patterns(shard: int) -> None:
 
     def run(case: Case) -> None:
         nonlocal tried, conservative
-        done = oracle.compiled(case.text)
+        done = oracle.compiled(case.text, small=case.weighed_small)
         tried += 1
         conservative += bool(done.schedule.reports)
         reports.update(done.schedule.reports)

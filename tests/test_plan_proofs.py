@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
-from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from attnc import plan_proofs, planner
+from attnc import plan_proofs
 from attnc.codegen.module import _sections as module_parts
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
@@ -63,11 +62,7 @@ def bodies(text: str) -> tuple[BodyPlan, ...]:
 
 def small_bodies(text: str) -> tuple[BodyPlan, ...]:
     """The same, weighed as if tiles were of a few positions and passes cheap: what large patterns get."""
-    with (
-        patch.object(planner, "TILE", 8),
-        patch.object(planner, "STEP", 4),
-        patch.object(planner, "JOINING", 4),
-    ):
+    with oracle.weighed_small():
         return bodies(text)
 
 
@@ -110,7 +105,7 @@ def test_plans_of_random_patterns_visit_every_edge_once(shard: int) -> None:
     )
     @given(cases(), st.integers(1, 45), st.sampled_from((1, 4, 7, 16)), st.integers(0, 99))
     def run(case: Any, n: int, tile: int, number: int) -> None:
-        for item in oracle.planned(case.text).schedule.bodies:
+        for item in oracle.planned(case.text, small=case.weighed_small).schedule.bodies:
             tables = enumeration.example_tables([formula(item.body.relation)], n, case.call.heads, number)
             assert enumeration.wrong(item, n, tile, case.call.heads, tables) == [], case.text
 

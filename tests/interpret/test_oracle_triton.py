@@ -29,7 +29,7 @@ def _one_thread() -> None:
 
 
 def run(case: Case) -> None:
-    done = oracle.compiled(case.text)
+    done = oracle.compiled(case.text, small=case.weighed_small)
     before = done.module._TILES
     if case.small_tiles:
         block_m, block_n = SMALL[case.call.seed % len(SMALL)]
