@@ -49,9 +49,10 @@ class KernelWriter:
 
     @property
     def crowded(self) -> bool:
-        """Whether much is kept in registers beside the tiles: several sweeps, look-ups, masks everywhere."""
+        """Whether much is kept in registers beside the tiles: several sweeps, look-ups, masks, digits."""
         masked = any(sweep.full_when == FALSE and sweep.scatter is None for sweep in self.part.sweeps)
-        return len(self.part.sweeps) > 1 or bool(self.needs) or masked
+        digits = any(self._moving(sweep) for sweep in self.part.sweeps)
+        return len(self.part.sweeps) > 1 or bool(self.needs) or masked or digits
 
     def kernel_name(self, kind: Kind) -> str:
         return f"_{kind.name}_kernel{self.suffix}"

@@ -247,7 +247,8 @@ def _kernels(bodies: list[tuple[list[KernelWriter], list[KernelWriter]]]) -> tup
                 needed = "".join(f"({need.kind!r}, {need.name!r}, {need.size!r}), " for need in writer.needs)
                 tiles = f"lambda n_q, n, block: {_tile_count(writer.part)}"
                 crowded = writer.crowded or len(writers) > 1 or len(bodies) > 1
-                shape = "narrow" if writer.part.narrow else "crowded" if crowded else "wide"
+                shapes = ("wide", "crowded"), ("narrow", "slim")
+                shape = shapes[writer.part.narrow][crowded]
                 rows.append(f'({kernels}, ({needed}), {tiles}, "{shape}")')
             tables[side].append(f"({', '.join(rows)},)")
     query_passes = (

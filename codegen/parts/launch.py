@@ -31,11 +31,11 @@ def _tile_sizes(kind, dim, itemsize, table, shape="wide"):
     kind: "forward", "query" (gradients) or "key" (gradients). dim: the larger padded head dim.
     shape: "crowded" for a kernel with several sweeps, look-ups or others that it adds to, which keeps more
         in registers beside the tiles; "narrow" for one whose sweeps are short, so that large tiles would
-        mostly be masked; else "wide".
+        mostly be masked; "slim" for one that is both; else "wide".
     """
     level = (dim > 64) + (dim > 128) + (3 if itemsize == 4 else 0)
-    if shape != "wide" and table is _TILES and level < 2:
-        table = _CROWDED_TILES if shape == "crowded" else _NARROW_TILES
+    if table is _TILES and level < 2:
+        table = {"wide": _TILES, "crowded": _CROWDED_TILES, "narrow": _NARROW_TILES, "slim": _SLIM_TILES}[shape]
     block_m, block_n, warps, stages = table[kind][level]
     if dim <= 32:
         warps = 4  # a narrow tile has too little for more to fetch 16 bytes each
@@ -69,7 +69,12 @@ _CROWDED_TILES = {
 _NARROW_TILES = {
     "forward": ((64, 64, 4, 3), (64, 64, 4, 2)),
     "query": ((64, 64, 4, 2), (64, 32, 4, 2)),
-    "key": ((64, 64, 4, 2), (32, 64, 8, 2)),
+    "key": ((64, 64, 8, 2), (32, 64, 8, 2)),
+}
+_SLIM_TILES = {
+    "forward": ((64, 32, 4, 3), (64, 32, 8, 2)),
+    "query": ((64, 32, 4, 2), (64, 32, 8, 2)),
+    "key": ((32, 64, 8, 2), (16, 64, 8, 2)),
 }
 # Less than 100 KiB of shared memory a block.
 _SMALL_TILES = {
