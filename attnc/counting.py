@@ -39,20 +39,32 @@ def touched(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:
 
     What hangs on inputs is taken to lie near; packed positions are taken to be all.
     """
+    return float(_work(part, sweep, n, tile, step).sum()) * tile
+
+
+def grows(part: Pass, n: int, tile: int, step: int) -> bool:
+    """Whether the last tiles of a pass have clearly more to do than the first."""
+    work = sum((_work(part, sweep, n, tile, step) for sweep in part.sweeps), np.zeros(1))
+    quarter = max(1, len(work) // 4)
+    return bool(work[-quarter:].sum() > 1.5 * work[:quarter].sum())
+
+
+def _work(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> npt.NDArray[Any]:
+    """What each tile of a pass computes in a sweep, in places of the other side."""
     ends, tiles = _tiles(part, n, tile)
     env = Env({"n": n, "h": 0, "H": 1, **ends})
     used = np.broadcast_to(_value(sweep.when, env), tiles)
     if sweep.scatter is not None:
-        return float(used.sum()) * tile * edges_each(sweep, n) * SCATTERED
+        return used * (edges_each(sweep, n) * SCATTERED)
     if sweep.drawn is not None:
         size = constant(sweep.drawn.row.right) if isinstance(sweep.drawn.row, FloorDiv) else 1
         blocks = -(-tile // (size or 1))
         columns = (constant(sweep.drawn.count) or 1) * max(size or 1, step) * blocks
-        return float(used.sum()) * tile * min(columns, n)
+        return used * min(columns, n)
     places = np.ones(tiles, dtype=np.int64)
     for low, high in zip(sweep.low, sweep.high, strict=True):
         places = places * np.maximum(_value(high, env) - _value(low, env) + 1, 0)
-    return float((-(-places // step) * step * used).sum()) * tile
+    return -(-places // step) * step * used
 
 
 def edges_each(sweep: Sweep, n: int) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 from math import prod
 
-from attnc.counting import STEP, TILE, touched, unmasked
+from attnc.counting import STEP, TILE, grows, touched, unmasked
 from attnc.digits import PLAIN, Radix, radices
 from attnc.expression import (
     FALSE,
@@ -199,7 +199,8 @@ def _finished(frame: Pass, sweeps: list[Sweep], n: int) -> list[Pass]:
             sweep if sweep.scatter is not None or _pays(frame, sweep, n) else replace(sweep, full_when=FALSE)
             for sweep in group
         )
-        passes.append(replace(frame, sweeps=kept, narrow=narrow < NARROW_GAIN * wide))
+        part = replace(frame, sweeps=kept, narrow=narrow < NARROW_GAIN * wide)
+        passes.append(replace(part, backwards=grows(part, n, TILE, STEP)))
     return passes
 
 

@@ -121,6 +121,7 @@ class Pass:
     owned: which positions the pass answers for; others may lie in its tiles, and are not written.
     continues: whether it goes on with what earlier passes found for its queries; key sides always add up.
     narrow: whether tiles of few positions pay, because the sweeps are short.
+    backwards: whether the last tiles have most to do and should be begun first.
     """
 
     side: Side
@@ -130,6 +131,7 @@ class Pass:
     sweeps: tuple[Sweep, ...]
     continues: bool = False
     narrow: bool = False
+    backwards: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,8 @@ def _describe_pass(part: Pass) -> list[str]:
         lines.append(f"    answers for {part.walk.var.name} where {show(part.owned)}")
     if part.narrow:
         lines.append("    in tiles of few rows, because the sweeps are short")
+    if part.backwards:
+        lines.append("    the last tiles first, because they have most to do")
     for sweep in part.sweeps:
         lines.append(f"    sweep {sweep.origin}")
         if sweep.when != TRUE:

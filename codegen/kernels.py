@@ -88,7 +88,8 @@ class KernelWriter:
         return "".join(f"{row},\n" for row in dict.fromkeys(rows))
 
     def _prologue(self, kind: Kind) -> str:
-        lines = ["program = tl.program_id(0)", "tile = program % tiles"]
+        tile = "tiles - 1 - program % tiles  # those with most to do first"
+        lines = ["program = tl.program_id(0)", f"tile = {tile if self.part.backwards else 'program % tiles'}"]
         if kind.side == "query":
             lines += [
                 "h = head_start + head_step * (program // tiles % head_count)",
