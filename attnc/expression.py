@@ -135,6 +135,10 @@ class Lookup(Expr):
     kind: str = "int"
 
 
+# What is derived from an input whose entries are compared, in the order in which it is told.
+EQUAL_ENDS = ("first", "last", "run_first", "run_last")
+
+
 # --- booleans -------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from attnc.evaluation import (
     evaluate,
 )
 from attnc.expression import (
+    EQUAL_ENDS,
     Expr,
     tables,
 )
@@ -83,4 +84,4 @@ def _equal_entries(values: npt.NDArray[Any]) -> dict[str, Ints]:
     run = np.zeros(len(values), dtype=np.int64)
     run[breaks] = 1
     run = np.cumsum(run)
-    return {"first": first[inverse], "last": last[inverse], "run_first": starts[run], "run_last": ends[run]}
+    return dict(zip(EQUAL_ENDS, (first[inverse], last[inverse], starts[run], ends[run]), strict=True))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from attnc.digits import PLAIN, Digits, Radix
 from attnc.expression import (
+    EQUAL_ENDS,
     TRUE,
     ZERO,
     And,
@@ -174,15 +175,12 @@ class _Condition:
             return _Condition(shorter, told, parts, parts)
         # Equal entries lie between the first and the last of them, and a run of them has nothing else in it.
         table, step = equal
-        ends = [Lookup(f"{table}.{name}", (floor_div(own, step),)) for name in ENDS]
+        ends = [Lookup(f"{table}.{name}", (floor_div(own, step),)) for name in EQUAL_ENDS]
         first, last, run_first, run_last = (mul(step, end) for end in ends)
         outer = between(first, other, add(last, step, -1))
         inner = between(run_first, other, add(run_last, step, -1))
         bounding = (tuple(_parts(rewrite(item))) for item in (outer, inner))
         return _Condition(condition, condition, *bounding)
-
-
-ENDS = ("first", "last", "run_first", "run_last")
 
 
 def _parts(condition: Expr) -> tuple[Expr, ...]:

@@ -10,11 +10,12 @@ from math import prod
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
-from attnc.codegen.definition import TorchWriter, by_head
+from attnc.codegen.definition import DefinitionWriter, by_head
 from attnc.codegen.kernels import KernelWriter
 from attnc.codegen.kinds import KINDS
 from attnc.codegen.needs import Names, tables_of
 from attnc.codegen.printer import Printer
+from attnc.codegen.torch_sweeps import SweepWriter
 from attnc.digits import PLAIN
 from attnc.expression import (
     TRUE,
@@ -53,13 +54,13 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     torch_text, bodies = _torch_sweeps(schedule, names)
     kernels, query_passes, key_passes = _kernels(writers)
     relations = [fold(formula(plan.body.relation)) for plan in schedule.bodies]
-    torch_writer = TorchWriter(names)
-    mask = torch_writer.mask(pattern)
+    definition = DefinitionWriter(names)
+    mask = definition.mask(pattern)
     have = frozenset(
         need.kind for query, key in writers for writer in (*query, *key) for need in writer.needs
     )
     found = tables_of(schedule.bodies, relations)
-    tables = torch_writer.tables(pattern, found)
+    tables = definition.tables(pattern, found)
     sections = [
         _constants(pattern),
         _function(pattern, facts),
@@ -204,7 +205,7 @@ def _head_sets(schedule: Schedule) -> str:
 
 
 def _torch_sweeps(schedule: Schedule, names: Names) -> tuple[str, str]:
-    writer = TorchWriter(names)
+    writer = SweepWriter(names)
     text, bodies = "", []
     for i, plan in enumerate(schedule.bodies):
         part, found = writer.passes(plan, _suffix(i, len(schedule.bodies)))

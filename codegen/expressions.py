@@ -1,0 +1,123 @@
+"""Expressions as text of either path: by what names tables, draws and the ends of tiles go there."""
+
+from __future__ import annotations
+
+from attnc.codegen.needs import Draw, Names, identifier
+from attnc.codegen.printer import Printer
+from attnc.expression import Drawn, Expr, TileMax, TileMin, Var, substitute, walk
+from attnc.pattern import Input
+from attnc.schedule import LEAST, MOST
+
+FAR = 2**31 - 1  # beyond every position
+
+# The first and last position of a tile of one's own, and their digits.
+ENDS = tuple(f"{end}{i}" for end in ("first", "last") for i in ("", *range(3)))
+
+
+class TensorText:
+    """Writes torch expressions; tables stand in a dictionary ``tables``, each of them (batch or 1, …)."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+
+    def tensor(self, expr: Expr, variables: dict[str, str], batched: bool = False) -> str:
+        """An expression over position tensors. ``batched`` keeps the tables' leading axis."""
+        entry = "" if batched else "[0]"
+
+        def lookup(table: str, index: tuple[str, ...], kind: str) -> str:
+            text = f"_read(tables[{identifier(table)!r}], {', '.join(index)}){entry}"
+            return f"({text} != 0)" if kind == "bool" else text
+
+        def drawn(expr: Drawn, row: str, column: str) -> str:
+            name, draw = self.names.of_draw(expr)
+            return f"_is_drawn(tables[{name!r}][h : h + 1], {row}, {column}, {first_row(draw)}){entry}"
+
+        scalars = {"n": "n", "h": "h", "H": "heads"}
+        return Printer("tensor", scalars | variables, lookup, drawn)(expr)
+
+    def host(self, expr: Expr, own: str) -> str:
+        """An integer (or truth) over ``first`` and ``last``; ``own`` names the tile's positions in it."""
+
+        def lookup(table: str, index: tuple[str, ...], kind: str) -> str:
+            return f"_read(tables[{identifier(table)!r}], {', '.join(index)})[0]"
+
+        def scalar_lookup(table: str, index: tuple[str, ...], kind: str) -> str:
+            return f"int({lookup(table, index, kind)})"
+
+        names = {name: name for name in ("n", "h", *ENDS)} | {"H": "heads"}
+        inner = Printer("tensor", names | {own: own}, lookup)
+        outer = Printer("host", names | {own: own}, scalar_lookup)
+        return _HostPrinter(outer, inner)(expr)
+
+
+class KernelText:
+    """Writes expressions of Triton kernels that stand on tiles of ``own`` positions."""
+
+    def __init__(self, own: Var, names: Names, inputs: tuple[Input, ...]) -> None:
+        self.own = own
+        self.names = names
+        self.inputs = {item.name: item for item in inputs}
+
+    def _printer(self, names: dict[str, str]) -> Printer:
+        ranges = (f"{end}{i}" for end in ("low", "high") for i in range(3))
+        scalars = {name: name for name in ("n", "h", LEAST.name, MOST.name, *ENDS, *ranges)} | {"H": "heads"}
+        return Printer("kernel", scalars | names, self._lookup, self._drawn, self._reduce)
+
+    def _scalar(self, expr: Expr) -> str:
+        # Inside a reduction over the tile's rows the own position is a vector.
+        return self._printer({self.own.name: self.own.name})(expr)
+
+    def _vector(self, expr: Expr, names: dict[str, str]) -> str:
+        text = self._printer(names)(expr)
+        return text if text.startswith("(") and _closes_at_end(text) else f"({text})"
+
+    def _reduce(self, kind: str, value: str) -> str:
+        return f"tl.{kind}(tl.where(inside, {value}, {FAR if kind == 'min' else -1}))"
+
+    def _lookup(self, table: str, index: tuple[str, ...], kind: str) -> str:
+        base = table.partition(".")[0]
+        shape = (self._printer({})(size) for size in self.inputs[base].shape)
+        place, size = "", ""
+        for position, length in zip(index, shape, strict=True):
+            place = f"({place}) * ({length}) + {position}" if place else position
+            size = f"{size} * ({length})" if size else f"({length})" if " " in length else length
+        text = f"_entry({identifier(table)}, {place}, {size})"
+        return f"({text} != 0)" if kind == "bool" else text
+
+    def _drawn(self, drawn: Drawn, row: str, column: str) -> str:
+        name, draw = self.names.of_draw(drawn)
+        first = f"(n - n_q) // {draw.size}" if draw.size > 1 else "(n - n_q)"
+        base = f"{name}_ptr + tl.cast(h, tl.int64) * ({name}_row * {draw.count})"
+        return f"_is_picked({base}, {row} - {first}, {column}, {name}_row, {draw.count})"
+
+
+class _HostPrinter:
+    """Prints host integers; what is reduced over a tile is printed as a tensor inside."""
+
+    def __init__(self, outer: Printer, inner: Printer) -> None:
+        self.outer, self.inner = outer, inner
+
+    def __call__(self, expr: Expr) -> str:
+        reduced = dict.fromkeys(part for part in walk(expr) if isinstance(part, (TileMin, TileMax)))
+        names = dict(self.outer.names)
+        mapping: dict[Expr, Expr] = {}
+        for i, part in enumerate(reduced):
+            kind = "min" if isinstance(part, TileMin) else "max"
+            names[f"tile{i}"] = f"int({self.inner(part.body)}.{kind}())"
+            mapping[part] = Var(f"tile{i}")
+        printer = Printer("host", names, self.outer.lookup, None, None)
+        return printer(substitute(expr, mapping))
+
+
+def first_row(draw: Draw) -> str:
+    """The first row of a draw that any query belongs to."""
+    return "(n - n_q)" if draw.size == 1 else f"(n - n_q) // {draw.size}"
+
+
+def _closes_at_end(text: str) -> bool:
+    depth = 0
+    for i, c in enumerate(text):
+        depth += (c == "(") - (c == ")")
+        if depth == 0:
+            return i == len(text) - 1
+    return False

@@ -1,0 +1,204 @@
+"""How the torch path walks a pattern: rows of a pass, keys that a tile of them sweeps, keys taken alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from math import lcm
+from textwrap import indent
+
+from attnc.codegen.expressions import ENDS, TensorText, first_row
+from attnc.digits import PLAIN
+from attnc.expression import (
+    FALSE,
+    TRUE,
+    Expr,
+    FloorDiv,
+    K,
+    Mod,
+    Q,
+    TileMax,
+    TileMin,
+    Var,
+    add,
+    constant,
+    fold,
+    merged,
+    scale,
+    substitute,
+    walk,
+)
+from attnc.schedule import LEAST, MOST, SHIFT, BodyPlan, Pass, Sweep, Walk, tile_ends
+
+# Masks that repeat after more positions than this are made anew for every tile.
+MOST_PERIOD = 1 << 16
+
+
+class SweepWriter(TensorText):
+    """Writes the functions that tell the torch path what to read."""
+
+    def passes(self, plan: BodyPlan, suffix: str) -> tuple[str, list[str]]:
+        """Functions for every query-side pass, and what the torch path is told of it.
+
+        That is: its rows, which of them it answers for, the keys that a tile of rows sweeps, and after how
+        many positions all its masks repeat.
+        """
+        text, found = "", []
+        for i, part in enumerate(plan.query):
+            rows, owned, sweeps = (f"_{what}{suffix}_{i}" for what in ("rows", "owned", "sweeps"))
+            text += self._rows(part, rows) + "\n\n"
+            if part.owned == TRUE:
+                owned = "None"
+            else:
+                text += self._owned(part, owned) + "\n\n"
+            tiled = replace(part, sweeps=tuple(sweep for sweep in part.sweeps if sweep.scatter is None))
+            text += self._sweeps(tiled, sweeps) + "\n\n"
+            alone = "None"
+            if tiled != part:
+                alone = f"_alone{suffix}_{i}"
+                text += self._alone(part, alone) + "\n\n"
+            masks = (_in_positions(sweep.mask, (part.walk, sweep.walk)) for sweep in tiled.sweeps)
+            common = lcm(*(period(mask) or 1 for mask in masks))
+            found.append(f"({rows}, {owned}, {sweeps}, {common}, {alone})")
+        return text, found
+
+    def _rows(self, part: Pass, name: str) -> str:
+        walked = part.walk
+        if walked.members is not None:
+            runs = f"[_chosen(tables[{self.names.of_walk(walked)!r}][0], n - n_q, n - 1)]"
+        elif walked.radix == PLAIN:
+            runs = "[_range(n - n_q, n - 1)]"
+        else:
+            ranges = tuple((constant(low), constant(high)) for low, high in walked.ranges)
+            runs = f"_digit_runs(n - n_q, n, {walked.radix.sizes}, {ranges}, {part.extents}, device)"
+        return (
+            f"def {name}(n_q, n, h, heads, tables, device):\n"
+            '    """Queries of this pass, ascending, in runs."""\n'
+            f"    return {runs}\n"
+        )
+
+    def _owned(self, part: Pass, name: str) -> str:
+        return (
+            f"def {name}(q, n_q, n, h, heads, tables, device):\n"
+            '    """Which queries this pass answers for."""\n'
+            f"    return {self.tensor(part.owned, {'q': 'q'})}\n"
+        )
+
+    def _sweeps(self, part: Pass, name: str) -> str:
+        lines = []
+        for sweep in part.sweeps:
+            lines.append(f"# {' '.join(sweep.origin.split())}")
+            lines += self._sweep(sweep, part.walk)
+        body = "\n".join(lines) or "return\nyield"
+        start = "first, last = int(rows[0]), int(rows[-1])\n"
+        if part.walk.radix != PLAIN:
+            ends = tile_ends(part.walk.var, part.walk.radix, part.extents).values()
+            names = ", ".join(f"({first.name}, {last.name})" for first, last in ends)
+            start = f"{names} = _digit_ends(rows, {part.walk.radix.sizes})\n"
+        if re.search(r"\bq\b", re.sub(r"lambda q, k: .*|#.*", "", body)):
+            start += "q = _index(rows, device)\n"
+        return (
+            f"def {name}(rows, n_q, n, h, heads, tables, device):\n"
+            '    """What a tile of queries sweeps: keys, the first and last that need no mask, the mask of\n'
+            '    the others, and after how many positions that repeats, or 0."""\n'
+            f"{indent(start + body, '    ')}\n"
+        )
+
+    def _alone(self, part: Pass, name: str) -> str:
+        """Keys that are taken one by one."""
+        lines = []
+        for sweep in part.sweeps:
+            if sweep.scatter is None:
+                continue
+            lines.append(f"# {' '.join(sweep.origin.split())}")
+            if sweep.scatter.at is None:
+                assert sweep.drawn is not None
+                picks, draw = self.names.of_draw(sweep.drawn)
+                lines.append(f"k = tables[{picks!r}][h][q[:, 0] - {first_row(draw)}].long()")
+            else:
+                if sweep.scatter.shifted:
+                    lines.append("shift = _shifts(n, device)")
+                at = self.tensor(sweep.scatter.at, {"q": "q", SHIFT.name: SHIFT.name})
+                lines.append(f"k = {at}")
+            mask = self.tensor(_in_positions(sweep.mask, (part.walk,)), {"q": "q", "k": "k"})
+            edges = "(k >= 0) & (k < n)" + ("" if sweep.mask == TRUE else f" & ({mask})")
+            lines.append(f"yield k, {edges}")
+        body = "\n".join(lines)
+        return (
+            f"def {name}(q, n_q, n, h, heads, tables, device):\n"
+            '    """Keys that queries (queries, 1) read one by one, (queries, keys), and which of them are edges.'
+            '"""\n'
+            f"{indent(body, '    ')}\n"
+        )
+
+    def _sweep(self, sweep: Sweep, own: Walk) -> list[str]:
+        if sweep.drawn is not None:
+            name, draw = self.names.of_draw(sweep.drawn)
+            place = "" if draw.size == 1 else f" // {draw.size}"
+            rows = f"first{place} - {first_row(draw)} : last{place} - {first_row(draw)} + 1"
+            keys = [
+                f"columns = tables[{name!r}][h, {rows}].unique()",
+                f"k = columns[columns >= 0, None] * {draw.size} + torch.arange({draw.size}, device=device)",
+                "k = k[k < n].long()",
+            ]
+            unmasked = "(0, -1)"
+        else:
+            low, high = ([self.host(bound, "q") for bound in ends] for ends in (sweep.low, sweep.high))
+            if sweep.when != TRUE:
+                high[0] = f"{high[0]} if {self.host(sweep.when, 'q')} else -1"
+            weight = sweep.walk.radix.weights[0]
+            positions = self._positions(sweep.walk, low, high)
+            if sweep.worth != TRUE:
+                worth = self._worth(sweep)
+                positions = f"_worthwhile({positions}, lambda least, most: {worth}, {weight}, device)"
+            keys = [f"k = {positions}"]
+            full_low = self.host(scale(weight, sweep.full_low), "q")
+            full_high = self.host(add(scale(weight, sweep.full_high), weight - 1), "q")
+            if sweep.full_when == FALSE:
+                full_low, full_high = "0", "-1"
+            elif sweep.full_when != TRUE:
+                full_high = f"{full_high} if {self.host(sweep.full_when, 'q')} else -1"
+            unmasked = f"({full_low}, {full_high})"
+        if sweep.mask == TRUE:
+            return [*keys, "yield k, None, None, 1"]
+        told = _in_positions(sweep.mask, (own, sweep.walk))
+        mask = self.tensor(told, {"q": "q", "k": "k"})
+        return [*keys, f"yield k, {unmasked}, lambda q, k: {mask}, {period(told)}"]
+
+    def _worth(self, sweep: Sweep) -> str:
+        """Which of many tiles of keys can hold an edge, over tensors of their ends."""
+        reduced = dict.fromkeys(part for part in walk(sweep.worth) if isinstance(part, (TileMin, TileMax)))
+        names = {f"tile{i}": self.host(part, "q") for i, part in enumerate(reduced)}
+        mapping: dict[Expr, Expr] = {part: Var(f"tile{i}") for i, part in enumerate(reduced)}
+        # The tile's own ends are made tensors, so that every condition is one.
+        own = {name: f"(0 * least + {text})" for name, text in ({end: end for end in ENDS} | names).items()}
+        scalars = {LEAST.name: LEAST.name, MOST.name: MOST.name}
+        return self.tensor(substitute(sweep.worth, mapping), scalars | own)
+
+    def _positions(self, walk: Walk, low: list[str], high: list[str]) -> str:
+        if walk.members is not None:
+            return f"_chosen(tables[{self.names.of_walk(walk)!r}][0], {low[0]}, {high[0]})"
+        if walk.radix == PLAIN:
+            return f"_range({low[0]}, {high[0]})"
+        bounds = (f"({', '.join(ends)})" for ends in (low, high))
+        return f"_digit_box({', '.join(bounds)}, {walk.radix.sizes}, n, device)"
+
+
+def _in_positions(condition: Expr, walks: Iterable[Walk]) -> Expr:
+    """A condition on digits as one on positions."""
+    mapping: dict[Expr, Expr] = {}
+    for item in walks:
+        if item.radix != PLAIN:
+            mapping |= dict(zip(item.digits, item.radix.of(item.var), strict=True))
+    return substitute(condition, mapping)
+
+
+def period(condition: Expr) -> int:
+    """After how many positions of query and key alike a condition repeats; 0 if it does not, or seldom."""
+    divisors = [constant(part.right) or 0 for part in walk(condition) if isinstance(part, (FloorDiv, Mod))]
+    length = lcm(*divisors)
+    if not 0 < length <= MOST_PERIOD:
+        return 0
+    later = substitute(condition, {Q: add(Q, length), K: add(K, length)})
+    return length if merged(fold(later)) == merged(fold(condition)) else 0
