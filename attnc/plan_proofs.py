@@ -159,10 +159,12 @@ def _kept(part: Pass, sweep: Sweep, heads: Expr) -> list[str]:
     claim = conj(*stated)
     tile = _tile(part)
     mine = conj(part.owned, part.walk.condition())
-    places = {var: radix.position(radix.digits(var)) for var, radix in radices.items() if radix != PLAIN}
+    places: dict[Expr, Expr] = {
+        var: radix.position(radix.digits(var)) for var, radix in radices.items() if radix != PLAIN
+    }
 
     def in_digits(expr: Expr) -> Expr:
-        return substitute(rewrite(expr), {**places})
+        return substitute(rewrite(expr), places)
 
     limits = _ranges(own, radices[own])
     question = conj(limits, _ranges(other, radices[other]), *map(in_digits, (POSITIONS, heads, tile, mine)))

@@ -178,7 +178,8 @@ def _examine(parsed: Parsed, pattern: Pattern) -> tuple[PatternReport, list[Diag
     problems = list(_pass("pattern").verify(settled))
     decomposed: Decomposed = _advance("terms", settled, problems)
     judged: Judged = _advance("claims", decomposed, problems)
-    plan, lost, waste = None, (), ()
+    plan, lost = None, ()
+    waste: tuple[Waste, ...] = ()
     if not any(problem.level == "error" for problem in problems):
         planned = _advance("schedule", judged, problems)
         plan, lost = _pass("schedule").show(planned), planned.schedule.reports

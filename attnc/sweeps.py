@@ -44,7 +44,7 @@ from attnc.views import View
 def sweep_of(view: View, extents: tuple[int, ...] = ()) -> Sweep:
     """What a tile sweeps for one term; the tile spans ``extents`` values of the own digits but the first."""
     term, own, other = view.term, view.own.var, view.other.var
-    ranges = dict(tile_ends(own, view.own_radix, extents))
+    ranges: dict[Var, tuple[Expr, Expr]] = {**tile_ends(own, view.own_radix, extents)}
     if view.own_radix != PLAIN:
         firsts, lasts = zip(*ranges.values(), strict=True)
         ranges[own] = (view.own_radix.position(firsts), view.own_radix.position(lasts))
@@ -55,7 +55,8 @@ def sweep_of(view: View, extents: tuple[int, ...] = ()) -> Sweep:
         full = FALSE
     low: list[Expr] = []
     high: list[Expr] = []
-    full_low, full_high = ZERO, ZERO
+    full_low: Expr = ZERO
+    full_high: Expr = ZERO
     ends = _ends(ranges)
     # Later digits first: the earlier ones' bounds may hang on them.
     for place in reversed(range(len(view.digits))):
@@ -106,9 +107,9 @@ def scattered(sweep: Sweep, own: Var) -> Sweep | None:
         if scatter is None:
             continue
         # What is true of the visited positions anyway need not be asked again.
-        there = {} if scatter.at is None else {other: scatter.at}
+        there: dict[Expr, Expr] = {} if scatter.at is None else {other: scatter.at}
         rest = (item for item in _literals(sweep.claim) if item != condition)
-        mask = conj(*(item for item in rest if substitute(item, {**there}) != TRUE))
+        mask = conj(*(item for item in rest if substitute(item, there) != TRUE))
         return replace(
             sweep,
             walk=Walk(other),

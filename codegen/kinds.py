@@ -11,7 +11,7 @@ class Kind:
 
     load: what is read once a tile.
     begin, resume: the sums to start from, in a first pass and in one that goes on with what another found.
-    alone: what is read and done where every row has one position of the other side, ``{inside}`` of them real.
+    alone: what is read and done where a row has one position of the other side, ``{inside}`` where it is real.
     store, add: how the sums are written, in either; empty where there is no difference.
     """
 
@@ -139,8 +139,9 @@ d_key, d_value = _add_key_gradients(
 )
 """,
     """\
-query = _load_tile(q_base, 0, (q - offset).to(tl.int64), q_row, {inside}, False, DIM, BLOCK_DIM)
-grad = _load_tile(grad_base, 0, (q - offset).to(tl.int64), grad_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
+at = (q - offset).to(tl.int64)
+query = _load_tile(q_base, 0, at, q_row, {inside}, False, DIM, BLOCK_DIM)
+grad = _load_tile(grad_base, 0, at, grad_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
 lse = _load_row(lse_ptr + head_rows, 0, q - offset, {inside}, False) * 1.4426950408889634
 delta = _load_row(delta_ptr + head_rows, 0, q - offset, {inside}, False)
 weight, d_score = _gradient_alone(query, grad, key, value, {inside}, lse, delta, log2_scale)

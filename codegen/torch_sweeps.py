@@ -127,8 +127,7 @@ class SweepWriter(TensorText):
         body = "\n".join(lines)
         return (
             f"def {name}(q, n_q, n, h, heads, tables, device):\n"
-            '    """Keys that queries (queries, 1) read one by one, (queries, keys), and which of them are edges.'
-            '"""\n'
+            '    """Keys that queries (queries, 1) read one by one, and which are edges; both (queries, keys)."""\n'
             f"{indent(body, '    ')}\n"
         )
 

@@ -152,7 +152,7 @@ def _swept(sweep: Sweep, part: Pass, rows: Ints, inside: dict[str, Any], tables:
 
 
 def _worthwhile(sweep: Sweep, inside: dict[str, Any], places: dict[str, Any], shape: tuple[int, ...]) -> Any:
-    """Which positions of the other side lie in tiles, of some values of the first digit, that are worth it."""
+    """Which positions of the other side lie in tiles of values of the first digit that are worth it."""
     if sweep.worth == TRUE:
         return np.ones(shape, dtype=np.bool_)
     number = places[sweep.walk.digits[0].name] // WORTH

@@ -88,7 +88,7 @@ def _chosen(member, low, high):
 
 
 def _worthwhile(positions, test, weight, device):
-    """Positions without the tiles of them that can hold no edge, by a test on the ends of their first digit."""
+    """Positions without those tiles of them that hold no edge by a test on the ends of their first digit."""
     places = _index(positions, device)
     starts = torch.arange(0, len(positions), _WORTH, device=device)
     if not len(starts):
@@ -262,8 +262,10 @@ class _Batch:
 
 
 class _Alone(_Batch):
-    """Queries that each have a few keys of their own: as tiles of one query, positions as (tiles, 1) and (tiles,
-    keys); ``edges`` says which of the keys are there."""
+    """Queries that each have a few keys of their own, as tiles of one query: positions (tiles, 1), (tiles, keys).
+
+    ``edges`` says which of the keys are there.
+    """
 
     def __init__(self, rows, keys, edges):
         super().__init__(_Mask(lambda q, k: edges[:, None, :], rows[:, None], keys, keys.device))

@@ -175,7 +175,7 @@ def _add_key_gradients(
 
 @_jit
 def _attend_alone(query, key, value, inside, total, row_max, row_sum, scale):
-    """One step of the online softmax where each query has one key of its own; all tiles are (queries, dim)."""
+    """One step of the online softmax where each query has one key of its own; tiles are (queries, dim)."""
     scores = tl.sum(query.to(tl.float32) * key.to(tl.float32), 1) * scale
     scores = tl.where(inside, scores, float("-inf"))
     new_max = tl.maximum(row_max, scores)
