@@ -11,7 +11,7 @@ class Kind:
 
     load: what is read once a tile.
     begin, resume: the sums to start from, in a first pass and in one that goes on with what another found.
-    alone: what is read and done where a row has one position of the other side, ``{inside}`` where it is real.
+    alone: what is read and done where a row has one position of the other side, in ``{inside}`` rows.
     store, add: how the sums are written, in either; empty where there is no difference.
     """
 

@@ -127,7 +127,7 @@ class SweepWriter(TensorText):
         body = "\n".join(lines)
         return (
             f"def {name}(q, n_q, n, h, heads, tables, device):\n"
-            '    """Keys that queries (queries, 1) read one by one, and which are edges; both (queries, keys)."""\n'
+            '    """Keys that queries (queries, 1) read one by one, and which of them: (queries, keys)."""\n'
             f"{indent(body, '    ')}\n"
         )
 

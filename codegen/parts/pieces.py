@@ -262,7 +262,7 @@ class _Batch:
 
 
 class _Alone(_Batch):
-    """Queries that each have a few keys of their own, as tiles of one query: positions (tiles, 1), (tiles, keys).
+    """Queries that have a few keys of their own, as tiles of one query: positions (tiles, 1), (tiles, keys).
 
     ``edges`` says which of the keys are there.
     """
