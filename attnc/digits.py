@@ -169,7 +169,7 @@ class Known:
         extent = self._extent(rest)
         if extent is not None and extent[0] // right == extent[1] // right:
             return add(whole, extent[0] // right)
-        for weight in self.weights:
+        for weight in reversed(self.weights):
             if right % weight == 0:
                 split = self._split(rest, weight)
                 # A rest below the weight never carries.
@@ -182,7 +182,7 @@ class Known:
         extent = self._extent(rest)
         if extent is not None and extent[0] // right == extent[1] // right:
             return add(rest, -right * (extent[0] // right))
-        for weight in self.weights:
+        for weight in reversed(self.weights):
             if right % weight == 0:
                 split = self._split(rest, weight)
                 if split is not None:

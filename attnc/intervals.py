@@ -115,45 +115,58 @@ def bounds(expr: Expr, tile: Tile) -> Range:
             v: tile.ranges[v][1 if w == 1 else 0] for v, w in zip(moving, ways, strict=True)
         }
         return substitute(expr, at_low), substitute(expr, at_high)
+    if isinstance(expr, Lookup):
+        return (TileMin(expr), TileMax(expr)) if moving == [tile.reduced] else UNKNOWN
+    return combined(
+        expr,
+        lambda part: bounds(part, tile),
+        lambda condition: (must(condition, tile), may(condition, tile)),
+    )
+
+
+def combined(
+    expr: Expr, ends: Callable[[Expr], Range], truth: Callable[[Expr], tuple[Expr, Expr]]
+) -> Range:
+    """Least and greatest value of an expression, from those of its parts: one rule for every kind.
+
+    ends: the range of a part. truth: of a condition, whether it always and whether it ever holds.
+    """
     match expr:
         case Sum(terms, start):
-            parts = [_scaled(c, bounds(atom, tile)) for c, atom in terms]
+            parts = [_scaled(c, ends(atom)) for c, atom in terms]
             return _total([low for low, _ in parts], start), _total([high for _, high in parts], start)
         case Mul(a, b):
             for factor, body in ((a, b), (b, a)):
                 value = constant(factor)
                 if value is not None:
-                    low, high = bounds(body, tile)
-                    ends = [None if end is None else mul(factor, end) for end in (low, high)]
-                    return (ends[0], ends[1]) if value >= 0 else (ends[1], ends[0])
-            return _product(bounds(a, tile), bounds(b, tile), same=a == b)
+                    low, high = (None if end is None else mul(factor, end) for end in ends(body))
+                    return (low, high) if value >= 0 else (high, low)
+            return _product(ends(a), ends(b), same=a == b)
         case FloorDiv(a, b):
             value = constant(b)
             if not value:
                 return UNKNOWN
-            ends = [None if end is None else floor_div(end, b) for end in bounds(a, tile)]
-            return (ends[0], ends[1]) if value > 0 else (ends[1], ends[0])
+            low, high = (None if end is None else floor_div(end, b) for end in ends(a))
+            return (low, high) if value > 0 else (high, low)
         case Mod(a, b):
-            return _residue(bounds(a, tile), b)
+            return _residue(ends(a), b)
         case Min(args):
-            lows, highs = zip(*(bounds(arg, tile) for arg in args), strict=True)
+            lows, highs = zip(*map(ends, args), strict=True)
             known = [high for high in highs if high is not None]
             least = minimum(*[x for x in lows if x is not None]) if None not in lows else None
             return least, minimum(*known) if known else None
         case Max(args):
-            lows, highs = zip(*(bounds(arg, tile) for arg in args), strict=True)
+            lows, highs = zip(*map(ends, args), strict=True)
             known = [low for low in lows if low is not None]
             most = maximum(*[x for x in highs if x is not None]) if None not in highs else None
             return maximum(*known) if known else None, most
         case Select(condition, then, otherwise):
-            one, other = bounds(then, tile), bounds(otherwise, tile)
-            always, sometimes = must(condition, tile), may(condition, tile)
+            one, other = ends(then), ends(otherwise)
+            always, sometimes = truth(condition)
             return (
                 _chosen(always, sometimes, one[0], other[0], minimum),
                 _chosen(always, sometimes, one[1], other[1], maximum),
             )
-        case Lookup() if moving == [tile.reduced]:
-            return TileMin(expr), TileMax(expr)
     return UNKNOWN
 
 

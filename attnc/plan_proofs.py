@@ -18,8 +18,9 @@ same for all patterns, and proven once, in ``rules_of_intervals``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 
 from attnc.digits import PLAIN, Digits, Radix
 from attnc.expression import (
@@ -49,13 +50,17 @@ from attnc.expression import (
     maximum,
     merged,
     minimum,
+    mod,
     mul,
     negate,
     rebuild,
+    scale,
+    select,
     sub,
     substitute,
     walk,
 )
+from attnc.intervals import Tile, bounds, combined, may, must
 from attnc.pattern import Pattern, formula
 from attnc.planner import masked_plan
 from attnc.relation import POSITIONS
@@ -307,3 +312,60 @@ def split_points(begin: Expr, end: Expr, full_begin: Expr, full_end: Expr, block
     masked_end = add(begin, mul(block, ceil_div(sub(start, begin), block)))
     whole_tiles = maximum(0, floor_div(sub(minimum(full_end, end), masked_end), block))
     return masked_end, add(masked_end, mul(Const(block), whole_tiles))
+
+
+# Quotients and remainders are bounded alike for every divisor; these stand for all.
+DIVISORS = (2, 3, 7, 64, 100)
+
+
+def rules_of_intervals() -> Iterator[tuple[str, Answer]]:
+    """Proves the rules by which ``attnc.intervals`` bounds an expression and judges a condition.
+
+    The parts of an expression are fresh variables, each between two more or with no bound on a side: so a
+    rule holds for whatever stands there, and what is built of such parts lies between its bounds.
+    """
+    x, y, z = (Var(name) for name in "xyz")
+    shapes: list[tuple[str, Expr]] = [
+        ("sum", add(x, y, 3)),
+        ("difference", sub(x, y)),
+        ("least", minimum(x, y, z)),
+        ("greatest", maximum(x, y, z)),
+        ("product", mul(x, y)),
+        ("square", mul(x, x)),
+        ("choice", select(le(z, 0), x, y)),
+        *((f"{factor} times", scale(factor, x)) for factor in (-7, -1, 2, 64)),
+        *((f"quotient by {by}", floor_div(x, by)) for by in (-3, *DIVISORS)),
+        *((f"remainder by {by}", mod(x, by)) for by in DIVISORS),
+    ]
+    conditions: list[tuple[str, Expr]] = [
+        ("at most", le(x, 0)),
+        ("equal", eq(x, 0)),
+        ("unequal", negate(eq(x, 0))),
+        ("both", conj(le(x, 0), eq(y, 0))),
+        ("either", disj(le(x, 0), eq(y, 0))),
+    ]
+    parts = (x, y, z)
+    ends = {part: (Var(f"{part.name}_low"), Var(f"{part.name}_high")) for part in parts}
+    for known in product(((True, True), (True, False), (False, True), (False, False)), repeat=2):
+        given: list[Expr] = []
+        ranges: dict[Expr, tuple[Expr | None, Expr | None]] = {}
+        for part, (has_low, has_high) in zip(parts, (*known, known[0]), strict=True):
+            low, high = ends[part]
+            given += [le(low, part)] * has_low + [le(part, high)] * has_high
+            ranges[part] = (low if has_low else None, high if has_high else None)
+        low, high = ranges[z]
+        always = FALSE if high is None else le(high, 0)
+        sometimes = TRUE if low is None else le(low, 0)
+        for name, expr in shapes:
+            low, high = combined(expr, ranges.__getitem__, lambda _, found=(always, sometimes): found)
+            above = TRUE if low is None else le(low, expr)
+            yield name, valid(conj(above, TRUE if high is None else le(expr, high)), given)
+    tile = Tile({part: ends[part] for part in parts})
+    given = [between(low, part, high) for part, (low, high) in ends.items()]
+    for name, expr in shapes:
+        # Where it only ever rises or falls with each part, the ends are put in as they are.
+        low, high = bounds(expr, tile)
+        yield f"{name} over a tile", valid(between(low or expr, expr, high or expr), given)
+    for name, condition in conditions:
+        yield f"may be {name}", valid(may(condition, tile), [*given, condition])
+        yield f"must be {name}", valid(condition, [*given, must(condition, tile)])

@@ -62,7 +62,7 @@ class _Names:
     block_flag: str | None = None  # bool[blocks]
     block_number: str | None = None  # int[blocks]
     block: int = 0  # 0 outside of `blocks`
-    regular: bool = False  # whether digits make it plain
+    step: int = 0  # what all residues are of, or of a multiple; 0: a pattern of any kind
 
     def one_of(self, *choices: str) -> str:
         return self.draw(st.sampled_from(choices))
@@ -261,7 +261,7 @@ def _regular(names: _Names) -> str:
 
 
 def _in_residues(names: _Names) -> str:
-    step = names.number(2, 9) if names.chance(75) else names.number(10, 33)
+    step = names.step * names.draw(st.sampled_from((1, 1, 1, 2, 3)))
     left, right, place = names.number(0, 5), names.number(0, 5), names.number(0, step - 1)
     match names.one_of("stride", "shifted", "dilated", "dilated", "tail", "chunk", "every", "window", "both"):
         case "stride":
@@ -318,11 +318,11 @@ def _along(names: _Names, axis: str) -> str:
 
 def _declarations(names: _Names) -> list[str]:
     lines: list[str] = []
-    if names.chance(50 if names.regular else 25):
+    if names.chance(50 if names.step else 25):
         names.grid = ("y", "x") if names.chance(60) else ("z", "y", "x")
         sizes = ", ".join(f"{axis}: {names.number(2, 12)}" for axis in names.grid)
         lines.append(f"grid({sizes})")
-    if names.regular:
+    if names.step:
         return lines
     if names.chance(35):
         names.flags = ("hub", "pinned")[: names.number(1, 2)]
@@ -352,7 +352,7 @@ def _declarations(names: _Names) -> list[str]:
 
 
 def _bodies(names: _Names, depth: int) -> list[str]:
-    if names.regular:
+    if names.step:
         return [f"attend {_regular(names)}"]
     if names.chance(70):
         return [f"attend {_relation(names, depth)}"]
@@ -364,7 +364,9 @@ def _bodies(names: _Names, depth: int) -> list[str]:
 
 
 def _pattern(draw: st.DrawFn, heads: int, depth: int, regular: bool = False) -> str:
-    names = _Names(draw, heads, regular=regular)
+    names = _Names(draw, heads)
+    if regular:
+        names.step = names.number(2, 9) if names.chance(80) else names.number(10, 33)
     for name in ("reach", "step"):
         if names.chance(20):
             names.params[name] = names.number(1, 20)
