@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,9 @@ from attnc.evaluation import (
     evaluate,
 )
 from attnc.expression import (
-    TRUE,
     Const,
     Expr,
-    K,
     Lookup,
-    Q,
     TileMax,
     TileMin,
     substitute,
@@ -79,7 +77,7 @@ def visits(passes: tuple[Pass, ...], n: int, tile: int, head: int, heads: int, t
             inside = context | ends
             owned = _held(part.owned, inside | {part.walk.var.name: rows}, tables, rows.shape)
             for sweep in part.sweeps:
-                seen = _swept(sweep, part, rows, inside, tables, n) & owned[:, None]
+                seen = Grid(part, sweep, rows, inside, tables, n).kept() & owned[:, None]
                 if part.side == "query":
                     counts[rows] += seen
                 else:
@@ -121,43 +119,81 @@ def digits_of(radix: Radix, positions: Ints) -> list[Ints]:
     return [positions, *found]
 
 
-def _swept(sweep: Sweep, part: Pass, rows: Ints, inside: dict[str, Any], tables: Tables, n: int) -> Any:
-    """Which of all positions of the other side each row of a tile visits, (rows, n)."""
-    own, other = part.walk.var, K if part.walk.var == Q else Q
-    every = np.arange(n)
-    places = inside | {own.name: rows[:, None], other.name: every[None, :]}
-    for walked, positions, axis in ((part.walk, rows, 1), (sweep.walk, every, 0)):
-        for digit, values in zip(walked.digits, digits_of(walked.radix, positions), strict=True):
-            places[digit.name] = np.expand_dims(values, axis)
-    shape = (len(rows), n)
+@dataclass(frozen=True)
+class Grid:
+    """Rows of a tile by all positions of the other side, (rows, n), under one sweep."""
 
-    def held(expr: Expr) -> npt.NDArray[np.bool_]:
-        return _held(_on_tile(expr, inside | {own.name: rows}, tables), places, tables, shape)
+    part: Pass
+    sweep: Sweep
+    rows: Ints
+    inside: dict[str, Any]
+    tables: Tables
+    n: int
 
-    def between(low: Expr, digit: Expr, high: Expr) -> npt.NDArray[np.bool_]:
-        ends = [
-            evaluate(_on_tile(e, inside | {own.name: rows}, tables), Env(places, tables)) for e in (low, high)
-        ]
-        value = evaluate(digit, Env(places))
-        return np.broadcast_to((ends[0] <= value) & (value <= ends[1]), shape)
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), self.n
 
-    reached = held(TRUE)
-    if sweep.drawn is None:
-        reached = held(sweep.when)
+    def places(self) -> dict[str, Any]:
+        own, other = self.part.walk, self.sweep.walk
+        every = np.arange(self.n)
+        found = self.inside | {own.var.name: self.rows[:, None], other.var.name: every[None, :]}
+        for walked, positions, axis in ((own, self.rows, 1), (other, every, 0)):
+            for digit, values in zip(walked.digits, digits_of(walked.radix, positions), strict=True):
+                found[digit.name] = np.expand_dims(values, axis)
+        return found
+
+    def _tile(self, expr: Expr) -> Expr:
+        return _on_tile(expr, self.inside | {self.part.walk.var.name: self.rows}, self.tables)
+
+    def held(self, expr: Expr) -> npt.NDArray[np.bool_]:
+        return np.asarray(_held(self._tile(expr), self.places(), self.tables, self.shape))
+
+    def between(self, low: Expr, digit: Expr, high: Expr) -> npt.NDArray[np.bool_]:
+        first, value, last = (
+            evaluate(self._tile(e), Env(self.places(), self.tables)) for e in (low, digit, high)
+        )
+        return np.broadcast_to((first <= value) & (value <= last), self.shape)
+
+    def reached(self) -> npt.NDArray[np.bool_]:
+        """Which positions a tile visits, masked or not."""
+        sweep = self.sweep
+        found = self.held(sweep.walk.condition())
+        if sweep.drawn is not None:
+            return found
+        found = found & self.held(sweep.when)
         for bounds in zip(sweep.low, sweep.walk.digits, sweep.high, strict=True):
-            reached = reached & between(*bounds)
-        reached = reached & _worthwhile(sweep, inside, places, shape)
-    full = held(sweep.full_when) & between(sweep.full_low, sweep.walk.digits[0], sweep.full_high)
-    return reached & held(sweep.walk.condition()) & held(sweep.selection) & (full | held(sweep.mask))
+            found = found & self.between(*bounds)
+        return found
+
+    def worthwhile(self) -> npt.NDArray[np.bool_]:
+        """Which lie in tiles, of some values of the first digit, that can hold an edge."""
+        number = self.places()[self.sweep.walk.digits[0].name] // WORTH
+        ends = {LEAST.name: WORTH * number, MOST.name: WORTH * number + WORTH - 1}
+        found = evaluate(self._tile(self.sweep.worth), Env(self.inside | ends, self.tables))
+        return np.broadcast_to(np.asarray(found, dtype=np.bool_), self.shape)
+
+    def full(self) -> npt.NDArray[np.bool_]:
+        """Which need no mask."""
+        sweep = self.sweep
+        first = self.between(sweep.full_low, sweep.walk.digits[0], sweep.full_high)
+        return self.reached() & self.held(sweep.full_when) & first
+
+    def kept(self) -> npt.NDArray[np.bool_]:
+        """Which are visited and not masked."""
+        sweep = self.sweep
+        if sweep.scatter is not None:
+            alone = self.held(sweep.when) & self.held(sweep.scatter.condition)
+            return alone & self.held(sweep.mask) & self.held(sweep.selection)
+        masked = self.held(sweep.mask) & self.worthwhile()
+        return self.held(sweep.selection) & (self.full() | (self.reached() & masked))
 
 
-def _worthwhile(sweep: Sweep, inside: dict[str, Any], places: dict[str, Any], shape: tuple[int, ...]) -> Any:
-    """Which positions of the other side lie in tiles of values of the first digit that are worth it."""
-    if sweep.worth == TRUE:
-        return np.ones(shape, dtype=np.bool_)
-    number = places[sweep.walk.digits[0].name] // WORTH
-    least, most = WORTH * number, WORTH * number + WORTH - 1
-    return np.broadcast_to(evaluate(sweep.worth, Env(inside | {LEAST.name: least, MOST.name: most})), shape)
+def grids(part: Pass, sweep: Sweep, n: int, tile: int, tables: Tables) -> Iterator[Grid]:
+    """Every tile of a pass under one of its sweeps, for a single head."""
+    context: dict[str, Any] = {"n": n, "h": 0, "H": 1}
+    for rows, ends in _tiles(part, n, tile, context, tables):
+        yield Grid(part, sweep, rows, context | ends, derived(tables), n)
 
 
 def _on_tile(expr: Expr, rows: dict[str, Any], tables: Tables) -> Expr:

@@ -261,7 +261,7 @@ def _regular(names: _Names) -> str:
 
 
 def _in_residues(names: _Names) -> str:
-    step = names.step * names.draw(st.sampled_from((1, 1, 1, 2, 3)))
+    step = names.step * names.draw(st.sampled_from((1, 1, 1, 2)))
     left, right, place = names.number(0, 5), names.number(0, 5), names.number(0, step - 1)
     match names.one_of("stride", "shifted", "dilated", "dilated", "tail", "chunk", "every", "window", "both"):
         case "stride":

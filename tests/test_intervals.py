@@ -159,28 +159,53 @@ def test_every_rule_is_proven() -> None:
     found = list(rules_of_intervals())
     assert [(name, answer.outcome) for name, answer in found if answer.outcome != "proven"] == []
     names = {name for name, _ in found}
-    for rule in ("sum", "product", "square", "choice", "least", "greatest", "remainder by 64", "may be equal"):
+    for rule in (
+        "sum",
+        "product",
+        "square",
+        "choice",
+        "least",
+        "greatest",
+        "remainder by 64",
+        "may be equal",
+    ):
         assert rule in names
 
 
 def _wrong() -> Iterator[tuple[str, str, Callable[..., Any]]]:
     right = intervals._product
-    yield "square", "_product", lambda a, b, same: (
-        (minimum(mul(a[0], a[0]), mul(a[1], a[1])), right(a, b, same)[1])
-        if same and None not in a
-        else right(a, b, same)
+    yield (
+        "square",
+        "_product",
+        lambda a, b, same: (
+            (minimum(mul(a[0], a[0]), mul(a[1], a[1])), right(a, b, same)[1])
+            if same and None not in a
+            else right(a, b, same)
+        ),
     )
-    yield "product", "_product", lambda a, b, same: (
-        right(a, b, same) if same or None in (*a, *b) else (mul(a[0], b[0]), mul(a[1], b[1]))
+    yield (
+        "product",
+        "_product",
+        lambda a, b, same: (
+            right(a, b, same) if same or None in (*a, *b) else (mul(a[0], b[0]), mul(a[1], b[1]))
+        ),
     )
-    yield "remainder", "_residue", lambda ends, step: tuple(
-        end if end is None else mod(end, step) for end in ends
+    yield (
+        "remainder",
+        "_residue",
+        lambda ends, step: tuple(end if end is None else mod(end, step) for end in ends),
     )
-    yield "times", "_scaled", lambda factor, ends: tuple(
-        end if end is None else scale(factor, end) for end in ends
+    yield (
+        "times",
+        "_scaled",
+        lambda factor, ends: tuple(end if end is None else scale(factor, end) for end in ends),
     )
-    yield "choice", "_chosen", lambda always, sometimes, then, otherwise, either: (
-        None if then is None or otherwise is None else select(sometimes, then, otherwise)
+    yield (
+        "choice",
+        "_chosen",
+        lambda always, sometimes, then, otherwise, either: (
+            None if then is None or otherwise is None else select(sometimes, then, otherwise)
+        ),
     )
     yield "may be unequal", "negate_eq", lambda low, high: conj(le(low, -1), le(1, high))
 
