@@ -124,9 +124,7 @@ def bounds(expr: Expr, tile: Tile) -> Range:
     )
 
 
-def combined(
-    expr: Expr, ends: Callable[[Expr], Range], truth: Callable[[Expr], tuple[Expr, Expr]]
-) -> Range:
+def combined(expr: Expr, ends: Callable[[Expr], Range], truth: Callable[[Expr], tuple[Expr, Expr]]) -> Range:
     """Least and greatest value of an expression, from those of its parts: one rule for every kind.
 
     ends: the range of a part. truth: of a condition, whether it always and whether it ever holds.

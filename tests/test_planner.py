@@ -117,12 +117,27 @@ def test_a_second_pass_is_paid_by_what_it_saves(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_is_drawn_is_tiled_by_consecutive_positions() -> None:
-    """Lists of drawn tiles are kept for those."""
+    """Lists of drawn tiles are kept for those; what a query draws by tokens it takes one by one, anywhere."""
     item = planned("attend (random(3, seed=0) | stride(128)) & causal")
+    assert any(sweep.scatter is not None for part in item.query for sweep in part.sweeps)
     for passes in (item.query, item.key):
         for part in passes:
-            if any(sweep.drawn is not None for sweep in part.sweeps):
+            if any(sweep.drawn is not None and sweep.scatter is None for sweep in part.sweeps):
                 assert part.walk.radix == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("text", "shifted"),
+    [
+        ("attend offsets(powers(2)) & causal", True),
+        ("attend where k == q // 2", False),
+    ],
+)
+def test_few_edges_far_apart_are_taken_one_by_one(text: str, shifted: bool) -> None:
+    """So that a row costs its edges, not the tiles around them."""
+    (part,) = planned(text).query
+    scattered = [sweep.scatter for sweep in part.sweeps]
+    assert [scatter is not None and scatter.shifted for scatter in scattered] == [shifted]
 
 
 def test_what_is_read_from_inputs_is_packed() -> None:

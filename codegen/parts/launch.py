@@ -35,7 +35,8 @@ def _tile_sizes(kind, dim, itemsize, table, shape="wide"):
     """
     level = (dim > 64) + (dim > 128) + (3 if itemsize == 4 else 0)
     if table is _TILES and level < 2:
-        table = {"wide": _TILES, "crowded": _CROWDED_TILES, "narrow": _NARROW_TILES, "slim": _SLIM_TILES}[shape]
+        others = {"crowded": _CROWDED_TILES, "narrow": _NARROW_TILES, "slim": _SLIM_TILES}
+        table = others.get(shape, table)
     block_m, block_n, warps, stages = table[kind][level]
     if dim <= 32:
         warps = 4  # a narrow tile has too little for more to fetch 16 bytes each
