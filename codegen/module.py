@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -59,6 +61,8 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     have = frozenset(
         need.kind for query, key in writers for writer in (*query, *key) for need in writer.needs
     )
+    if any(sweep.scatter for plan in schedule.bodies for part in plan.query for sweep in part.sweeps):
+        have |= {"alone"}
     found = tables_of(schedule.bodies, relations)
     tables = definition.tables(pattern, found)
     sections = [
@@ -67,7 +71,7 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
         _section("What the pattern means", mask, _head_sets(schedule)),
         _section("Tables", tables, _table_parts(kernels + torch_text + mask + tables, have)),
         _section("Arguments, backends, operators", _part("interface")),
-        _section("The torch path", torch_text + f"_BODIES = {bodies}", _part("pieces"), _part("torch_path")),
+        _section("The torch path", torch_text + f"_BODIES = {bodies}", _part("pieces", have=have), _part("torch_path")),
         _section(
             "The Triton path",
             _part("tiles"),
@@ -79,7 +83,7 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
         _section("Registered with PyTorch", _part("interface", "operators")),
         _part("self_check"),
     ]
-    text = "\n\n".join(section.strip("\n") + "\n" for section in sections)
+    text = _in_use("\n\n".join(section.strip("\n") + "\n" for section in sections))
     digest = hashlib.sha256(text.encode()).hexdigest()
     head = _head(pattern, schedule, facts)
     return head + text.replace('DIGEST = ""', f'DIGEST = "{digest}"', 1)
@@ -275,6 +279,25 @@ def _tile_count(part: Pass) -> str:
         rows += f" - (n - n_q) // {weight}"
     per_tile = "block" if span == 1 else f"(block // {span})"
     return f"-(-({rows}) // {per_tile}){f' * {count}' if count > 1 else ''}"
+
+
+def _in_use(text: str) -> str:
+    """The text without the private functions that nothing in it calls: other patterns need those."""
+    blocks = text.split("\n\n\n")
+    while True:
+        used = Counter(_NAME.findall(text))
+        kept = []
+        for block in blocks:
+            found = _DEFINED.match(block.lstrip("\n"))
+            if found is None or used[found[1]] > _NAME.findall(block).count(found[1]):
+                kept.append(block)
+        if len(kept) == len(blocks):
+            return text
+        blocks, text = kept, "\n\n\n".join(kept)
+
+
+_NAME = re.compile(r"\b_[A-Za-z]\w*")
+_DEFINED = re.compile(r"(?:@_jit\n)?(?:def|class) (_[A-Za-z]\w*)")
 
 
 # --- parts ----------------------------------------------------------------------------------------------

@@ -354,9 +354,11 @@ def _all_batches(q, k, inputs):
                     pieces = _pass(runs, owned, sweeps, period, given)
                     for found in _batches(pieces, work, device):
                         yield from ((found, place) for place in places)
+                    # --- only: alone ---
                     if alone is not None:
                         for found in _alone(runs, owned, alone, _BUDGET // (32 * work), given):
                             yield from ((found, place) for place in places)
+                    # --- only: end ---
 
 
 def _pass(runs, owned, sweeps, period, given):
