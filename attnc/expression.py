@@ -214,6 +214,7 @@ def as_expr(value: IntLike) -> Expr:
     return Const(value) if isinstance(value, int) else value
 
 
+@lru_cache(maxsize=1 << 14)
 def constant(expr: Expr) -> int | None:
     """The value of an expression without variables, else None."""
     match expr:

@@ -11,7 +11,7 @@ arrays of tiles at once, and the solver checks them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from attnc.expression import (
     FALSE,
@@ -61,10 +61,12 @@ class Tile:
     """Ranges of variables, both ends inclusive.
 
     reduced: the variable (if any) over whose rows a kernel can reduce a looked-up value.
+    known: the bounds that were asked for so far; parts of one expression are parts of many.
     """
 
     ranges: Mapping[Var, tuple[Expr, Expr]]
     reduced: Var | None = None
+    known: dict[Expr, Range] = field(default_factory=dict, compare=False, repr=False)
 
 
 def direction(expr: Expr, var: Var) -> int | None:
@@ -103,6 +105,13 @@ def _agree(ways: list[int | None]) -> int | None:
 
 def bounds(expr: Expr, tile: Tile) -> Range:
     """Least and greatest value over the tile, as expressions; sound, and exact where monotone."""
+    found = tile.known.get(expr)
+    if found is None:
+        found = tile.known[expr] = _bounds(expr, tile)
+    return found
+
+
+def _bounds(expr: Expr, tile: Tile) -> Range:
     moving = [var for var in tile.ranges if any(part == var for part in walk(expr))]
     if not moving:
         return expr, expr

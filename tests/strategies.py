@@ -257,6 +257,10 @@ def _regular(names: _Names) -> str:
     part = _on_grid if names.grid else _in_residues
     parts = [part(names) for _ in range(names.draw(st.sampled_from((1, 1, 2, 2, 3))))]
     found = " | ".join(f"({item})" for item in parts)
+    if names.flags and names.chance(60):
+        found = f"({found}) {names.one_of('|', '&', '-')} {names.one_of('to', 'from')}({names.flags[0]})"
+    if names.numbers and names.chance(60):
+        found = f"({found}) & same({names.numbers[0]})"
     return f"({found}) & causal" if names.chance(30) else found
 
 
@@ -322,14 +326,15 @@ def _declarations(names: _Names) -> list[str]:
         names.grid = ("y", "x") if names.chance(60) else ("z", "y", "x")
         sizes = ", ".join(f"{axis}: {names.number(2, 12)}" for axis in names.grid)
         lines.append(f"grid({sizes})")
-    if names.step:
-        return lines
-    if names.chance(35):
+    few = 12 if names.step else 0
+    if names.chance(few or 35):
         names.flags = ("hub", "pinned")[: names.number(1, 2)]
         lines += [f"input {name}: bool[n]" for name in names.flags]
-    if names.chance(30):
+    if names.chance(few or 30):
         names.numbers = ("document", "level")[: names.number(1, 2)]
         lines += [f"input {name}: int[n]" for name in names.numbers]
+    if names.step:
+        return lines
     if names.chance(12):
         names.head_flag = "wide"
         lines.append("input wide: bool[H]")
