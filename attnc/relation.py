@@ -1,7 +1,8 @@
 """The algebra: a relation as a union of disjoint *terms*, each easy to walk.
 
-A term is rows, columns, and for every row one interval of columns, plus what must be masked element by
-element. These are the types; ``attnc.decompose`` brings a pattern there.
+A term is rows, columns, and for every row one interval of columns, plus conditions on pairs that the interval
+does not say. Those are masked element by element, unless the schedule finds digits in which they are intervals,
+too. These are the types; ``attnc.decompose`` brings a pattern there.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from attnc.simplify import LAST
 
 @dataclass(frozen=True)
 class Lattice:
-    """Positions ``p`` with ``p % step == offset``.
+    """Positions ``p`` with ``p % step == offset``; neither number hangs on a position.
 
-    An offset may hang on the other side's position: a residue class of ``q - k``.
+    A residue of ``q - k`` is no lattice but one of a term's conditions on pairs.
     """
 
     step: Expr
@@ -49,8 +50,8 @@ class Axis:
     first, last: an interval of positions, both inclusive, over ``n``.
     lattice: only these residues, where given.
     members: a predicate over ``var``: only these positions, where given.
-    packed: whether lattice and members are few enough to be gathered into dense tiles; otherwise they only
-        say which positions of a contiguous tile count.
+    packed: whether lattice and members are few enough to be gathered into dense tiles, by digits or through an
+        index; otherwise they only say which positions of a contiguous tile count.
     """
 
     var: Var
@@ -78,7 +79,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Term:
-    """Rows, columns, and for every row one interval of columns; plus what is masked element by element.
+    """Rows, columns, and for every row one interval of columns; plus conditions that it does not say.
 
     low, high: inclusive bounds on the column's position over the row's position, not clamped to the axis.
     leftover: conditions over both positions that the bounds do not say.
