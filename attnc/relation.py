@@ -1,8 +1,8 @@
 """The algebra: a relation as a union of disjoint *terms*, each easy to walk.
 
 A term is rows, columns, and for every row one interval of columns, plus conditions on pairs that the interval
-does not say. Those are masked element by element, unless the schedule finds digits in which they are intervals,
-too. These are the types; ``attnc.decompose`` brings a pattern there.
+does not say. Those are masked element by element, unless the schedule finds digits in which they are
+intervals, too. These are the types; ``attnc.decompose`` brings a pattern there.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Axis:
     first, last: an interval of positions, both inclusive, over ``n``.
     lattice: only these residues, where given.
     members: a predicate over ``var``: only these positions, where given.
-    packed: whether lattice and members are few enough to be gathered into dense tiles, by digits or through an
+    packed: whether lattice and members are few enough to be gathered into dense tiles, by digits or by an
         index; otherwise they only say which positions of a contiguous tile count.
     """
 
