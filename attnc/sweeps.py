@@ -150,7 +150,7 @@ def _scatter(condition: Expr, own: Var, other: Var) -> Scatter | None:
             terms, start = (body.terms, body.constant) if isinstance(body, Sum) else (((1, body),), 0)
             sign = next((c for c, atom in terms if atom == other), 0)
             rest = add(start, *(scale(c, atom) for c, atom in terms if atom != other))
-            if abs(sign) == 1 and not mentions(rest, other):
+            if abs(sign) == 1 and mentions(rest, own) and not mentions(rest, other):
                 return Scatter(condition, scale(sign, add(SHIFT, neg(rest))))
         case Drawn(row=row, column=column) if (row, column) == (own, other) and own == Q:
             return Scatter(condition, None)

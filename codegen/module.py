@@ -65,13 +65,14 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
         have |= {"alone"}
     found = tables_of(schedule.bodies, relations)
     tables = definition.tables(pattern, found)
+    torch_parts = (_part("pieces", have=have), _part("torch_path"))
     sections = [
         _constants(pattern),
         _function(pattern, facts),
         _section("What the pattern means", mask, _head_sets(schedule)),
         _section("Tables", tables, _table_parts(kernels + torch_text + mask + tables, have)),
         _section("Arguments, backends, operators", _part("interface")),
-        _section("The torch path", torch_text + f"_BODIES = {bodies}", _part("pieces", have=have), _part("torch_path")),
+        _section("The torch path", torch_text + f"_BODIES = {bodies}", *torch_parts),
         _section(
             "The Triton path",
             _part("tiles"),
