@@ -173,7 +173,8 @@ def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
 
     q: (batch, heads, n_q, dim), k: (batch, key heads, n, dim), v: (batch, key heads, n, value dim), of one
         dtype: float16, bfloat16 or float32 (float64 on the torch path); any strides; dims up to 256; heads a
-        multiple of key heads. With fewer queries than keys the queries are the last positions.
+        multiple of key heads. With fewer queries than keys the queries are the last positions. Products of
+        float32 are made in full unless `torch.set_float32_matmul_precision` asks for less.
 {arguments}    scale: factor of the scores, 1 / sqrt(dim) if None.
     backend: "triton" or "torch"; None takes ATTNC_BACKEND, else Triton on a GPU and torch elsewhere.
 

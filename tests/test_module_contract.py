@@ -186,6 +186,17 @@ def test_constants_of_a_launch_do_not_hang_on_the_length(layout: str, dim: int) 
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize(("asked", "made"), [("highest", "ieee"), ("high", "tf32")])
+def test_fp32_is_exact_unless_torch_is_told_otherwise(asked: str, made: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(asked)
+    try:
+        args = oracle.tensors(small(8, 8, dtype="float32"))[0]
+        assert example("causal").module._Launcher(*args, [], 1.0).arguments()["PRECISION"] == made
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_closed_forms_build_no_tables(name: str) -> None:
     done = example(name)

@@ -161,7 +161,7 @@ class _Launcher:
             "VALUE_DIM": self.value_dim,
             "BLOCK_DIM": max(16, triton.next_power_of_2(self.dim)),
             "BLOCK_VALUE_DIM": max(16, triton.next_power_of_2(self.value_dim)),
-            "PRECISION": "ieee" if self.q.dtype == torch.float32 else "tf32",
+            "PRECISION": _precision(self.q.dtype),
         }
 
     def sizes(self, kind, shape):
@@ -209,6 +209,12 @@ class _Launcher:
             programs = tiles * self.batch * (count if side == "query" else self.key_heads)
             if programs:
                 kernel[(programs,)](head_start=start, head_step=step, head_count=count, **given)
+
+
+def _precision(dtype):
+    """How products of fp32 are made: in full, unless ``torch.set_float32_matmul_precision`` asks for less."""
+    full = dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    return "ieee" if full else "tf32"
 
 
 def _batch_stride(table):
