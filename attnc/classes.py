@@ -24,6 +24,7 @@ from attnc.expression import (
     N,
     Not,
     Or,
+    PowerOfTwo,
     Q,
     between,
     conj,
@@ -304,6 +305,6 @@ def picks_keys(literal: Expr) -> bool:
     match literal:
         case Lookup() | Or() | And():
             return _depends_on(literal, K)
-        case Eq0() | Le0():
+        case Eq0() | Le0() | PowerOfTwo():
             return _depends_on(literal, K) and mentions(literal, K)
     return False

@@ -33,6 +33,7 @@ from attnc.expression import (
     FloorDiv,
     Mod,
     N,
+    PowerOfTwo,
     Q,
     Var,
     add,
@@ -64,7 +65,7 @@ from attnc.intervals import Tile, bounds, combined, may, must
 from attnc.pattern import Pattern, formula
 from attnc.planner import masked_plan
 from attnc.relation import POSITIONS
-from attnc.schedule import BodyPlan, Pass, Schedule, Sweep, tile_ends
+from attnc.schedule import SHIFT, BodyPlan, Pass, Scatter, Schedule, Sweep, tile_ends
 from attnc.simplify import LAST
 from attnc.solver import Answer, satisfiable, valid
 
@@ -176,6 +177,9 @@ def _kept(part: Pass, sweep: Sweep, heads: Expr) -> list[str]:
     visits, claim = in_digits(_visits(sweep)), in_digits(claim)
     found += _asked(satisfiable(conj(question, claim, negate(visits))), f"{where} misses an edge")
     found += _asked(satisfiable(conj(question, visits, negate(claim))), f"{where} visits what is no edge")
+    if sweep.scatter is not None:
+        elsewhere = f"{where} takes other positions than it is there for"
+        found += [fault for same in _placed(sweep.scatter, other) for fault in _asked(same, elsewhere)]
     beyond = conj(le(1, N), heads, limits, tile, _leaves(sweep))
     return found + _asked(satisfiable(beyond), f"{where} leaves the sequence")
 
@@ -239,6 +243,22 @@ def _visits(sweep: Sweep) -> Expr:
         return conj(sweep.when, sweep.scatter.condition, sweep.selection, sweep.mask)
     reached = TRUE if sweep.drawn is not None else _reached(sweep)
     return conj(reached, sweep.walk.condition(), sweep.selection, disj(_full(sweep), sweep.mask))
+
+
+def _placed(scatter: Scatter, other: Var) -> Iterator[Answer]:
+    """That positions which are taken one by one are those that meet the condition, each of them once.
+
+    Those of a draw are what the condition is about.
+    """
+    if scatter.at is None:
+        return
+    meant = scatter.condition
+    if isinstance(meant, PowerOfTwo):
+        # Shifts are 0 and the powers of two below n.
+        yield valid(lt(meant.body, N), [POSITIONS, meant])
+        meant = eq(meant.body, SHIFT)
+    taken = eq(other, scatter.at)
+    yield valid(disj(conj(taken, meant), conj(negate(taken), negate(meant))), [POSITIONS])
 
 
 def _leaves(sweep: Sweep) -> Expr:

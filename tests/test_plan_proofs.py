@@ -24,9 +24,13 @@ from attnc.expression import (
     FALSE,
     TRUE,
     Expr,
+    K,
+    PowerOfTwo,
+    Q,
     Var,
     add,
     fold,
+    neg,
     negate,
 )
 from attnc.parser import parse
@@ -34,7 +38,7 @@ from attnc.pattern import Pattern, formula
 from attnc.plan_proofs import failures, loop_is_a_partition, split_points, verify
 from attnc.planner import masked_plan, plan
 from attnc.resolver import resolve
-from attnc.schedule import BodyPlan, Pass, Sweep
+from attnc.schedule import BodyPlan, Pass, Scatter, Sweep
 from attnc.solver import Answer
 from tests import enumeration, oracle
 from tests.strategies import cases
@@ -215,6 +219,45 @@ def test_a_query_with_two_passes_or_none_is_found() -> None:
     twice = replace(item, query=(replace(first, owned=TRUE), second))
     assert "some query has two passes" in failures(twice)
     assert "some query has no pass" in failures(replace(item, query=(first,)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "offsets(powers(2)) & causal",
+        "offsets(powers(2)) & !window(9)",
+        "where k == (q * 7) % 4096",
+    ],
+)
+def test_positions_taken_one_by_one_are_those_that_are_meant(text: str) -> None:
+    """Where they are is another expression than the condition that they meet, and proven to be the same."""
+    (item,) = bodies(f"pattern p() {{ attend {text} }}")
+    assert failures(item) == []
+    tried = 0
+    for side in ("query", "key"):
+        passes: tuple[Pass, ...] = getattr(item, side)
+        for i, part in enumerate(passes):
+            for j, sweep in enumerate(part.sweeps):
+                if sweep.scatter is None or sweep.scatter.at is None:
+                    continue
+                tried += 1
+                for at in (add(sweep.scatter.at, 1), add(sweep.scatter.at, sweep.scatter.at)):
+                    elsewhere = replace(sweep, scatter=replace(sweep.scatter, at=at))
+                    other = replace(part, sweeps=(*part.sweeps[:j], elsewhere, *part.sweeps[j + 1 :]))
+                    damage = replace(item, **{side: (*passes[:i], other, *passes[i + 1 :])})
+                    assert any("takes other positions" in found for found in failures(damage))
+    assert tried
+
+
+def test_shifts_reach_every_power_that_a_pair_can_have() -> None:
+    """Shifts end below n; a condition on more than a distance in the sequence is not taken one by one."""
+    (item,) = bodies("pattern p() { attend offsets(powers(2)) & causal }")
+    (part,) = item.query
+    (sweep,) = part.sweeps
+    assert sweep.scatter is not None and sweep.scatter.at is not None
+    far = Scatter(PowerOfTwo(add(Q, neg(K), 100)), add(sweep.scatter.at, 100))
+    damage = replace(item, query=(replace(part, sweeps=(replace(sweep, scatter=far),)),))
+    assert any("takes other positions" in found for found in failures(damage))
 
 
 def test_an_unproven_plan_is_replaced() -> None:

@@ -43,6 +43,10 @@ CASES = {
         "attend window(2) | to(members_0) | from(members_0_rank) | random(2, 1)",
         {},
     ),
+    # Keys that are the same for all queries were taken one by one, as if every query had its own.
+    "powers of two among the keys": ("attend to(powers(2)) & causal", {}),
+    "distances and keys": ("attend offsets(powers(2)) | to(powers(2))", {}),
+    "keys that queries compute": ("attend where k == (q * 7) % 4096", {}),
 }
 
 
