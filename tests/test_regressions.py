@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from attnc.diagnostics import AttncError
+from attnc.schedule import describe
 from tests import oracle
 from tests.test_oracle_torch import call
 
@@ -50,12 +51,58 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+# The same, where it went wrong for plans in digits.
+DIGITS = {
+    # Whether a tile was worth it was asked of positions, which a kernel has for neither side.
+    "worth of dilated windows": ("attend window(2, 2, dilation=3) | window(0, 5, dilation=6)", {}),
+    "worth of a stride and a set": ("attend (to(every(5, 3)) | stride(2)) & causal", {}),
+    "worth of a tail and a chunk": ("attend (where k % 5 >= 2) | (where (q + 2) // 8 == (k + 2) // 8)", {}),
+    "worth of a disc": (
+        "grid(z: 5, y: 4, x: 10) attend ((where k.z >= q.z // 2) & (where k.x >= q.x // 2) "
+        "| where (q.y - k.y) * (q.y - k.y) + (q.x - k.x) * (q.x - k.x) <= 8) & causal",
+        {},
+    ),
+    "worth of what is looked up": ("input x: int[n] attend stride(7) & where x[q] <= x[k]", {}),
+    # Tiles of residue classes were put in one batch though the second began before the first.
+    "a batch that goes back": (
+        "attend window(1, 4, dilation=2) | (where (q - k) % 26 == 25 and abs(q - k) <= 38) "
+        "| window(1, 1, dilation=2)",
+        {"n": 7, "n_q": 4},
+    ),
+    "keys that go back": (
+        "attend window(3, 5, dilation=10) | where (q + 3) // 5 == (k + 3) // 5",
+        {"n": 59, "n_q": 33},
+    ),
+}
+
+
+def planned(name: str) -> tuple[oracle.Compiled, dict[str, object]]:
+    small = name in DIGITS
+    text, changes = (DIGITS if small else CASES)[name]
+    return oracle.compiled(f"pattern p() {{ {text} }}", small=small), changes
+
+
+@pytest.mark.parametrize("name", [*CASES, *DIGITS])
 def test_on_the_torch_path(name: str) -> None:
-    text, changes = CASES[name]
-    done = oracle.compiled(f"pattern p() {{ {text} }}")
+    done, changes = planned(name)
     given = call(**{"n": 60, "n_q": 60, "dim": 16, "value_dim": 16, **changes})
     assert oracle.check(done, given, "torch") == []
+
+
+@pytest.mark.parametrize("name", DIGITS)
+def test_plans_in_digits_are_proven(name: str) -> None:
+    done, _ = planned(name)
+    assert done.schedule.reports == ()
+    walks = [part.walk for item in done.schedule.bodies for part in (*item.query, *item.key)]
+    assert any(walk.radix.sizes for walk in walks)
+
+
+def test_runs_of_equal_digits_are_taken_apart_at_the_largest() -> None:
+    """Layers of a grid by three: told by the first digit, not by rows of layers."""
+    text = "grid(z: 3, y: 4, x: 5) attend chunk(3, axis=z) & window(0, 1, axis=y) & where k.x >= q.x // 2"
+    plan = oracle.planned(f"pattern p() {{ {text} }}", small=True).schedule
+    assert plan.reports == ()
+    assert "k0 in [max(0, 3 * (first0 // 3))" in describe(plan)
 
 
 NAMES = (

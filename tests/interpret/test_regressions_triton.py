@@ -8,16 +8,15 @@ import pytest
 
 from tests import oracle
 from tests.test_oracle_torch import call
-from tests.test_regressions import CASES, NAMES
+from tests.test_regressions import CASES, DIGITS, NAMES, planned
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *(name for name in DIGITS if "worth" in name)])
 def test_on_the_triton_path(name: str) -> None:
-    text, changes = CASES[name]
-    done = oracle.compiled(f"pattern p() {{ {text} }}")
+    done, changes = planned(name)
     given = call(**{"n": 30, "n_q": 30, "dim": 16, "value_dim": 16, **changes})
     assert oracle.check(done, given, "triton") == []
 
