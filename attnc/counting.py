@@ -32,6 +32,8 @@ TILE, STEP = 128, 64
 # What an edge costs that is visited alone, in pairs of a tile: a key and a value are fetched for it, 4 bytes
 # of 16-bit tensors for every 4 FLOPs of a pair, at 180 FLOPs to the byte.
 SCATTERED = 180
+# Tiles of either side that are looked at to see how many hold an edge.
+SAMPLE = 48
 
 
 def touched(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:
@@ -95,6 +97,27 @@ def computed(passes: Iterable[Pass], n: int) -> float | None:
                 continue
             total += touched(part, sweep, n, TILE // 2 if part.narrow else TILE, STEP)
     return total
+
+
+def passed_over(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:
+    """The share of a sweep's tiles that ``worth`` finds to hold no edge; zero where that hangs on inputs."""
+    read = (isinstance(expr, TileMin | TileMax | Lookup) for expr in walk(sweep.worth))
+    if sweep.worth == TRUE or any(read):
+        return 0.0
+    ends, tiles = _tiles(part, n, tile)
+    chosen = np.unique(np.linspace(0, tiles - 1, SAMPLE).astype(np.int64))
+    env = Env({"n": n, "h": 0, "H": 1, **{name: values[chosen, None] for name, values in ends.items()}})
+    width = np.ones((1, 1), dtype=np.int64)
+    for low, high in zip(sweep.low[1:], sweep.high[1:], strict=True):
+        width = width * np.maximum(_value(high, env) - _value(low, env) + 1, 1)
+    first, last = (np.asarray(_value(bound, env)) for bound in (sweep.low[0], sweep.high[0]))
+    rows = np.maximum(step // width, 1)
+    least = first + np.linspace(0, 1, SAMPLE)[None, :] * np.maximum(last - first, 0) // rows * rows
+    least = np.broadcast_to(least.astype(np.int64), np.broadcast_shapes(least.shape, (len(chosen), 1)))
+    held = env.variables | {"least": least, "most": np.minimum(least + rows - 1, last)}
+    good = np.broadcast_to(evaluate(sweep.worth, Env(held)), least.shape)
+    there = np.broadcast_to(first <= last, least.shape)
+    return float(1 - good[there].mean()) if there.any() else 0.0
 
 
 def unmasked(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> bool:

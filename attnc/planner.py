@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 from math import prod
 
-from attnc.counting import STEP, TILE, grows, touched, unmasked
+from attnc.counting import STEP, TILE, grows, passed_over, touched, unmasked
 from attnc.digits import PLAIN, Radix, radices
 from attnc.expression import (
     FALSE,
@@ -38,6 +38,8 @@ MOST_KEY_SWEEPS = 2
 JOINING = 700
 # Tiles of half the rows keep the matrix units less busy.
 NARROW_GAIN = 0.8
+# A test in a loop keeps it from fetching ahead: it must spare so many of the tiles.
+WORTH_TESTING = 0.3
 
 
 def plan(pattern: Pattern, bodies: Iterable[BodyTerms]) -> Schedule:
@@ -195,15 +197,18 @@ def _finished(frame: Pass, sweeps: list[Sweep], n: int) -> list[Pass]:
     for group in groups:
         wide = sum(touched(frame, sweep, n, TILE, STEP) for sweep in group)
         narrow = sum(touched(frame, sweep, n, TILE // 2, STEP) for sweep in group)
-        kept = tuple(
-            sweep if sweep.scatter is not None or _pays(frame, sweep, n) else replace(sweep, full_when=FALSE)
-            for sweep in group
-        )
+        kept = tuple(_trimmed(frame, sweep, n) for sweep in group)
         part = replace(frame, sweeps=kept, narrow=narrow < NARROW_GAIN * wide)
         passes.append(replace(part, backwards=grows(part, n, TILE, STEP)))
     return passes
 
 
-def _pays(frame: Pass, sweep: Sweep, n: int) -> bool:
-    """Whether a loop without a mask would ever be run, with the smallest tiles that there are."""
-    return unmasked(frame, sweep, n, TILE // 4, STEP // 4)
+def _trimmed(frame: Pass, sweep: Sweep, n: int) -> Sweep:
+    """The sweep without what does not pay: a loop that is never run, a test that tiles hardly ever fail."""
+    if sweep.scatter is not None:
+        return sweep
+    if not unmasked(frame, sweep, n, TILE // 4, STEP // 4):  # with the smallest tiles that there are
+        sweep = replace(sweep, full_when=FALSE)
+    if passed_over(frame, sweep, n, TILE, STEP) < WORTH_TESTING:
+        sweep = replace(sweep, worth=TRUE)
+    return sweep

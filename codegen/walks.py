@@ -203,6 +203,8 @@ def _position(walk: Walk, name: str, fixed: Mapping[int, str] | None = None) -> 
     terms = []
     for i, weight in enumerate(walk.radix.weights):
         digit = (fixed or {}).get(i, f"{name}{i}")
+        if digit == "0":
+            continue
         terms.append(f"{weight} * {digit}" if weight > 1 else f"({digit})" if " - " in digit else digit)
     return " + ".join(terms)
 

@@ -91,6 +91,14 @@ def planned(
         return schedule_pass(Judged(**vars(decomposed), claims=(), cost=combine([])))
 
 
+@contextmanager
+def tiles(module: ModuleType, queries: int, keys: int) -> Iterator[None]:
+    """Whatever a module launches in here has tiles of that size."""
+    sizes = {"BLOCK_M": queries, "BLOCK_N": keys, "num_warps": 4, "num_stages": 1}
+    with patch.object(module, "_tile_sizes", lambda *_: sizes):
+        yield
+
+
 @lru_cache(maxsize=64)
 def compiled(
     text: str, params: tuple[tuple[str, Any], ...] = (), name: str | None = None, small: bool = False

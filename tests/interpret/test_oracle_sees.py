@@ -25,13 +25,13 @@ DAMAGES = (
     (r"q\[:, None\] \+ 13\b", "q[:, None] + 14", 2),
     (r"tl\.maximum\(0, first - 30\)", "tl.maximum(0, first - 29)", 2),
     (r"end = tl\.minimum\(last \+ 12, n - 1\) \+ 1", "end = tl.minimum(last + 12, n - 1)", 2),
-    (r"7 \* place", "7 * place + 1", 3),
+    (r"(?<!# )k = 7 \* k0", "k = 7 * k0 + 1", 3),
     (r"delta -= ", "delta += ", 1),
     (r"\+ \(i - leading\) \* BLOCK_", "+ (i - leading + 1) * BLOCK_", 3),
 )
 
 
-HEAD, MARK, KERNELS = oracle.compiled(TEXT).text.partition("# --- The Triton path")
+HEAD, MARK, KERNELS = oracle.compiled(TEXT, small=True).text.partition("# --- The Triton path")
 
 
 def damaged(damage: tuple[str, str, int]) -> Iterator[tuple[str, str]]:
@@ -46,8 +46,8 @@ def damaged(damage: tuple[str, str, int]) -> Iterator[tuple[str, str]]:
 def faults(kernels: str) -> list[str]:
     given = call(n=54, n_q=54, heads=1, dim=16, value_dim=16)
     module = oracle.imported(HEAD + MARK + kernels)
-    module._TILES = {kind: ((16, 16, 4, 1),) * 5 for kind in module._TILES}
-    return oracle.check(replace(oracle.compiled(TEXT), module=module), given, "triton")
+    with oracle.tiles(module, 16, 16):
+        return oracle.check(replace(oracle.compiled(TEXT, small=True), module=module), given, "triton")
 
 
 def test_nothing_is_wrong_without_damage() -> None:

@@ -6,6 +6,7 @@ These run in a process of their own, started with TRITON_INTERPRET=1: ``make tes
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -30,14 +31,9 @@ def _one_thread() -> None:
 
 def run(case: Case) -> None:
     done = oracle.compiled(case.text, small=case.weighed_small)
-    before = done.module._TILES
-    if case.small_tiles:
-        block_m, block_n = SMALL[case.call.seed % len(SMALL)]
-        done.module._TILES = {kind: ((block_m, block_n, 4, 1),) * 5 for kind in before}
-    try:
+    size = SMALL[case.call.seed % len(SMALL)]
+    with oracle.tiles(done.module, *size) if case.small_tiles else nullcontext():
         faults = oracle.check(done, case.call, "triton")
-    finally:
-        done.module._TILES = before
     assert not faults, f"{faults}\n{case.text}{case.call}"
 
 
