@@ -14,12 +14,16 @@ sweeps, and proven once, in ``loop_is_a_partition``.
 A list of tiles that hold a draw is taken to hold all of them; the lists are built from the draws themselves.
 That a tile which is passed over (``worth``) holds no edge rests on interval arithmetic, whose rules are the
 same for all patterns, and proven once, in ``rules_of_intervals``.
+
+What is told in positions is asked of digits where a side is counted in them. Every condition is first proven
+to say the same of either; one for which that fails is asked as it stands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import combinations, product
 
 from attnc.digits import PLAIN, Digits, Radix
@@ -33,6 +37,7 @@ from attnc.expression import (
     FloorDiv,
     Mod,
     N,
+    Or,
     PowerOfTwo,
     Q,
     Var,
@@ -61,7 +66,7 @@ from attnc.expression import (
     substitute,
     walk,
 )
-from attnc.intervals import Tile, bounds, combined, may, must
+from attnc.intervals import Range, Tile, bounds, combined, may, must
 from attnc.pattern import Pattern, formula
 from attnc.planner import masked_plan
 from attnc.relation import POSITIONS
@@ -148,40 +153,60 @@ def _shared(side: str, passes: tuple[Pass, ...], heads: Expr) -> list[str]:
 def _kept(part: Pass, sweep: Sweep, heads: Expr) -> list[str]:
     """That a sweep visits what it claims and nothing else, and stays in the sequence.
 
-    Where positions are told in digits the question is put in digits alone: each condition of the claim is
-    first proven to say the same of the digits as of the positions.
+    Where only one side is told in digits and that leaves something open, it is asked once more with both
+    sides, and the ends of a plain tile, in the same digits.
     """
     own, other = part.walk.var, sweep.walk.var
-    radices = {own: part.walk.radix, other: sweep.walk.radix}
-    rewrite = Digits(radices)
+    sides = {own: part.walk.radix, other: sweep.walk.radix}
+    found = _kept_in(sides, part, sweep, heads)
+    radix = max(sides.values(), key=lambda radix: len(radix.sizes))
+    if found and radix != PLAIN and PLAIN in sides.values():
+        ends = tile_ends(own, PLAIN, ())[own] if part.walk.radix == PLAIN else ()
+        if not _kept_in(dict.fromkeys((own, other, *ends), radix), part, sweep, heads):
+            return []
+    return found
+
+
+def _kept_in(sides: dict[Var, Radix], part: Pass, sweep: Sweep, heads: Expr) -> list[str]:
+    """The same, put in the given digits of both sides."""
     where = f"the {part.side} sweep `{sweep.origin}`"
-    told = [POSITIONS, *(_counted(var, radix) for var, radix in radices.items())]
-    found: list[str] = []
-    stated = []
-    for condition in _parts(sweep.claim):
-        stated.append(rewrite(condition))
-        for same in _retold(condition, stated[-1], rewrite):
-            found += _asked(valid(same, told), f"what {where} says in digits is something else")
-    claim = conj(*stated)
-    tile = _tile(part)
-    mine = conj(part.owned, part.walk.condition())
-    places: dict[Expr, Expr] = {
-        var: radix.position(radix.digits(var)) for var, radix in radices.items() if radix != PLAIN
-    }
-
-    def in_digits(expr: Expr) -> Expr:
-        return substitute(rewrite(expr), places)
-
-    limits = _ranges(own, radices[own])
-    question = conj(limits, _ranges(other, radices[other]), *map(in_digits, (POSITIONS, heads, tile, mine)))
-    visits, claim = in_digits(_visits(sweep)), in_digits(claim)
-    found += _asked(satisfiable(conj(question, claim, negate(visits))), f"{where} misses an edge")
+    claim, visits = _told(sweep.claim, sides), _told(_visits(sweep), sides)
+    mine = conj(POSITIONS, heads, part.owned, part.walk.condition(), _tile(part))
+    limits = conj(*(_ranges(var, radix) for var, radix in sides.items()))
+    question = conj(limits, _told(mine, sides))
+    found = _asked(satisfiable(conj(question, claim, negate(visits))), f"{where} misses an edge")
     found += _asked(satisfiable(conj(question, visits, negate(claim))), f"{where} visits what is no edge")
     if sweep.scatter is not None:
         elsewhere = f"{where} takes other positions than it is there for"
-        found += [fault for same in _placed(sweep.scatter, other) for fault in _asked(same, elsewhere)]
-    beyond = conj(le(1, N), heads, limits, tile, _leaves(sweep))
+        for same in _placed(sweep.scatter, sweep.walk.var):
+            found += _asked(same, elsewhere)
+    # Nothing is known of the swept side's digits here: it is asked whether they are any.
+    own = {var: radix for var, radix in sides.items() if var != sweep.walk.var}
+    limits = conj(*(_ranges(var, radix) for var, radix in own.items()))
+    beyond = conj(le(1, N), limits, _told(conj(heads, _tile(part), _leaves(sweep)), own))
     return found + _asked(satisfiable(beyond), f"{where} leaves the sequence")
+
+
+def _told(expr: Expr, sides: dict[Var, Radix]) -> Expr:
+    """A condition over digits alone; each part is put in their terms where that is proven to be right."""
+    rewrite = Digits(sides)
+    counted = [_counted(var, radix) for var, radix in sides.items()]
+    places: dict[Expr, Expr] = {
+        var: radix.position(radix.digits(var)) for var, radix in sides.items() if radix != PLAIN
+    }
+
+    def told(part: Expr) -> Expr:
+        match part:
+            case And(args):
+                return conj(*map(told, args))
+            case Or(args):
+                return disj(*map(told, args))
+        digits = rewrite(part)
+        lemmas = _retold(part, digits, rewrite)
+        right = all(valid(lemma, counted).outcome == "proven" for lemma in lemmas)
+        return substitute(digits if right else part, places)
+
+    return told(expr)
 
 
 def _retold(condition: Expr, told: Expr, rewrite: Digits) -> list[Expr]:
@@ -199,10 +224,6 @@ def _retold(condition: Expr, told: Expr, rewrite: Digits) -> list[Expr]:
     meanwhile = substitute(condition, quotients)
     both = disj(conj(meanwhile, told), conj(negate(meanwhile), negate(told)))
     return [lemma for lemma in (*lemmas, both) if lemma != TRUE]
-
-
-def _parts(condition: Expr) -> tuple[Expr, ...]:
-    return condition.args if isinstance(condition, And) else (condition,)
 
 
 def _tile(part: Pass) -> Expr:
@@ -367,25 +388,30 @@ def rules_of_intervals() -> Iterator[tuple[str, Answer]]:
     parts = (x, y, z)
     ends = {part: (Var(f"{part.name}_low"), Var(f"{part.name}_high")) for part in parts}
     for known in product(((True, True), (True, False), (False, True), (False, False)), repeat=2):
-        given: list[Expr] = []
-        ranges: dict[Expr, tuple[Expr | None, Expr | None]] = {}
-        for part, (has_low, has_high) in zip(parts, (*known, known[0]), strict=True):
-            low, high = ends[part]
-            given += [le(low, part)] * has_low + [le(part, high)] * has_high
-            ranges[part] = (low if has_low else None, high if has_high else None)
-        low, high = ranges[z]
-        always = FALSE if high is None else le(high, 0)
-        sometimes = TRUE if low is None else le(low, 0)
+        ranges: dict[Expr, Range] = {
+            part: (ends[part][0] if has_low else None, ends[part][1] if has_high else None)
+            for part, (has_low, has_high) in zip(parts, (*known, known[0]), strict=True)
+        }
+        given = [_within(part, found) for part, found in ranges.items()]
+        least, most = ranges[z]
+        truth = (FALSE if most is None else le(most, 0), TRUE if least is None else le(least, 0))
         for name, expr in shapes:
-            low, high = combined(expr, ranges.__getitem__, lambda _, found=(always, sometimes): found)
-            above = TRUE if low is None else le(low, expr)
-            yield name, valid(conj(above, TRUE if high is None else le(expr, high)), given)
-    tile = Tile({part: ends[part] for part in parts})
-    given = [between(low, part, high) for part, (low, high) in ends.items()]
+            found = combined(expr, ranges.__getitem__, partial(_always, truth))
+            yield name, valid(_within(expr, found), given)
+    tile = Tile(ends)
+    given = [_within(part, found) for part, found in ends.items()]
     for name, expr in shapes:
         # Where it only ever rises or falls with each part, the ends are put in as they are.
-        low, high = bounds(expr, tile)
-        yield f"{name} over a tile", valid(between(low or expr, expr, high or expr), given)
+        yield f"{name} over a tile", valid(_within(expr, bounds(expr, tile)), given)
     for name, condition in conditions:
         yield f"may be {name}", valid(may(condition, tile), [*given, condition])
         yield f"must be {name}", valid(condition, [*given, must(condition, tile)])
+
+
+def _always(found: tuple[Expr, Expr], _: Expr) -> tuple[Expr, Expr]:
+    return found
+
+
+def _within(expr: Expr, found: Range) -> Expr:
+    low, high = found
+    return conj(TRUE if low is None else le(low, expr), TRUE if high is None else le(expr, high))
