@@ -16,6 +16,7 @@ from attnc import plan_proofs
 from attnc.codegen.module import _sections as module_parts
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
+from attnc.digits import PLAIN, Digits, Radix
 from attnc.evaluation import (
     Env,
     evaluate,
@@ -272,6 +273,29 @@ def test_an_unproven_plan_is_replaced() -> None:
     gone = verify(pattern, replace(schedule, bodies=(replace(item, query=(replace(part, sweeps=()),)),)))
     assert "all tiles are visited" in gone.reports[0]
     assert gone.bodies[0] == masked_plan(item.body) and not matters(gone.bodies[0])
+
+
+def test_what_is_wrongly_told_in_digits_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rewriting that drops every condition: each is held against its original, and asked as it stands."""
+    (item,) = small_bodies(f"pattern p() {{ {DAMAGED['stride']} }}")
+    (part,) = item.query
+    loose = replace(part, sweeps=(replace(part.sweeps[0], mask=TRUE),))
+    monkeypatch.setattr(Digits, "__call__", lambda *_: TRUE)
+    assert part.walk.radix.sizes and failures(item) == []
+    assert failures(replace(item, query=(loose,)))
+
+
+def test_a_side_without_digits_is_told_in_the_others() -> None:
+    """Layers of a grid with an order: quotients of a plain query that the solver alone does not join."""
+    text = "pattern p() { grid(z: 2, y: 7, x: 6) attend chunk(4, axis=z) & chunk(1, axis=y) & causal }"
+    (item,) = small_bodies(text)
+    (part,) = item.query
+    (sweep,) = part.sweeps
+    assert part.walk.radix == PLAIN and sweep.walk.radix == Radix((7, 6))
+    assert failures(item) == []
+    assert failures(replace(item, query=(replace(part, sweeps=(replace(sweep, mask=TRUE),)),)))
+    late = replace(sweep, low=(add(sweep.low[0], 1), *sweep.low[1:]))
+    assert failures(replace(item, query=(replace(part, sweeps=(late,)),)))
 
 
 def test_an_undecided_question_counts_as_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
