@@ -57,16 +57,16 @@ def _work(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> npt.NDArray
     env = Env({"n": n, "h": 0, "H": 1, **ends})
     used = np.broadcast_to(_value(sweep.when, env), tiles)
     if sweep.scatter is not None:
-        return used * (edges_each(sweep, n) * SCATTERED)
+        return np.where(used, edges_each(sweep, n) * SCATTERED, 0)
     if sweep.drawn is not None:
         size = constant(sweep.drawn.row.right) if isinstance(sweep.drawn.row, FloorDiv) else 1
         blocks = -(-tile // (size or 1))
         columns = (constant(sweep.drawn.count) or 1) * max(size or 1, step) * blocks
-        return used * min(columns, n)
+        return np.where(used, min(columns, n), 0)
     places = np.ones(tiles, dtype=np.int64)
     for low, high in zip(sweep.low, sweep.high, strict=True):
         places = places * np.maximum(_value(high, env) - _value(low, env) + 1, 0)
-    return -(-places // step) * step * used
+    return np.where(used, -(-places // step) * step, 0)
 
 
 def edges_each(sweep: Sweep, n: int) -> int:

@@ -9,11 +9,11 @@ For an arbitrary tile, and an arbitrary pair of positions with its own side in t
 
 And every query has exactly one pass that answers for it. The claims are about the very expressions that
 are printed into the kernels. What cuts a sweep into its masked, full and masked parts is the same for all
-sweeps, and proven once, in ``loop_is_a_partition``.
+sweeps, and proven once, in ``rule_proofs``.
 
 A list of tiles that hold a draw is taken to hold all of them; the lists are built from the draws themselves.
 That a tile which is passed over (``worth``) holds no edge rests on interval arithmetic, whose rules are the
-same for all patterns, and proven once, in ``rules_of_intervals``.
+same for all patterns, and proven once, in ``rule_proofs``, too.
 
 What is told in positions is asked of digits where a side is counted in them. Every condition is first proven
 to say the same of either; one for which that fails is asked as it stands.
@@ -23,8 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from itertools import combinations, product
+from itertools import combinations
 
 from attnc.digits import PLAIN, Digits, Radix
 from attnc.expression import (
@@ -32,7 +31,6 @@ from attnc.expression import (
     TRUE,
     ZERO,
     And,
-    Const,
     Expr,
     FloorDiv,
     Mod,
@@ -41,32 +39,21 @@ from attnc.expression import (
     PowerOfTwo,
     Q,
     Var,
-    add,
     between,
-    ceil_div,
     children,
     conj,
     disj,
     eq,
     floor_div,
     fold,
-    ge,
     le,
     lt,
-    maximum,
     merged,
-    minimum,
-    mod,
-    mul,
     negate,
     rebuild,
-    scale,
-    select,
-    sub,
     substitute,
     walk,
 )
-from attnc.intervals import Range, Tile, bounds, combined, may, must
 from attnc.pattern import Pattern, formula
 from attnc.planner import masked_plan
 from attnc.relation import POSITIONS
@@ -322,96 +309,3 @@ def _asked(answer: Answer, failure: str) -> list[str]:
         case "refuted":
             return [failure]
     return [f"whether {failure} is undecided ({answer.reason})"]
-
-
-def loop_is_a_partition(block: int) -> Answer:
-    """Proves that the emitted loops visit each place of ``[begin, end)`` in exactly one of three parts.
-
-    The parts are ``[begin, masked_end)``, ``[masked_end, full_stop)`` and ``[full_stop, end)``; the middle
-    one lies inside ``[full_begin, full_end)`` and consists of whole tiles, whatever the four numbers are.
-    """
-    begin, end, full_begin, full_end, x = (
-        Var(name) for name in ("begin", "end", "full_begin", "full_end", "x")
-    )
-    first, middle = split_points(begin, end, full_begin, full_end, block)
-    parts = [
-        conj(le(begin, x), lt(x, minimum(first, end))),
-        conj(le(first, x), lt(x, middle)),
-        conj(le(middle, x), lt(x, end)),
-    ]
-    inside = conj(le(begin, x), lt(x, end))
-    once = conj(*(negate(conj(a, b)) for a, b in combinations(parts, 2)))
-    covered = conj(disj(negate(inside), disj(*parts)), disj(inside, negate(disj(*parts))))
-    unmasked = disj(negate(parts[1]), conj(le(full_begin, x), lt(x, full_end)))
-    whole = disj(lt(middle, first), ge(middle, first))
-    return valid(conj(once, covered, unmasked, whole))
-
-
-def split_points(begin: Expr, end: Expr, full_begin: Expr, full_end: Expr, block: int) -> tuple[Expr, Expr]:
-    """Where a sweep's first masked part and its unmasked part stop, as the emitted kernels compute it."""
-    start = minimum(maximum(full_begin, begin), maximum(end, begin))
-    masked_end = add(begin, mul(block, ceil_div(sub(start, begin), block)))
-    whole_tiles = maximum(0, floor_div(sub(minimum(full_end, end), masked_end), block))
-    return masked_end, add(masked_end, mul(Const(block), whole_tiles))
-
-
-# Quotients and remainders are bounded alike for every divisor; these stand for all.
-DIVISORS = (2, 3, 7, 64, 100)
-
-
-def rules_of_intervals() -> Iterator[tuple[str, Answer]]:
-    """Proves the rules by which ``attnc.intervals`` bounds an expression and judges a condition.
-
-    The parts of an expression are fresh variables, each between two more or with no bound on a side: so a
-    rule holds for whatever stands there, and what is built of such parts lies between its bounds.
-    """
-    x, y, z = (Var(name) for name in "xyz")
-    shapes: list[tuple[str, Expr]] = [
-        ("sum", add(x, y, 3)),
-        ("difference", sub(x, y)),
-        ("least", minimum(x, y, z)),
-        ("greatest", maximum(x, y, z)),
-        ("product", mul(x, y)),
-        ("square", mul(x, x)),
-        ("choice", select(le(z, 0), x, y)),
-        *((f"{factor} times", scale(factor, x)) for factor in (-7, -1, 2, 64)),
-        *((f"quotient by {by}", floor_div(x, by)) for by in (-3, *DIVISORS)),
-        *((f"remainder by {by}", mod(x, by)) for by in DIVISORS),
-    ]
-    conditions: list[tuple[str, Expr]] = [
-        ("at most", le(x, 0)),
-        ("equal", eq(x, 0)),
-        ("unequal", negate(eq(x, 0))),
-        ("both", conj(le(x, 0), eq(y, 0))),
-        ("either", disj(le(x, 0), eq(y, 0))),
-    ]
-    parts = (x, y, z)
-    ends = {part: (Var(f"{part.name}_low"), Var(f"{part.name}_high")) for part in parts}
-    for known in product(((True, True), (True, False), (False, True), (False, False)), repeat=2):
-        ranges: dict[Expr, Range] = {
-            part: (ends[part][0] if has_low else None, ends[part][1] if has_high else None)
-            for part, (has_low, has_high) in zip(parts, (*known, known[0]), strict=True)
-        }
-        given = [_within(part, found) for part, found in ranges.items()]
-        least, most = ranges[z]
-        truth = (FALSE if most is None else le(most, 0), TRUE if least is None else le(least, 0))
-        for name, expr in shapes:
-            found = combined(expr, ranges.__getitem__, partial(_always, truth))
-            yield name, valid(_within(expr, found), given)
-    tile = Tile(ends)
-    given = [_within(part, found) for part, found in ends.items()]
-    for name, expr in shapes:
-        # Where it only ever rises or falls with each part, the ends are put in as they are.
-        yield f"{name} over a tile", valid(_within(expr, bounds(expr, tile)), given)
-    for name, condition in conditions:
-        yield f"may be {name}", valid(may(condition, tile), [*given, condition])
-        yield f"must be {name}", valid(condition, [*given, must(condition, tile)])
-
-
-def _always(found: tuple[Expr, Expr], _: Expr) -> tuple[Expr, Expr]:
-    return found
-
-
-def _within(expr: Expr, found: Range) -> Expr:
-    low, high = found
-    return conj(TRUE if low is None else le(low, expr), TRUE if high is None else le(expr, high))

@@ -42,7 +42,7 @@ from attnc.expression import (
     walk,
 )
 from attnc.intervals import Tile, bounds, may, must
-from attnc.plan_proofs import rules_of_intervals
+from attnc.rule_proofs import rules_of_intervals
 
 TABLE = np.array([3, -1, 4, 1, -5, 9, 2, 6])
 X_Q, X_K = Lookup("x", (Q,)), Lookup("x", (K,))

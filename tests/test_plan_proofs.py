@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from attnc import plan_proofs
+from attnc import plan_proofs, rule_proofs
 from attnc.codegen.module import _sections as module_parts
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
@@ -36,9 +36,10 @@ from attnc.expression import (
 )
 from attnc.parser import parse
 from attnc.pattern import Pattern, formula
-from attnc.plan_proofs import failures, loop_is_a_partition, split_points, verify
+from attnc.plan_proofs import failures, verify
 from attnc.planner import masked_plan, plan
 from attnc.resolver import resolve
+from attnc.rule_proofs import loop_is_a_partition, split_points
 from attnc.schedule import BodyPlan, Pass, Scatter, Sweep
 from attnc.solver import Answer
 from tests import enumeration, oracle
@@ -306,8 +307,10 @@ def test_an_undecided_question_counts_as_a_failure(monkeypatch: pytest.MonkeyPat
 
 
 def _planned(text: str) -> tuple[Pattern, Any]:
+    """A plan weighed as if tiles were small, so that a narrow window has some that need no mask."""
     pattern = resolve(parse(Source("p.attn", f"pattern p() {{ {text} }}"))).patterns[0]
-    return pattern, plan(pattern, decompose(pattern))
+    with oracle.weighed_small():
+        return pattern, plan(pattern, decompose(pattern))
 
 
 # --- the loop -------------------------------------------------------------------------------------------
@@ -333,7 +336,7 @@ def test_a_wrong_loop_is_no_partition(monkeypatch: pytest.MonkeyPatch) -> None:
         first, middle = right(*args)
         return first, add(middle, 1)
 
-    monkeypatch.setattr(plan_proofs, "split_points", late)
+    monkeypatch.setattr(rule_proofs, "split_points", late)
     assert loop_is_a_partition(16).outcome == "refuted"
 
 
