@@ -114,7 +114,7 @@ def passed_over(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float
     rows = np.maximum(step // width, 1)
     least = first + np.linspace(0, 1, SAMPLE)[None, :] * np.maximum(last - first, 0) // rows * rows
     least = np.broadcast_to(least.astype(np.int64), np.broadcast_shapes(least.shape, (len(chosen), 1)))
-    held = env.variables | {"least": least, "most": np.minimum(least + rows - 1, last)}
+    held = {**env.variables, "least": least, "most": np.minimum(least + rows - 1, last)}
     good = np.broadcast_to(evaluate(sweep.worth, Env(held)), least.shape)
     there = np.broadcast_to(first <= last, least.shape)
     return float(1 - good[there].mean()) if there.any() else 0.0
