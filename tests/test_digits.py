@@ -80,6 +80,7 @@ conditions = st.recursive(
         st.builds(lambda x, y: eq(x, y), numbers, numbers),
         st.builds(lambda x, y: negate(eq(x, y)), numbers, numbers),
         st.builds(lambda x, s, c: eq(mod(x, s), c), numbers, divisors, st.integers(0, 9)),
+        st.builds(lambda s, c: eq(mod(add(sub(Q, K), c), s), 0), divisors, st.integers(-2, 2)),
         st.builds(lambda x, s: eq(floor_div(Q, s), floor_div(x, s)), numbers, divisors),
     ),
     lambda inner: st.one_of(
@@ -161,6 +162,7 @@ ONE, TWO = Radix((8,)), Radix((4, 5))
 
 TOLD: dict[str, tuple[Expr, Radix, Expr]] = {
     "a stride": (eq(mod(sub(Q, K), 8), 0), ONE, eq(q1, k1)),
+    "a stride within the digit": (eq(mod(sub(Q, K), 4), 0), ONE, eq(mod(sub(Var("q1"), Var("k1")), 4), 0)),
     "a tail": (le(5, mod(K, 8)), ONE, le(5, k1)),
     "a chunk": (eq(floor_div(Q, 8), floor_div(K, 8)), ONE, eq(q0, k0)),
     "a chunk of two": (eq(floor_div(Q, 16), floor_div(K, 16)), ONE, eq(floor_div(q0, 2), floor_div(k0, 2))),
