@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from attnc.digits import PLAIN, Digits, Radix
 from attnc.expression import (
@@ -84,6 +85,7 @@ class View:
     mask: tuple[Expr, ...]
 
 
+@lru_cache(maxsize=256)
 def view(
     term: Term, own: Var, owned: Expr = TRUE, own_radix: Radix = PLAIN, other_radix: Radix = PLAIN
 ) -> View:
