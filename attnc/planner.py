@@ -198,7 +198,9 @@ def _finished(frame: Pass, sweeps: list[Sweep], n: int) -> list[Pass]:
         wide = sum(touched(frame, sweep, n, TILE, STEP) for sweep in group)
         narrow = sum(touched(frame, sweep, n, TILE // 2, STEP) for sweep in group)
         kept = tuple(_trimmed(frame, sweep, n) for sweep in group)
-        part = replace(frame, sweeps=kept, narrow=narrow < NARROW_GAIN * wide)
+        # Rows that are taken one by one keep both sides' rows in registers.
+        alone = any(sweep.scatter is not None for sweep in group)
+        part = replace(frame, sweeps=kept, narrow=alone or narrow < NARROW_GAIN * wide)
         passes.append(replace(part, backwards=grows(part, n, TILE, STEP)))
     return passes
 

@@ -208,7 +208,7 @@ def _describe_pass(part: Pass) -> list[str]:
     if part.owned != TRUE:
         lines.append(f"    answers for {part.walk.var.name} where {show(part.owned)}")
     if part.narrow:
-        lines.append("    in tiles of few rows, because the sweeps are short")
+        lines.append("    in tiles of few rows")
     if part.backwards:
         lines.append("    the last tiles first, because they have most to do")
     for sweep in part.sweeps:

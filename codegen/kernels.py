@@ -30,7 +30,7 @@ class KernelWriter(WalkWriter):
     @property
     def crowded(self) -> bool:
         """Whether much is kept in registers beside the tiles: several sweeps, look-ups, masks, digits."""
-        masked = any(sweep.full_when == FALSE and sweep.scatter is None for sweep in self.part.sweeps)
+        masked = any(sweep.full_when == FALSE for sweep in self.part.sweeps)
         digits = any(self._moving(sweep) for sweep in self.part.sweeps)
         return len(self.part.sweeps) > 1 or bool(self.needs) or masked or digits
 
