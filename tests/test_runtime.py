@@ -183,6 +183,28 @@ def test_the_formula_in_json_is_made_of_what_the_readme_says(relation: str) -> N
             assert sympy.sympify(found["steady"], names) == edges
 
 
+def test_what_the_tiles_compute_is_told_body_by_body() -> None:
+    """Beside the edges as they are counted by hand; tiles on the diagonal are all that is wasted."""
+    text = "pattern p() { heads even { attend causal } heads rest { attend stride(64) & causal } }"
+    report = attnc.check(text)
+    (found,) = report.to_json()["patterns"]
+    assert [item["heads"] for item in found["computed"]] == ["even", "rest"]
+    for item, step in zip(found["computed"], (1, 64), strict=True):
+        n, tokens = item["n"], item["n"] // step
+        assert item["edges"] == step * tokens * (tokens + 1) // 2
+        assert item["edges"] <= item["computed"] <= 1.2 * item["edges"]
+        assert item["ratio"] == item["computed"] / item["edges"]
+        heads = f"pairs computed for an edge of heads {item['heads']} at n = {n}"
+        assert f"{item['ratio']:.2f} {heads}" in str(report)
+
+
+@pytest.mark.parametrize("relation", ["same(doc) & causal", "to(hub)", "window(3) | from(hub)"])
+def test_what_inputs_decide_is_not_counted_beforehand(relation: str) -> None:
+    report = attnc.check(f"pattern p() {{ input doc: int[n] input hub: bool[n] attend {relation} }}")
+    assert report.to_json()["patterns"][0]["computed"] == []
+    assert "computed for an edge" not in str(report)
+
+
 def test_check_of_a_file_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "p.attn"
     path.write_bytes(b"\0")
