@@ -29,7 +29,7 @@ from attnc.expression import (
     walk,
 )
 from attnc.pattern import formula
-from attnc.schedule import LEAST, MOST, BodyPlan, Pass, Sweep, tile_ends
+from attnc.schedule import LEAST, MOST, SHIFT, BodyPlan, Pass, Scatter, Sweep, tile_ends
 
 # How many values of the first digit a tile of the other side takes.
 WORTH = 3
@@ -77,7 +77,7 @@ def visits(passes: tuple[Pass, ...], n: int, tile: int, head: int, heads: int, t
             inside = context | ends
             owned = _held(part.owned, inside | {part.walk.var.name: rows}, tables, rows.shape)
             for sweep in part.sweeps:
-                seen = Grid(part, sweep, rows, inside, tables, n).kept() & owned[:, None]
+                seen = Grid(part, sweep, rows, inside, tables, n).kept() * owned[:, None]
                 if part.side == "query":
                     counts[rows] += seen
                 else:
@@ -179,14 +179,24 @@ class Grid:
         first = self.between(sweep.full_low, sweep.walk.digits[0], sweep.full_high)
         return self.reached() & self.held(sweep.full_when) & first
 
-    def kept(self) -> npt.NDArray[np.bool_]:
-        """Which are visited and not masked."""
+    def taken(self, scatter: Scatter) -> Ints:
+        """How often positions are visited where they are taken one by one, wherever they are told to be."""
+        if scatter.at is None:
+            return self.held(scatter.condition).astype(np.int64)
+        found = np.zeros(self.shape, dtype=np.int64)
+        for shift in (0, *(2**i for i in range(self.n) if 2**i < self.n)) if scatter.shifted else (0,):
+            at = evaluate(scatter.at, Env(self.places() | {SHIFT.name: shift}, self.tables))
+            found += at == np.arange(self.n)
+        return found
+
+    def kept(self) -> Ints:
+        """How often each is visited and not masked."""
         sweep = self.sweep
+        selected, masked = self.held(sweep.selection), self.held(sweep.mask)
         if sweep.scatter is not None:
-            alone = self.held(sweep.when) & self.held(sweep.scatter.condition)
-            return alone & self.held(sweep.mask) & self.held(sweep.selection)
-        masked = self.held(sweep.mask) & self.worthwhile()
-        return self.held(sweep.selection) & (self.full() | (self.reached() & masked))
+            return self.taken(sweep.scatter) * (self.held(sweep.when) & masked & selected)
+        kept = self.full() | (self.reached() & masked & self.worthwhile())
+        return (selected & kept).astype(np.int64)
 
 
 def grids(part: Pass, sweep: Sweep, n: int, tile: int, tables: Tables) -> Iterator[Grid]:

@@ -137,6 +137,8 @@ DAMAGED = {
     "tail": "attend (chunk(6) | where k % 6 >= 4) & causal",
     "sparse": "attend (window(3) | stride(5)) & causal",
     "shifted": "attend where (q - k) % 5 == 2 and abs(q - k) <= 16",
+    "powers": "attend (window(3) | offsets(powers(2))) & causal",
+    "scattered": "attend window(2, 2) | where k == (q * 7) % 31",
 }
 
 
@@ -153,6 +155,10 @@ def moved(sweep: Sweep) -> Iterator[tuple[str, Sweep]]:
             yield f"full_low {by:+}", replace(sweep, full_low=add(sweep.full_low, by))
             yield f"full_high {by:+}", replace(sweep, full_high=add(sweep.full_high, by))
         yield "always full", replace(sweep, full_when=TRUE)
+    if sweep.scatter is not None and sweep.scatter.at is not None:
+        for by in (-1, 1):
+            at = add(sweep.scatter.at, by)
+            yield f"elsewhere {by:+}", replace(sweep, scatter=replace(sweep.scatter, at=at))
     yield "no mask", replace(sweep, mask=TRUE)
     yield "never", replace(sweep, when=FALSE)
 
