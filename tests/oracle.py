@@ -26,7 +26,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from attnc import planner, reference
+from attnc import counting, planner, reference
 from attnc.codegen.module import emit
 from attnc.cost import combine
 from attnc.diagnostics import Source
@@ -68,12 +68,13 @@ class Compiled:
 def weighed_small() -> Iterator[None]:
     """Plans made in here are weighed as if tiles were of a few positions and passes cheap.
 
-    Small patterns get what only large ones get otherwise: tiles in digits, joined passes.
+    Small patterns get what only large ones get otherwise: tiles in digits, joined passes, edges one by one.
     """
     with (
         patch.object(planner, "TILE", 8),
         patch.object(planner, "STEP", 4),
         patch.object(planner, "JOINING", 4),
+        patch.object(counting, "SCATTERED", 3),
     ):
         yield
 

@@ -138,7 +138,7 @@ DAMAGED = {
     "sparse": "attend (window(3) | stride(5)) & causal",
     "shifted": "attend where (q - k) % 5 == 2 and abs(q - k) <= 16",
     "powers": "attend (window(3) | offsets(powers(2))) & causal",
-    "scattered": "attend window(2, 2) | where k == (q * 7) % 31",
+    "scattered": "attend where k == (q * 7) % 31",
 }
 
 
@@ -207,7 +207,7 @@ def test_no_damage_that_matters_is_proven(name: str) -> None:
             assert failures(other), what
             seen.add((what.split()[0], what.split(", ")[-1].split()[0]))
     for side in ("query", "key"):
-        assert {(side, "low"), (side, "high")} <= seen
+        assert {(side, "low"), (side, "high")} <= seen or (side, "elsewhere") in seen
     assert any("dropped" in what for what, other in damages(item) if matters(other))
 
 
