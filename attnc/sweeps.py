@@ -120,7 +120,7 @@ def scattered(sweep: Sweep, own: Var) -> Sweep | None:
             full_high=ZERO,
             mask=mask,
             worth=TRUE,
-            drawn=sweep.drawn if scatter.at is None else None,
+            drawn=condition if isinstance(condition, Drawn) else None,
             scatter=scatter,
         )
     return None
