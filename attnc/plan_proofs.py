@@ -167,6 +167,8 @@ def _kept_in(sides: dict[Var, Radix], part: Pass, sweep: Sweep, heads: Expr) -> 
         elsewhere = f"{where} takes other positions than it is there for"
         for same in _placed(sweep.scatter, sweep.walk.var):
             found += _asked(same, elsewhere)
+        if sweep.scatter.at is None and sweep.scatter.condition != sweep.drawn:
+            found.append(elsewhere)
     # Nothing is known of the swept side's digits here: it is asked whether they are any.
     own = {var: radix for var, radix in sides.items() if var != sweep.walk.var}
     limits = conj(*(_ranges(var, radix) for var, radix in own.items()))
@@ -256,7 +258,7 @@ def _visits(sweep: Sweep) -> Expr:
 def _placed(scatter: Scatter, other: Var) -> Iterator[Answer]:
     """That positions which are taken one by one are those that meet the condition, each of them once.
 
-    Those of a draw are what the condition is about.
+    Those of a draw are taken from a table of that very draw.
     """
     if scatter.at is None:
         return

@@ -24,6 +24,7 @@ from attnc.evaluation import (
 from attnc.expression import (
     FALSE,
     TRUE,
+    Drawn,
     Expr,
     K,
     PowerOfTwo,
@@ -33,6 +34,7 @@ from attnc.expression import (
     fold,
     neg,
     negate,
+    walk,
 )
 from attnc.parser import parse
 from attnc.pattern import Pattern, formula
@@ -255,6 +257,18 @@ def test_positions_taken_one_by_one_are_those_that_are_meant(text: str) -> None:
                     damage = replace(item, **{side: (*passes[:i], other, *passes[i + 1 :])})
                     assert any("takes other positions" in found for found in failures(damage))
     assert tried
+
+
+def test_a_draw_taken_one_by_one_is_the_one_that_is_meant() -> None:
+    (item,) = bodies("pattern p() { attend random(9, seed=0) & random(4, seed=1) }")
+    assert failures(item) == []
+    (part,) = item.query
+    (sweep,) = part.sweeps
+    assert sweep.scatter is not None and sweep.scatter.at is None
+    (other,) = {found for found in walk(sweep.claim) if isinstance(found, Drawn)} - {sweep.drawn}
+    assert isinstance(other, Drawn)
+    damage = replace(item, query=(replace(part, sweeps=(replace(sweep, drawn=other),)),))
+    assert any("takes other positions" in found for found in failures(damage))
 
 
 def test_shifts_reach_every_power_that_a_pair_can_have() -> None:

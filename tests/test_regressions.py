@@ -48,7 +48,7 @@ CASES = {
     "powers of two among the keys": ("attend to(powers(2)) & causal", {}),
     "distances and keys": ("attend offsets(powers(2)) | to(powers(2))", {}),
     "keys that queries compute": ("attend where k == (q * 7) % 4096", {}),
-    # Of several conditions on a pair one is a draw whose keys are taken one by one; another draw was taken for it.
+    # Of several conditions one is a draw whose keys are taken one by one; another draw was taken for it.
     "draws of chosen queries": ("input hub: bool[n] attend random(3, seed=0) & from(hub)", {}),
     "one draw of two": ("attend random(9, seed=0) & random(4, seed=1)", {}),
     "the other draw of two": ("attend random(4, seed=0) & random(9, seed=1)", {}),
