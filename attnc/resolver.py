@@ -13,22 +13,34 @@ from attnc.description import describe
 from attnc.diagnostics import AttncError, Diagnostic, Label
 from attnc.expression import (
     TRUE,
+    Expr,
     Param,
+    children,
     constant,
 )
 from attnc.names import meant
 from attnc.pattern import (
+    Atom,
     Body,
     Claim,
+    Complement,
+    Difference,
     Heads,
     Input,
+    Intersection,
     Pattern,
+    Relation,
+    Union,
 )
 from attnc.scope import BrokenDef, LetDef, Mistake, Report, Scope
 from attnc.values import relation
 from attnc.values import resolve as resolve_value
 
 __all__ = ["Resolved", "describe", "resolve"]
+
+
+# Levels of unions, sums and the like within each other.
+MOST_LEVELS = 80
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,10 @@ def resolve(
     for node in chosen:
         scope = Scope(report)
         with _walkable(scope, node), scope.catching():
-            resolved.append(_pattern(scope, node, params, file.listed))
+            done = _pattern(scope, node, params, file.listed)
+            if any(_deeper(body.relation, MOST_LEVELS) for body in done.bodies):
+                raise RecursionError
+            resolved.append(done)
     if report.errors:
         raise AttncError(report.sorted_errors())
     warnings = sorted(report.warnings, key=lambda d: d.span.start)
@@ -84,6 +99,32 @@ def _walkable(scope: Scope, node: tree.Pattern) -> Iterator[None]:
         mistake = scope.error("too-deep", f"`{node.name.text}` is nested too deep", node.name.span, help=help)
         assert mistake.diagnostic is not None
         scope.report.record(mistake.diagnostic)
+
+
+def _deeper(relation: Relation, most: int) -> bool:
+    """Whether a relation or a formula in it has more levels; later rooms walk them by recursion.
+
+    Counted, because how deep Python itself may recurse is changed by others in the same process.
+    """
+    level: list[Relation | Expr] = [relation]
+    for _ in range(most):
+        level = list({id(part): part for node in level for part in _inner(node)}.values())
+        if not level:
+            return False
+    return True
+
+
+def _inner(node: Relation | Expr) -> tuple[Relation | Expr, ...]:
+    match node:
+        case Union(args=args) | Intersection(args=args):
+            return args
+        case Difference(left=left, right=right):
+            return left, right
+        case Complement(arg=arg):
+            return (arg,)
+        case Atom(formula=formula):
+            return (formula,)
+    return children(node)
 
 
 def _check_pattern_names(report: Report, file: tree.File) -> None:

@@ -200,7 +200,7 @@ def test_classes_and_squares() -> None:
     for text, (rows, sweeps, mask) in cases.items():
         done = oracle.compiled(f"pattern p() {{ attend {text} & all }}")
         plain, tried = done.module._BODIES, []
-        done.module._BODIES = ((False, ((lambda *_, rows=rows: rows, None, sweeps, 1),)),)
+        done.module._BODIES = ((False, ((lambda *_, rows=rows: rows, None, sweeps, 1, None),)),)
         try:
             for dtype in (torch.float32, torch.bfloat16):
                 given = call(n=n, n_q=n, heads=heads, key_heads=2, batch=2)
