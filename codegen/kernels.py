@@ -28,6 +28,11 @@ class KernelWriter(WalkWriter):
         self.needs: tuple[Need, ...] = needs(part, names)
 
     @property
+    def alone(self) -> bool:
+        """Whether all positions are taken one by one, so that no products of matrices are made."""
+        return all(sweep.scatter is not None for sweep in self.part.sweeps) and bool(self.part.sweeps)
+
+    @property
     def crowded(self) -> bool:
         """Whether much is kept in registers beside the tiles: several sweeps, look-ups, masks, digits."""
         masked = any(sweep.full_when == FALSE for sweep in self.part.sweeps)

@@ -255,7 +255,7 @@ def _kernels(bodies: list[tuple[list[KernelWriter], list[KernelWriter]]]) -> tup
                 tiles = f"lambda n_q, n, block: {_tile_count(writer.part)}"
                 crowded = writer.crowded or len(writers) > 1 or len(bodies) > 1
                 shapes = ("wide", "crowded"), ("narrow", "slim")
-                shape = shapes[writer.part.narrow][crowded]
+                shape = "alone" if writer.alone else shapes[writer.part.narrow][crowded]
                 rows.append(f'({kernels}, ({needed}), {tiles}, "{shape}")')
             tables[side].append(f"({', '.join(rows)},)")
     query_passes = (

@@ -31,11 +31,17 @@ def _tile_sizes(kind, dim, itemsize, table, shape="wide"):
     kind: "forward", "query" (gradients) or "key" (gradients). dim: the larger padded head dim.
     shape: "crowded" for a kernel with several sweeps, look-ups or others that it adds to, which keeps more
         in registers beside the tiles; "narrow" for one whose sweeps are short, so that large tiles would
-        mostly be masked; "slim" for one that is both; else "wide".
+        mostly be masked; "slim" for one that is both; "alone" for one without products of matrices, whose
+        rows are all taken one by one; else "wide".
     """
     level = (dim > 64) + (dim > 128) + (3 if itemsize == 4 else 0)
     if table is _TILES and level < 2:
-        others = {"crowded": _CROWDED_TILES, "narrow": _NARROW_TILES, "slim": _SLIM_TILES}
+        others = {
+            "crowded": _CROWDED_TILES,
+            "narrow": _NARROW_TILES,
+            "slim": _SLIM_TILES,
+            "alone": _ALONE_TILES,
+        }
         table = others.get(shape, table)
     block_m, block_n, warps, stages = table[kind][level]
     if dim <= 32:
@@ -77,6 +83,7 @@ _SLIM_TILES = {
     "query": ((64, 32, 4, 2), (64, 32, 8, 2)),
     "key": ((32, 64, 8, 2), (16, 64, 8, 2)),
 }
+_ALONE_TILES = {kind: ((32, 32, 4, 2), (32, 32, 4, 2)) for kind in ("forward", "query", "key")}
 # Less than 100 KiB of shared memory a block.
 _SMALL_TILES = {
     "forward": (
