@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ TILE, STEP = 128, 64
 SCATTERED = 180
 # Tiles of either side that are looked at to see how many hold an edge.
 SAMPLE = 48
+# Tiles of a pass that are counted one by one.
+MOST_TILES = 1 << 14
 
 
 def touched(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:
@@ -41,7 +44,17 @@ def touched(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:
 
     What hangs on inputs is taken to lie near; packed positions are taken to be all.
     """
-    return float(_work(part, sweep, n, tile, step).sum()) * tile
+    work = _work(part, sweep, n, tile, step)
+    return float(work.sum()) / len(work) * _number_of_tiles(part, n, tile) * tile
+
+
+def _number_of_tiles(part: Pass, n: int, tile: int) -> int:
+    walked, span = part.walk, prod(part.extents)
+    if walked.radix == PLAIN:
+        return -(-n // tile)
+    ranges = (((constant(high) or 0) - (constant(low) or 0) + 1) for low, high in walked.ranges)
+    rows = -(-((n - 1) // walked.radix.weights[0] + 1) // max(1, tile // span))
+    return rows * prod(-(-count // extent) for count, extent in zip(ranges, part.extents, strict=True))
 
 
 def grows(part: Pass, n: int, tile: int, step: int) -> bool:
@@ -136,7 +149,10 @@ def unmasked(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> bool:
 
 
 def _tiles(part: Pass, n: int, tile: int) -> tuple[dict[str, Ints], int]:
-    """The ends of every tile of a pass, by the names that bounds know them by, and the number of tiles."""
+    """The ends of a pass' tiles, by the names that bounds know them by, and how many of them there are here.
+
+    All of them, or evenly chosen ones where they are more than ``MOST_TILES``.
+    """
     walked = part.walk
     ends = tile_ends(walked.var, walked.radix, part.extents)
     if walked.radix == PLAIN:
@@ -146,8 +162,11 @@ def _tiles(part: Pass, n: int, tile: int) -> tuple[dict[str, Ints], int]:
     spans = [max(1, tile // inner), *part.extents]
     limits = [(0, (n - 1) // walked.radix.weights[0])]
     limits += [(constant(low) or 0, constant(high) or 0) for low, high in walked.ranges]
+    counts = [-(-(high + 1 - low) // span) for (low, high), span in zip(limits, spans, strict=True)]
+    most = max(counts) if prod(counts) <= MOST_TILES else int(MOST_TILES ** (1 / len(counts)))
+    places = (np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64)) for count in counts)
     starts = np.meshgrid(
-        *(np.arange(low, high + 1, span) for (low, high), span in zip(limits, spans, strict=True)),
+        *(low + span * place for (low, _), span, place in zip(limits, spans, places, strict=True)),
         indexing="ij",
     )
     found: dict[str, Ints] = {}

@@ -44,7 +44,8 @@ def _digit_runs(begin, end, sizes, ranges, extents, device):
         offsets = [[o * size + d for o in some for d in part] for some in offsets for part in parts]
     for some in offsets:
         if len(some) == 1:
-            yield range(begin + (some[0] - begin) % weight, end, weight)
+            first = begin + (some[0] - begin) % weight
+            yield range(first, max(first, end), weight)
         else:
             rows = torch.arange(begin // weight, (end - 1) // weight + 1, device=device)[:, None] * weight
             places = (rows + torch.tensor(some, device=device)).flatten()
