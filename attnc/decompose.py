@@ -50,7 +50,7 @@ def _body_terms(relation: Relation) -> tuple[Term, ...]:
             terms.append(_masked(item))
             continue
         drafts = [term for branch in found if (term := _solve(branch, item.rows)) is not None]
-        terms += _disjoint(_joined(sorted(drafts, key=_rank)))
+        terms += _disjoint(_joined(_apart(sorted(drafts, key=_rank))))
     return tuple(terms)
 
 
@@ -138,6 +138,16 @@ def _origin(relation: Relation) -> str:
 
 
 # --- several conjunctions -------------------------------------------------------------------------------
+
+
+def _apart(terms: list[Term]) -> list[Term]:
+    """Without the intervals that lie in what must be masked: taken out of it, they would spoil its shape."""
+
+    def within(term: Term, other: Term) -> bool:
+        masked = other.leftover and other.drawn is None and not other.columns.packed
+        return bool(masked) and holds(other.formula(), POSITIONS, term.formula())
+
+    return [term for term in terms if not (term.plain and any(within(term, other) for other in terms))]
 
 
 def _joined(terms: list[Term]) -> list[Term]:

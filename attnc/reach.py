@@ -24,15 +24,17 @@ from attnc.expression import (
     HEAD,
     HEADS,
     Const,
+    Drawn,
+    Expr,
     K,
     Q,
     Sum,
     add,
     between,
+    children,
     fold,
     le,
     variables,
-    walk,
 )
 from attnc.graph import Kind, block_graph
 from attnc.paths import Union, prove_paths
@@ -157,10 +159,20 @@ def is_causal(pattern: Pattern) -> bool:
 
 
 def _constants(pattern: Pattern) -> set[int]:
-    """The sizes that the pattern is made of: its constants and coefficients."""
+    """The sizes that the pattern is made of: its constants and coefficients.
+
+    How many columns are drawn, and from which seed, are none.
+    """
+
+    def sized(expr: Expr) -> Iterator[Expr]:
+        yield expr
+        inner = (expr.row, expr.column, expr.population) if isinstance(expr, Drawn) else children(expr)
+        for part in inner:
+            yield from sized(part)
+
     found: set[int] = set()
     for relation in Union.of(pattern).bodies:
-        for part in walk(relation):
+        for part in sized(relation):
             if isinstance(part, Const):
                 found.add(abs(part.value))
             elif isinstance(part, Sum):

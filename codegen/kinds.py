@@ -101,7 +101,7 @@ d_query = _add_query_gradient(
     """\
 key = _load_tile(k_base, 0, k.to(tl.int64), k_row, {inside}, False, DIM, BLOCK_DIM)
 value = _load_tile(v_base, 0, k.to(tl.int64), v_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
-weight, d_score = _gradient_alone(query, grad, key, value, {inside}, lse, delta, log2_scale)
+_, d_score = _gradient_alone(query, grad, key, value, {inside}, lse, delta, log2_scale)
 d_query += d_score[:, None] * key.to(tl.float32)
 """,
     """\

@@ -94,7 +94,7 @@ class SweepWriter(TensorText):
         start = "first, last = int(rows[0]), int(rows[-1])\n"
         if part.walk.radix != PLAIN:
             ends = tile_ends(part.walk.var, part.walk.radix, part.extents).values()
-            names = ", ".join(f"({first.name}, {last.name})" for first, last in ends)
+            names = ", ".join(f"({a.name}, {b.name if a != b else '_'})" for a, b in ends)
             start = f"{names} = _digit_ends(rows, {part.walk.radix.sizes})\n"
         if re.search(r"\bq\b", re.sub(r"lambda q, k: .*|#.*", "", body)):
             start += "q = _index(rows, device)\n"

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from attnc.diagnostics import AttncError
+from attnc.reach import reach
 from attnc.schedule import describe
 from tests import oracle
 from tests.test_oracle_torch import call
@@ -77,6 +78,14 @@ DIGITS = {
         "attend window(3, 5, dilation=10) | where (q + 3) // 5 == (k + 3) // 5",
         {"n": 59, "n_q": 33},
     ),
+    # A residue class without a query was a range that ran backwards.
+    "a class without a query": ("attend stride(3) | self", {"n": 100, "n_q": 1}),
+    "classes without queries and draws": (
+        "attend stride(32) & causal | random(2, seed=1, past=true)",
+        {"n": 130, "n_q": 15},
+    ),
+    # What is drawn beside residues on both sides is no list of tiles, and was counted as one.
+    "a draw beside residues": ("attend from(every(7)) & to(every(7)) | random(4, seed=4)", {}),
 }
 
 
@@ -99,6 +108,21 @@ def test_plans_in_digits_are_proven(name: str) -> None:
     assert done.schedule.reports == ()
     walks = [part.walk for item in done.schedule.bodies for part in (*item.query, *item.key)]
     assert any(walk.radix.sizes for walk in walks)
+
+
+@pytest.mark.parametrize(
+    "text", ["stride(2147483647)", "to(every(1000000000))", "window(2, dilation=1000000000)"]
+)
+def test_plans_of_huge_steps_are_weighed_on_some_tiles(text: str) -> None:
+    """They took as long as there are residues."""
+    done = oracle.planned(f"pattern p() {{ attend {text} }}")
+    assert done.schedule.reports == ()
+
+
+def test_reach_does_not_follow_how_many_are_drawn_or_from_which_seed() -> None:
+    text = "pattern p() {{ attend random(9, seed={}) | window(2) }}"
+    found = [reach(oracle.planned(text.format(seed)).pattern).layers for seed in (0, 1 << 20)]
+    assert found[0].keys() == found[1].keys() and max(found[0]) <= 256
 
 
 def test_runs_of_equal_digits_are_taken_apart_at_the_largest() -> None:
