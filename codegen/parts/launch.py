@@ -46,6 +46,7 @@ def _tile_sizes(kind, dim, itemsize, table, shape="wide"):
     block_m, block_n, warps, stages = table[kind][level]
     if dim <= 32:
         warps = 4  # a narrow tile has too little for more to fetch 16 bytes each
+        block_n = min(block_n, 64)  # and as few warps would spill what larger tiles take
     return {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": stages}
 
 

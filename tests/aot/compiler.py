@@ -97,6 +97,11 @@ class Launch:
         return re.sub(r"^_|(_kernel)?(_\d+)*$", "", self.name)
 
     @property
+    def multiplies(self) -> bool:
+        """Whether it multiplies matrices, and does not take all its rows one by one."""
+        return bool(re.search(r"\b(_attend|_add_query_gradient|_add_key_gradients)\(", self.kernel.src))
+
+    @property
     def tile(self) -> str:
         constants = dict(self.constants)
         return f"{constants['BLOCK_M']} x {constants['BLOCK_N']}"

@@ -112,11 +112,13 @@ def _on_hopper(launch: Any, binary: Any, dim: int) -> Iterator[str]:
     """What is wrong with a kernel in 16 bits for sm_90."""
     if "mma.sync" in binary.assembly or re.search(r"\btt\.dot\b", binary.intermediate):
         yield "a product does not use wgmma"
-    if "wgmma.mma_async" not in binary.assembly:
+    # A kernel that takes all rows one by one multiplies no matrices, and fetches no tiles ahead for them.
+    multiplies = launch.multiplies
+    if multiplies and "wgmma.mma_async" not in binary.assembly:
         yield "no product uses wgmma"
     if dim > 128:
         return
-    if not re.search(r"cp\.async\.cg\.shared\.global \[[^;]*\], 0x10,", binary.assembly):
+    if multiplies and not re.search(r"cp\.async\.cg\.shared\.global \[[^;]*\], 0x10,", binary.assembly):
         yield "tiles are not fetched ahead in pieces of 16 bytes"
     most = SPILLS.get((launch.kind, dim), 0)
     if binary.spilled > most:
