@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from attnc.digits import PLAIN
+from attnc.draws import block_size
 from attnc.evaluation import Env, evaluate
 from attnc.expression import (
     FALSE,
     TRUE,
     Expr,
-    FloorDiv,
     Lookup,
     TileMax,
     TileMin,
@@ -72,9 +72,8 @@ def _work(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> npt.NDArray
     if sweep.scatter is not None:
         return np.where(used, edges_each(sweep, n) * SCATTERED, 0)
     if sweep.drawn is not None:
-        size = constant(sweep.drawn.row.right) if isinstance(sweep.drawn.row, FloorDiv) else 1
-        blocks = -(-tile // (size or 1))
-        columns = (constant(sweep.drawn.count) or 1) * max(size or 1, step) * blocks
+        size = block_size(sweep.drawn)
+        columns = (constant(sweep.drawn.count) or 1) * max(size, step) * -(-tile // size)
         return np.where(used, min(columns, n), 0)
     places = np.ones(tiles, dtype=np.int64)
     for low, high in zip(sweep.low, sweep.high, strict=True):

@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from attnc.expression import (
     Drawn,
+    FloorDiv,
     constant,
 )
 
@@ -40,6 +41,11 @@ FIRST_MULTIPLIER = 0x2C1B3C6D
 SECOND_MULTIPLIER = 0x297A2D39
 
 Ints = npt.NDArray[np.int64]
+
+
+def block_size(drawn: Drawn) -> int:
+    """How many positions a row, and a column, of a draw has: more than one under ``blocks``."""
+    return (constant(drawn.row.right) or 1) if isinstance(drawn.row, FloorDiv) else 1
 
 
 def _mix(x: Ints) -> Ints:

@@ -27,8 +27,9 @@ from attnc.expression import (
 )
 from attnc.pattern import Body, Pattern, formula
 from attnc.relation import Axis, BodyTerms, Lattice, Term
+from attnc.scattering import scattered
 from attnc.schedule import BodyPlan, Pass, Schedule, Side, Sweep, Walk, whole
-from attnc.sweeps import scattered, sweep_of
+from attnc.sweeps import sweep_of
 from attnc.views import ranges_of, view
 
 MOST_KEY_SWEEPS = 2

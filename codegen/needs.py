@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from attnc.draws import block_size
 from attnc.expression import (
     TRUE,
     Drawn,
     Expr,
-    FloorDiv,
     K,
     Lookup,
     Q,
@@ -55,10 +55,9 @@ class Names:
 
 def draw_of(drawn: Drawn) -> Draw:
     count, seed = constant(drawn.count), constant(drawn.seed)
-    size = constant(drawn.row.right) if isinstance(drawn.row, FloorDiv) else 1
-    if count is None or seed is None or size is None:
-        raise ValueError("a draw's count, seed and block size are known by now")
-    return Draw(count, seed, drawn.past, size, drawn.population)
+    if count is None or seed is None:
+        raise ValueError("a draw's count and seed are known by now")
+    return Draw(count, seed, drawn.past, block_size(drawn), drawn.population)
 
 
 def identifier(table: str) -> str:

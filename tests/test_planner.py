@@ -128,16 +128,13 @@ def test_what_is_drawn_is_tiled_by_consecutive_positions() -> None:
 
 @pytest.mark.parametrize(
     ("text", "shifted"),
-    [
-        ("attend offsets(powers(2)) & causal", True),
-        ("attend where k == q // 2", False),
-    ],
+    [("attend offsets(powers(2)) & causal", True), ("attend random(3, seed=1)", False)],
 )
 def test_few_edges_far_apart_are_taken_one_by_one(text: str, shifted: bool) -> None:
     """So that a row costs its edges, not the tiles around them."""
     (part,) = planned(text).query
-    scattered = [sweep.scatter for sweep in part.sweeps]
-    assert [scatter is not None and scatter.shifted for scatter in scattered] == [shifted]
+    scatters = [sweep.scatter for sweep in part.sweeps if sweep.scatter is not None]
+    assert [scatter.shifted for scatter in scatters] == [shifted]
 
 
 def test_what_is_read_from_inputs_is_packed() -> None:

@@ -37,7 +37,7 @@ def _helper(name: str) -> Any:
 
 compiler, budget = _helper("compiler"), _helper("budget")
 EXAMPLES = sorted(path.stem for path in compiler.EXAMPLES.glob("*.attn"))
-# One of every kind of kernel: an interval, a lattice, packed sets, documents.
+# One of every kind of kernel: an interval, residue classes, packed sets, documents.
 KINDS = ("mistral", "strided", "longformer", "packed_documents")
 FULL = os.environ.get("ATTNC_AOT") == "full"
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
