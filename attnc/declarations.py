@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from attnc import syntax as tree
 from attnc.arithmetic import LIMIT
 from attnc.expression import (
+    DIM,
     Expr,
     Param,
     constant,
@@ -134,7 +135,7 @@ def runtime_input(scope: Scope, node: tree.Input) -> Input:
                 help=meant(node.kind.text, ("bool", "int", "float")) or "write `bool`, `int` or `float`",
             )
         kind: InputKind = node.kind.text  # type: ignore[assignment]
-        shape = tuple([_axis_size(scope, part) for part in node.shape])
+        shape = tuple([_axis_size(scope, part, kind) for part in node.shape])
         defined = Input(node.name.text, kind, shape, node.span)
         return defined
     finally:
@@ -145,7 +146,9 @@ def runtime_input(scope: Scope, node: tree.Input) -> Input:
             )
 
 
-def _axis_size(scope: Scope, node: tree.Expression) -> Expr:
+def _axis_size(scope: Scope, node: tree.Expression, kind: InputKind) -> Expr:
+    if kind == "float" and isinstance(node, tree.Name) and node.name == "d":
+        return DIM
     size = integer(scope, node)
     beyond = sorted(variables(size) - {"n", "H"})
     if beyond or tables(size):

@@ -81,6 +81,48 @@ _TEXTS: dict[str, str] = {
         pattern becomes a Python function, its parameters and inputs become Python names), or an argument
         that every emitted function has. Names that start with `_` belong to the emitted module.
         """,
+    # --- weights ---
+    "ambiguous-name": """
+        In a `score`, `s` is the scaled dot product; in a feature map, `x` is the coordinate of a
+        vector. Where one of them is read, nothing else may go by that name.
+        """,
+    "bad-weight": """
+        What weighs edges hangs on what there is at an edge: a `score` on `s`, positions, the head
+        and inputs; a `sink` or a gate a head on the head alone; a feature map on `x` alone, because
+        it is the same for all positions.
+        """,
+    "duplicate-weight": """
+        A body has at most one `score`, `kernel`, `decay` and so on. Items of a pattern hold for all
+        of its `heads`; those of one `heads` block take their place there.
+        """,
+    "unknown-weight": """
+        `normalize` is followed by `sum` or `none`, `decay g` by `exclusive` or nothing, `with` by
+        `softmax`, `kernel …` or `score …`; `update` knows the delta rule, `update delta(beta)`.
+        """,
+    "weights-conflict": """
+        Edges are weighed either by softmax, with `score` and `sink`, or by the product of features,
+        with `kernel`, `normalize`, `decay`, `bonus` and `update`. Parts of a body that weigh
+        differently share one denominator, which leaves no room for decays and updates.
+        """,
+    "score-without-s": """
+        `score` takes the place of the scaled dot product `s`. One that does not read it weighs
+        edges by their positions alone, and queries and keys do not matter.
+        """,
+    "signed-weights": """
+        `normalize sum` divides by the sum of a row's weights. Where a feature map can be negative,
+        weights may cancel, and what is divided by is nearly nothing: results are huge, or noise.
+        `elu(x) + 1`, `exp(x)` and `relu(x)` are never negative.
+        """,
+    "positive-gate": """
+        Gates are logarithms of factors between zero and one, so that products of many of them stay
+        finite: none may be positive. A factor of 0.9 is `log(0.9)`.
+        """,
+    "index-clamped": """
+        The index into a table of weights leaves the table at some edge of the pattern. There the
+        nearest entry is read, as distances beyond the last one of a relative-position table should.
+        A longer table, or a relation that has no such edges, makes it exact; `min` and `max` in the
+        pattern say that it is meant.
+        """,
     "unused-name": """
         A parameter, input or `let` that nothing uses changes nothing, and is often a slip. An unused input
         would still have to be passed at every call.

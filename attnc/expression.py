@@ -200,7 +200,7 @@ class Or(Expr):
     args: tuple[Expr, ...]
 
 
-Q, K, N, HEAD, HEADS = Var("q"), Var("k"), Var("n"), Var("h"), Var("H")
+Q, K, N, HEAD, HEADS, DIM = Var("q"), Var("k"), Var("n"), Var("h"), Var("H"), Var("d")
 ZERO, ONE = Const(0), Const(1)
 TRUE, FALSE = Truth(True), Truth(False)
 

@@ -7,6 +7,7 @@ where it matters, and what is read elsewhere is never used.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from attnc.diagnostics import Diagnostic, Span
 from attnc.expression import (
@@ -28,8 +29,12 @@ from attnc.expression import (
     fold,
     le,
     lt,
+    maximum,
+    minimum,
     negate,
+    sub,
     tables,
+    variables,
 )
 from attnc.notation import show
 from attnc.pattern import (
@@ -39,11 +44,13 @@ from attnc.pattern import (
     Difference,
     Input,
     Intersection,
+    Part,
     Pattern,
     Relation,
     Union,
     formula,
 )
+from attnc.real import Entry, Real, everywhere, integers, rebuilt
 from attnc.solver import Answer, least
 
 Guards = tuple[Expr, ...]
@@ -54,7 +61,7 @@ def index_bounds(pattern: Pattern) -> tuple[Diagnostic, ...]:
     shapes = {given.name: given for given in pattern.inputs}
     found: dict[tuple[Span, Lookup], Diagnostic] = {}
     for body in pattern.bodies:
-        for span, lookup, guards in _in_relation(body.relation, ()):
+        for span, lookup, guards in (*_in_relation(body.relation, ()), *_in_weights(body)):
             if (span, lookup) not in found and lookup.table in shapes:
                 answer, axis = _outside(shapes[lookup.table], lookup, body, guards)
                 if answer is not None:
@@ -64,24 +71,103 @@ def index_bounds(pattern: Pattern) -> tuple[Diagnostic, ...]:
     return tuple(found.values())
 
 
+# --- entries of weights ---------------------------------------------------------------------------------
+
+
+def clamped(pattern: Pattern) -> tuple[Pattern, tuple[Diagnostic, ...]]:
+    """The pattern with every index of a weight that may lie outside held within its axis, and warnings of it.
+
+    An index counts where there is an edge: what is read elsewhere weighs nothing.
+    """
+    shapes = {given.name: given for given in pattern.inputs}
+    warnings: dict[tuple[Span, str], Diagnostic] = {}
+
+    def part_of(body: Body, part: Part) -> Part:
+        edges = formula(part.relation)
+
+        def held(found: Real) -> Real | None:
+            if not isinstance(found, Entry):
+                return None
+            given, index = shapes[found.table], list(found.index)
+            for axis, size in enumerate(given.shape):
+                lookup = Lookup(found.table, found.index)
+                answer = _leaves(given, lookup, axis, body, (edges,))
+                if answer is None:
+                    continue
+                index[axis] = maximum(0, minimum(index[axis], sub(size, 1)))
+                warning = _held(pattern, given, lookup, axis, part.span, answer)
+                warnings.setdefault((part.span, warning.message), warning)
+            return Entry(found.table, tuple(index))
+
+        def within(expr: Real) -> Real:
+            return rebuilt(expr, held, lambda integer: integer)
+
+        weights = part.weights
+        sink = None if weights.sink is None else within(weights.sink)
+        return replace(part, weights=replace(weights, score=within(weights.score), sink=sink))
+
+    if not any(given.kind == "float" for given in pattern.inputs):
+        return pattern, ()
+    bodies = tuple(
+        replace(body, parts=tuple(part_of(body, part) for part in body.parts)) for body in pattern.bodies
+    )
+    return replace(pattern, bodies=bodies), tuple(warnings.values())
+
+
+def _held(
+    pattern: Pattern, given: Input, lookup: Lookup, axis: int, span: Span, answer: Answer
+) -> Diagnostic:
+    index, size = show(lookup.index[axis]), show(given.shape[axis])
+    at = _told(lookup.index[axis], answer.variables) if answer.outcome == "refuted" else ""
+    where = f"it is outside when {at}" if at else "it may be outside"
+    return Diagnostic(
+        "index-clamped",
+        "warning",
+        f"the index `{index}` of `{given.name}` is not always in 0..{size}, and is held within it",
+        pattern.source,
+        span,
+        where,
+        help=f"say so yourself, as in `min(max({index}, 0), {size} - 1)`, or declare a longer axis",
+    )
+
+
+# --- what both ask --------------------------------------------------------------------------------------
+
+
 def _outside(given: Input, lookup: Lookup, body: Body, guards: Guards) -> tuple[Answer | None, int]:
     """A place where an index is outside, or None when there is none; and which of the indices it is."""
-    for axis, (index, size) in enumerate(zip(lookup.index, given.shape, strict=True)):
-        index, size = fold(index), fold(size)
-        if (index, size) in ((Q, N), (K, N), (HEAD, HEADS)):
-            continue
-        everywhere = conj(
-            between(0, Q, add(N, -1)),
-            between(0, K, add(N, -1)),
-            le(0, HEAD),
-            lt(HEAD, HEADS),
-            fold(body.heads.condition),
-            *map(fold, guards),
-        )
-        answer = least(conj(everywhere, negate(between(0, index, add(size, -1)))), (N, Q, K, HEADS, HEAD))
-        if answer.outcome != "proven":
+    for axis in range(len(given.shape)):
+        answer = _leaves(given, lookup, axis, body, guards)
+        if answer is not None:
             return answer, axis
     return None, 0
+
+
+def _leaves(given: Input, lookup: Lookup, axis: int, body: Body, guards: Guards) -> Answer | None:
+    """Where one index is outside of its axis, or None where that is proven to happen nowhere."""
+    index, size = fold(lookup.index[axis]), fold(given.shape[axis])
+    if (index, size) in ((Q, N), (K, N), (HEAD, HEADS)):
+        return None
+    anywhere = conj(
+        between(0, Q, add(N, -1)),
+        between(0, K, add(N, -1)),
+        le(0, HEAD),
+        lt(HEAD, HEADS),
+        fold(body.heads.condition),
+        *map(fold, guards),
+    )
+    answer = least(conj(anywhere, negate(between(0, index, add(size, -1)))), (N, Q, K, HEADS, HEAD))
+    return None if answer.outcome == "proven" else answer
+
+
+def _in_weights(body: Body) -> Iterable[tuple[Span, Lookup, Guards]]:
+    """What the integers of weights read of bool and int inputs."""
+    for part in body.parts:
+        exprs = (part.weights.score, part.weights.sink)
+        inner = (x for expr in exprs if expr for place in everywhere(expr) for x in integers(place))
+        for expr in inner:
+            for lookup, known in lookups(expr, _plain([formula(part.relation)])):
+                yield part.span, lookup, known
 
 
 def _in_relation(relation: Relation, guards: Guards) -> Iterable[tuple[Span, Lookup, Guards]]:
@@ -154,7 +240,5 @@ def _complaint(
 
 
 def _told(index: Expr, at: Mapping[str, int]) -> str:
-    from attnc.expression import variables
-
     used = [name for name in ("q", "k", "h", "H") if name in variables(index)]
     return ", ".join(f"{name} = {at[name]}" for name in (*used, "n") if name in at)

@@ -19,6 +19,7 @@ from attnc.expression import (
 from attnc.inputs import as_set
 from attnc.names import CONSTANT_RELATIONS, FUNCTIONS, RELATIONS, RESERVED, SETS, VARIABLES, meant, reserved
 from attnc.pattern import Atom
+from attnc.real import S, X
 from attnc.scope import (
     Boolean,
     BrokenDef,
@@ -31,6 +32,8 @@ from attnc.scope import (
     ParameterDef,
     Scope,
     Value,
+    Weighing,
+    article,
 )
 
 _VARIABLES: dict[str, Expr] = {"q": Q, "k": K, "n": N, "h": HEAD, "H": HEADS}
@@ -38,6 +41,8 @@ _VARIABLES: dict[str, Expr] = {"q": Q, "k": K, "n": N, "h": HEAD, "H": HEADS}
 
 def named(scope: Scope, name: str, span: Span) -> Value | LetDef:
     """What a name stands for; a ``let`` is left to be resolved where it is used."""
+    if name in (scope.weighing or ()):
+        return _weighing(scope, name, span)
     definition = scope.names.get(name)
     if definition is not None:
         scope.used.add(name)
@@ -82,6 +87,21 @@ def named(scope: Scope, name: str, span: Span) -> Value | LetDef:
             "unknown-name", f"there is no `{name}` by itself", span, help=f"write `q.{name}` or `k.{name}`"
         )
     raise scope.unknown(name, span, (*VARIABLES, *CONSTANT_RELATIONS, "true", "false"))
+
+
+def _weighing(scope: Scope, name: str, span: Span) -> Weighing:
+    """`s` in a score and `x` in a feature map, which nothing else may be called beside them."""
+    other = scope.names.get(name)
+    if other is not None:
+        meaning = "the scaled dot product" if name == "s" else "the coordinate of a vector"
+        raise scope.error(
+            "ambiguous-name",
+            f"`{name}` stands for {meaning} here, and is the name of {article(other.role)}, too",
+            span,
+            secondary=(Label(other.span, "defined here"),),
+            help=f"give the {other.role} another name",
+        )
+    return Weighing(S if name == "s" else X)
 
 
 def member(scope: Scope, node: tree.Member) -> Integer:

@@ -25,7 +25,7 @@ from attnc.words import (
 
 _KEYWORDS = frozenset(
     {"PATTERN", "INPUT", "GRID", "LET", "ATTEND", "HEADS", "REQUIRE", "ASSUME", "WHERE", "AND", "OR", "NOT"}
-    | {"TRUE", "FALSE"}
+    | {"TRUE", "FALSE", "SCORE", "SINK", "KERNEL", "NORMALIZE", "DECAY", "BONUS", "UPDATE", "WITH"}
 )
 _OPERATORS = frozenset(
     {"OR", "AND", "EQ", "NE", "LE", "GE", "LT", "GT", "BAR", "AMP", "PLUS", "MINUS", "STAR", "SLASH"}

@@ -9,17 +9,11 @@ from collections.abc import Iterable
 from attnc.diagnostics import Diagnostic, Source, Span
 
 ITEMS = ("attend", "input", "let", "heads", "grid", "require", "assume")
+# What edges weigh.
+WEIGHTS = ("score", "sink", "kernel", "normalize", "decay", "bonus", "update")
 
 # Reserved word → what it is reserved for.
 RESERVED: dict[str, str] = {
-    "score": "weights: softmax over an expression of the scaled dot product",
-    "sink": "weights: an addition to the softmax denominator",
-    "kernel": "weights: attention without softmax",
-    "normalize": "weights: dividing by the row's sum, or not",
-    "decay": "weights: forgetting with distance",
-    "update": "weights: update rules such as the delta rule",
-    "delta": "weights: the delta rule",
-    "with": "items that take options",
     "keys": "keys derived from tokens",
     "pool": "keys derived from tokens",
     "conv": "keys derived from tokens",
@@ -35,9 +29,6 @@ RESERVED: dict[str, str] = {
     "sum_of": "several attentions in one pattern",
     "cache": "the state of a decoder",
     "order": "generation orders other than left to right",
-    "favor": "weights: a feature map for `kernel`",
-    "taylor": "weights: a feature map for `kernel`",
-    "cosine": "weights: a feature map for `kernel`",
 }
 
 VARIABLES = ("q", "k", "n", "h", "H")
@@ -56,6 +47,24 @@ RELATIONS = (
 )
 SETS = ("first", "last", "every", "powers")
 FUNCTIONS = ("abs", "min", "max", "count")
+# Functions of real numbers, in weights; and feature maps, after `kernel`.
+REAL_FUNCTIONS = (
+    "exp",
+    "exp2",
+    "log",
+    "log2",
+    "sqrt",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "relu",
+    "elu",
+    "sin",
+    "cos",
+)
+WEIGHING_FUNCTIONS = ("select", "bucket")
+MAPS = ("favor", "taylor", "cosine")
+UPDATES = ("delta",)
 
 # Arguments of the emitted function, and what its module imports.
 _EMITTED = frozenset({"q", "k", "v", "scale", "backend", "self", "torch", "triton", "tl"})
@@ -64,7 +73,23 @@ _MODULE = {
     "pattern": frozenset({"mask", "main", "math", "os", "sys", "NAME", "DIGEST", "INPUTS"}),
     "input": frozenset({"math"}),
 }
-_OWN_WORDS = frozenset((*ITEMS, "pattern", "where", "and", "or", "not", "true", "false"))
+_OWN_WORDS = frozenset(
+    (
+        *ITEMS,
+        *WEIGHTS,
+        *MAPS,
+        *UPDATES,
+        "pattern",
+        "where",
+        "and",
+        "or",
+        "not",
+        "true",
+        "false",
+        "with",
+        "softmax",
+    )
+)
 _PYTHON_BUILTINS = frozenset(dir(builtins))
 
 

@@ -17,7 +17,18 @@ from attnc.expression import (
 )
 from attnc.inputs import check_place
 from attnc.pattern import Difference, Relation, Union
-from attnc.scope import KIND_NAMES, Boolean, Edges, Floating, InputDef, Integer, Positions, Scope, Value
+from attnc.scope import (
+    KIND_NAMES,
+    Boolean,
+    Edges,
+    Floating,
+    InputDef,
+    Integer,
+    Positions,
+    Scope,
+    Value,
+    Weighing,
+)
 
 _V = TypeVar("_V", Integer, Boolean, Positions, Edges)
 
@@ -25,7 +36,7 @@ _V = TypeVar("_V", Integer, Boolean, Positions, Edges)
 def expect(scope: Scope, node: tree.Expression, value: Value, kind: type[_V]) -> _V:
     if isinstance(value, kind):
         return value
-    if isinstance(value, Floating):
+    if isinstance(value, Floating | Weighing):
         no_floats(scope, node)
     helps: dict[tuple[type, type], str] = {
         (Edges, Boolean): f"write `where {scope.brief(node.span)}`",

@@ -91,7 +91,15 @@ class _TreeBuilder(Transformer[Token, Any]):
         return tree.Let(_ident(parts[1]), parts[3], _span(parts))
 
     def attend(self, parts: list[Any]) -> tree.Attend:
-        return tree.Attend(parts[1], _span(parts))
+        found = parts[3] if len(parts) == 4 else None
+        if isinstance(found, Token):
+            found = tree.Weight(_ident(found), None, None, _span([found]))
+        return tree.Attend(parts[1], found, _span(parts))
+
+    def weight(self, parts: list[Any]) -> tree.Weight:
+        value = None if isinstance(parts[1], Token) else parts[1]
+        mode = _ident(parts[-1]) if isinstance(parts[-1], Token) else None
+        return tree.Weight(_ident(parts[0]), value, mode, _span(parts))
 
     def range(self, parts: list[Any]) -> tree.Range:
         return tree.Range(parts[0], parts[2], _span(parts))

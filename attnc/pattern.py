@@ -17,14 +17,18 @@ from attnc.expression import (
     disj,
     negate,
 )
+from attnc.real import Real, S
 
 InputKind = Literal["bool", "int", "float"]
+GateAxes = Literal["head", "token", "channel"]
 ClaimKind = Literal["causal", "nonempty", "edges", "flops", "reach"]
 
 
 @dataclass(frozen=True)
 class Input:
-    """A tensor given at call time. ``shape`` is over ``n`` and ``H``; a leading batch axis may be added."""
+    """A tensor given at call time. ``shape`` is over ``n`` and ``H``, and ``d``, the head dimension, where it
+    holds weights; a leading batch axis may be added.
+    """
 
     name: str
     kind: InputKind
@@ -79,9 +83,102 @@ class Heads:
 
 
 @dataclass(frozen=True)
+class Elementwise:
+    """A feature map that is the same for every coordinate ``x`` of a vector."""
+
+    value: Real
+
+
+@dataclass(frozen=True)
+class Favor:
+    """Positive random features of the softmax kernel (Choromanski et al. 2021), orthogonal by blocks."""
+
+    features: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Taylor:
+    """The features whose product is ``1 + s + s**2 / 2`` for the scaled dot product ``s``."""
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """``relu``, reweighted by the cosine of the distance over ``length`` (Qin et al. 2022, cosFormer)."""
+
+    length: int
+
+
+FeatureMap = Elementwise | Favor | Taylor | Cosine
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Weights are multiplied by the product of gates from ``k + 1`` to ``q``; gates are logarithms.
+
+    axes: whether there is one gate a head, one a token and head, or one for each channel of those.
+    value: of a gate a head, over ``h``. table: the input that holds the others.
+    exclusive: whether the product ends at ``q - 1``, and no query reads its own position but for a bonus.
+    """
+
+    axes: GateAxes
+    value: Real | None
+    table: str
+    exclusive: bool
+    span: Span
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What an edge weighs: the softmax of ``score``, or the product of features.
+
+    sink: what is added to softmax's denominator, as a logarithm, over ``h``.
+    feature: the feature map of linear attention; None for softmax.
+    normalized: whether a row's weights are divided by their sum.
+    bonus: the input (H, d) that weighs a query's own position under an exclusive decay.
+    beta: the input (n, H) that says how far the delta rule corrects what is stored.
+    """
+
+    score: Real = S
+    sink: Real | None = None
+    feature: FeatureMap | None = None
+    normalized: bool = True
+    decay: Decay | None = None
+    bonus: str | None = None
+    beta: str | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is softmax of the scaled dot product, and nothing else."""
+        return self == Weights()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Edges of a body that weigh alike. All parts of a body share one denominator, and no edge is in two."""
+
+    relation: Relation
+    weights: Weights
+    span: Span
+
+
+@dataclass(frozen=True)
 class Body:
+    """``relation`` has the edges of all ``parts``, of which there is one unless ``attend`` is repeated."""
+
     heads: Heads
     relation: Relation
+    parts: tuple[Part, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            object.__setattr__(self, "parts", (Part(self.relation, Weights(), self.relation.span),))
+
+    @property
+    def weights(self) -> Weights:
+        """Of a body with one part."""
+        [part] = self.parts
+        return part.weights
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from types import CodeType
 from typing import Any
 
 from attnc import cost as costs
-from attnc import debug, plan_proofs, planner, proofs, schedule
+from attnc import debug, indexing, plan_proofs, planner, proofs, schedule
 from attnc.codegen import module
 from attnc.cost import Cost
 from attnc.decompose import decompose
@@ -92,7 +92,8 @@ def syntax_pass(request: Request) -> Parsed:
 
 def pattern_pass(parsed: Parsed) -> Settled:
     resolved = resolve(parsed.file, parsed.request.params, choose(parsed))
-    return Settled(**vars(parsed), pattern=resolved.patterns[0], warnings=resolved.warnings)
+    pattern, held = indexing.clamped(resolved.patterns[0])
+    return Settled(**vars(parsed), pattern=pattern, warnings=(*resolved.warnings, *held))
 
 
 def terms_pass(settled: Settled) -> Decomposed:

@@ -19,7 +19,7 @@ from attnc.evaluation import (
     Env,
     evaluate,
 )
-from attnc.expression import Expr
+from attnc.expression import DIM, Expr
 from attnc.notation import show
 from attnc.pattern import Input, Pattern, formula
 
@@ -202,8 +202,15 @@ def _checked(pattern: Pattern, given: Input, value: npt.ArrayLike, n: int, heads
     what = f"input `{given.name}` of `{pattern.name}`"
     if not np.issubdtype(table.dtype, _KINDS[given.kind]):
         raise TypeError(f"{what} must be of kind {given.kind}, but has dtype {table.dtype}: convert it first")
-    shape = tuple(int(evaluate(size, Env({"n": n, "H": heads}))) for size in given.shape)
-    rank = len(shape)
+    rank = len(given.shape)
+    own = table.shape[max(table.ndim - rank, 0) :]
+    # The head dimension is only known by what has it.
+    shape = tuple(
+        own[axis]
+        if size == DIM and axis < len(own)
+        else int(evaluate(size, Env({"n": n, "H": heads, "d": 0})))
+        for axis, size in enumerate(given.shape)
+    )
     if table.ndim not in (rank, rank + 1) or table.shape[table.ndim - rank :] != shape:
         declared = _shape_text(given.shape)
         raise ValueError(

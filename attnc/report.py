@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from attnc import proofs
+from attnc import indexing, proofs
 from attnc.codegen.module import loose
 from attnc.cost import Cost, edges
 from attnc.counting import computed
@@ -174,8 +174,9 @@ def examine(request: Request) -> Report:
 
 
 def _examine(parsed: Parsed, pattern: Pattern) -> tuple[PatternReport, list[Diagnostic]]:
-    settled = Settled(**vars(parsed), pattern=pattern, warnings=())
-    problems = list(_pass("pattern").verify(settled))
+    pattern, held = indexing.clamped(pattern)
+    settled = Settled(**vars(parsed), pattern=pattern, warnings=held)
+    problems = [*held, *_pass("pattern").verify(settled)]
     decomposed: Decomposed = _advance("terms", settled, problems)
     judged: Judged = _advance("claims", decomposed, problems)
     plan, lost = None, ()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 
-from attnc import clauses
+from attnc import clauses, weights
 from attnc import syntax as tree
 from attnc.declarations import check_name, parameter, runtime_input
 from attnc.description import describe
-from attnc.diagnostics import AttncError, Diagnostic, Label
+from attnc.diagnostics import AttncError, Diagnostic, Label, Span
 from attnc.expression import (
     TRUE,
     Expr,
@@ -28,13 +28,15 @@ from attnc.pattern import (
     Heads,
     Input,
     Intersection,
+    Part,
     Pattern,
     Relation,
     Union,
 )
 from attnc.scope import BrokenDef, LetDef, Mistake, Report, Scope
-from attnc.values import relation
+from attnc.values import relation, weighs
 from attnc.values import resolve as resolve_value
+from attnc.weights import Written
 
 __all__ = ["Resolved", "describe", "resolve"]
 
@@ -183,9 +185,9 @@ def _pattern(
                 else Param(param.name.text, value)
             )
     inputs: list[Input] = []
-    bodies: list[Body] = []
+    drafts: list[_Draft] = []
     claims: list[Claim] = []
-    attends: list[tree.Attend] = []
+    whole = _Draft(Heads(TRUE, "", node.span), scope)
     for item in node.items:
         with scope.catching():
             match item:
@@ -196,14 +198,23 @@ def _pattern(
                 case tree.Let():
                     _let(scope, item)
                 case tree.Attend():
-                    attends.append(item)
-                    if len(attends) == 1:
-                        bodies.append(_attend(scope, item, Heads(TRUE, "", item.span)))
+                    whole.attend(item)
+                case tree.Weight():
+                    whole.weights.append(item)
                 case tree.Heads():
-                    bodies.append(_heads(scope, item))
+                    drafts.append(_heads(scope, item))
                 case tree.Claim():
                     claims.append(clauses.claim(scope, item))
-    _check_bodies(scope, node, attends)
+    _check_bodies(scope, node, whole.attends)
+    if whole.attends:
+        drafts.insert(0, whole)
+    written = weights.gather(scope, whole.weights)
+    bodies: list[Body] = []
+    for draft in drafts:
+        with scope.catching():
+            bodies.append(draft.body(written))
+        if draft is not whole:
+            _warn_unused(draft.scope, frozenset(scope.names))
     with scope.catching():
         clauses.check_cover(scope, [item for item in node.items if isinstance(item, tree.Heads)], bodies)
     _check_listed(scope, node, inputs, listed)
@@ -240,7 +251,9 @@ def _let(scope: Scope, node: tree.Let) -> None:
     try:
         check_name(scope, node.name, "let")
         # How deep in blocks it will be used is not known yet; inputs are checked at each use.
-        with scope.inside(None):
+        # Floats are for weights; whether the value hangs on what a weight has, is seen where it is used.
+        within = scope.weigh("s", "x") if weighs(scope, node.value) else nullcontext()
+        with scope.inside(None), within:
             value = let.values[None] = resolve_value(scope, node.value)
             scope.check_size(value, node.value.span)
         sound = True
@@ -252,11 +265,43 @@ def _let(scope: Scope, node: tree.Let) -> None:
 # --- bodies ---------------------------------------------------------------------------------------------
 
 
-def _attend(scope: Scope, node: tree.Attend, heads: Heads) -> Body:
-    return Body(heads, relation(scope, node.relation))
+@dataclass
+class _Draft:
+    """A body while its items are being read: what weighs its edges is settled when all of it is known."""
+
+    heads: Heads
+    scope: Scope
+    attends: list[tree.Attend] = field(default_factory=list)
+    relations: list[Relation] = field(default_factory=list)
+    weights: list[tree.Weight] = field(default_factory=list)
+
+    def attend(self, node: tree.Attend) -> None:
+        self.attends.append(node)
+        if len(self.attends) == 1 or (node.weight is not None and self.attends[0].weight is not None):
+            self.relations.append(relation(self.scope, node.relation))
+
+    def body(self, outer: Written) -> Body:
+        if len(self.relations) < len(self.attends):
+            raise Mistake(None)  # said already
+        written = outer if self.heads.text == "" else outer.within(weights.gather(self.scope, self.weights))
+        parts = tuple(
+            [
+                Part(
+                    found,
+                    weights.settle(self.scope, written, node.weight),
+                    weights.span_of(written, node.weight, node.span),
+                )
+                for node, found in zip(self.attends, self.relations, strict=True)
+            ]
+        )
+        weights.check_parts(self.scope, parts)
+        if len(parts) == 1:
+            return Body(self.heads, parts[0].relation, parts)
+        span = Span(self.attends[0].span.start, self.attends[-1].span.end)
+        return Body(self.heads, Union(tuple(self.relations), span), parts)
 
 
-def _heads(scope: Scope, node: tree.Heads) -> Body:
+def _heads(scope: Scope, node: tree.Heads) -> _Draft:
     inner = replace(scope, names=dict(scope.names), later=dict(scope.later))
     for item in node.items:
         if isinstance(item, tree.Let):
@@ -264,41 +309,42 @@ def _heads(scope: Scope, node: tree.Heads) -> Body:
     heads = None
     with scope.catching():
         heads = clauses.selector(scope, node)
-    body = None
-    attends: list[tree.Attend] = []
+    draft = _Draft(heads or Heads(TRUE, "", node.span), inner)
     for item in node.items:
         with inner.catching():
             match item:
                 case tree.Let():
                     _let(inner, item)
                 case tree.Attend():
-                    attends.append(item)
-                    if len(attends) == 1:
-                        body = _attend(inner, item, heads or Heads(TRUE, "", node.span))
+                    draft.attend(item)
+                case tree.Weight():
+                    draft.weights.append(item)
                 case _:
                     raise inner.error(
                         "misplaced-item",
-                        "only `let` and `attend` stand inside `heads`",
+                        "only `let`, `attend` and weights stand inside `heads`",
                         item.span,
                         help="move this out of the braces",
                     )
     scope.spent = max(scope.spent, inner.spent)
-    _warn_unused(inner, frozenset(scope.names))
-    _one_attend(inner, attends, node)
-    if heads is None or body is None:
+    _one_attend(inner, draft.attends, node)
+    if heads is None or not draft.relations:
         raise Mistake(None)
-    return body
+    return draft
 
 
 def _one_attend(scope: Scope, attends: list[tree.Attend], node: tree.Heads | tree.Pattern) -> None:
     for extra in attends[1:]:
+        if extra.weight is not None and attends[0].weight is not None:
+            continue
         with scope.catching():
             raise scope.error(
                 "several-attends",
                 "there is more than one `attend`",
                 extra.span,
                 secondary=(Label(attends[0].span, "the first one"),),
-                help="join the relations with `|`",
+                help="join the relations with `|`; where they weigh differently, say of each what it weighs, "
+                "as in `attend … with softmax`",
             )
     if not attends:
         place = node.name.span if isinstance(node, tree.Pattern) else node.span

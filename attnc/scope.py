@@ -16,6 +16,7 @@ from attnc.expression import (
 )
 from attnc.names import meant
 from attnc.pattern import Atom, Complement, Difference, Input, Intersection, Relation, Union
+from attnc.real import Real, integers, parts
 
 # --- values ---------------------------------------------------------------------------------------------
 
@@ -53,12 +54,20 @@ class Edges:
     relation: Relation
 
 
-Value = Integer | Boolean | Floating | Positions | Edges
+@dataclass(frozen=True)
+class Weighing:
+    """A real number that hangs on the edge or the head at hand."""
+
+    expr: Real
+
+
+Value = Integer | Boolean | Floating | Weighing | Positions | Edges
 
 KIND_NAMES: dict[type[Value], str] = {
     Integer: "a number",
     Boolean: "a condition",
     Floating: "a float",
+    Weighing: "a float",
     Positions: "a set of positions",
     Edges: "a relation",
 }
@@ -145,6 +154,7 @@ class Scope:
     blocks: sizes of the ``blocks`` around the place at hand, outermost first; None where that is not known
     yet, because a ``let`` is being looked at before its first use.
     bound: inside the bound of a claim: None elsewhere, else the kind of claim.
+    weighing: inside of what weighs edges: None elsewhere, else the names that it has besides the usual ones.
     """
 
     report: Report
@@ -156,6 +166,7 @@ class Scope:
     later: dict[str, Span] = field(default_factory=dict)
     blocks: tuple[int, ...] | None = ()
     bound: str | None = None
+    weighing: frozenset[str] | None = None
     spent: int = 0
 
     @property
@@ -204,6 +215,15 @@ class Scope:
             yield
         finally:
             self.blocks = before
+
+    @contextmanager
+    def weigh(self, *names: str) -> Iterator[None]:
+        """In here floats weigh edges; ``names`` are known besides the usual ones."""
+        before, self.weighing = self.weighing, frozenset(names)
+        try:
+            yield
+        finally:
+            self.weighing = before
 
     def define(self, name: tree.Ident, definition: Definition) -> None:
         """Binds a name; one that is taken raises."""
@@ -261,13 +281,15 @@ def measure(value: Value) -> tuple[int, int]:
     """Number of nodes of a value (counting stops at ``LARGEST``) and how deep they go."""
     match value:
         case Integer(expr) | Boolean(expr) | Positions(members=expr):
-            start: Expr | Relation = expr
+            start: Expr | Relation | Real = expr
+        case Weighing(real):
+            start = real
         case Edges(relation):
             start = relation
         case Floating():
             return 1, 1
     size = depth = 0
-    todo: list[tuple[Expr | Relation, int]] = [(start, 1)]
+    todo: list[tuple[Expr | Relation | Real, int]] = [(start, 1)]
     while todo and size <= LARGEST:
         node, level = todo.pop()
         size += 1
@@ -276,8 +298,10 @@ def measure(value: Value) -> tuple[int, int]:
     return size, depth
 
 
-def _inner(node: Expr | Relation) -> tuple[Expr | Relation, ...]:
+def _inner(node: Expr | Relation | Real) -> tuple[Expr | Relation | Real, ...]:
     match node:
+        case Real():
+            return (*parts(node), *integers(node))
         case Atom(formula=expr):
             return (expr,)
         case Union(args=args) | Intersection(args=args):

@@ -160,8 +160,24 @@ class Let:
 
 
 @dataclass(frozen=True)
+class Weight:
+    """``score s / 2``, ``normalize none``, ``decay g exclusive``: what edges weigh.
+
+    word: the item's first word. value: its expression. mode: a word in place of it, or behind it.
+    """
+
+    word: Ident
+    value: Expression | None
+    mode: Ident | None
+    span: Span
+
+
+@dataclass(frozen=True)
 class Attend:
+    """``weight``: what stands behind ``with``; a plain name is a weight without a value."""
+
     relation: Expression
+    weight: Weight | None
     span: Span
 
 
@@ -191,7 +207,7 @@ class Claim:
     span: Span
 
 
-Item = Input | Grid | Let | Attend | Heads | Claim
+Item = Input | Grid | Let | Attend | Weight | Heads | Claim
 
 
 @dataclass(frozen=True)
@@ -235,6 +251,7 @@ _NODES = (
     Grid,
     Let,
     Attend,
+    Weight,
     Heads,
     Claim,
     Pattern,
@@ -246,6 +263,15 @@ def ungroup(expr: Expression) -> Expression:
     while isinstance(expr, Group):
         expr = expr.inner
     return expr
+
+
+def everywhere(node: Node) -> Iterator[Node]:
+    """The node and all nodes in it."""
+    todo = [node]
+    while todo:
+        node = todo.pop()
+        yield node
+        todo += [inner for _, inner in _parts(node)[1]]
 
 
 # --- text -----------------------------------------------------------------------------------------------

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attnc import atoms
+from attnc import atoms, reals
 from attnc import syntax as tree
 from attnc.arguments import arguments
 from attnc.arithmetic import add_up, checked, compare, multiply_out
 from attnc.atoms import POSITION, Slot
 from attnc.diagnostics import Label, Span
 from attnc.expression import (
+    DIM,
     Const,
     Expr,
     K,
@@ -33,9 +34,22 @@ from attnc.expression import (
 )
 from attnc.inputs import check_place, input_named, shape_text
 from attnc.lookups import coordinate, member, named
-from attnc.names import CONSTANT_RELATIONS, FUNCTIONS, RELATIONS, RESERVED, SETS, meant, reserved
+from attnc.names import (
+    CONSTANT_RELATIONS,
+    FUNCTIONS,
+    MAPS,
+    REAL_FUNCTIONS,
+    RELATIONS,
+    RESERVED,
+    SETS,
+    UPDATES,
+    WEIGHING_FUNCTIONS,
+    meant,
+    reserved,
+)
 from attnc.operators import combine, edges, expect, integers, members, sets, subtract
 from attnc.pattern import Atom, Complement, Intersection, Relation, Union
+from attnc.real import Entry, Greater, negative
 from attnc.rewriting import as_used, lift
 from attnc.scope import (
     Boolean,
@@ -49,6 +63,7 @@ from attnc.scope import (
     Positions,
     Scope,
     Value,
+    Weighing,
     article,
 )
 
@@ -130,6 +145,30 @@ def number(
     return expr
 
 
+def weighs(scope: Scope, node: tree.Expression) -> bool:
+    """Whether floats are written anywhere in an expression: then it can only be a part of weights."""
+    for part in tree.everywhere(node):
+        match part:
+            case tree.Decimal():
+                return True
+            case tree.Call(name=name) if name.text in (*REAL_FUNCTIONS, *WEIGHING_FUNCTIONS):
+                if name.text not in scope.names:
+                    return True
+            case tree.Index(name=name):
+                definition = scope.names.get(name.text)
+                if isinstance(definition, InputDef) and definition.input.kind == "float":
+                    return True
+            case tree.Name(name="s" | "x" as text) if text not in scope.names:
+                return True
+            case tree.Name(name=text):
+                match scope.names.get(text):
+                    case ParameterDef(value=float()):
+                        return True
+                    case LetDef(values=values) if any(map(reals.is_real, values.values())):
+                        return True
+    return False
+
+
 # --- names ----------------------------------------------------------------------------------------------
 
 
@@ -164,6 +203,16 @@ def _index(scope: Scope, index: tree.Index) -> Value:
             return Boolean(Lookup(entries.name, places, "bool"))
         case "int":
             return Integer(Lookup(entries.name, places))
+        case "float" if scope.weighing is not None and DIM in entries.shape:
+            raise scope.error(
+                "bad-index",
+                f"`{entries.name}` has an axis of the head dimension, and no entry of it belongs to an edge",
+                index.span,
+                secondary=(Label(entries.span, "declared here"),),
+                help="only `decay` and `bonus` take such inputs, by their names alone",
+            )
+        case "float" if scope.weighing is not None:
+            return Weighing(Entry(entries.name, places))
         case "float":
             raise scope.error(
                 "float-value",
@@ -186,7 +235,19 @@ def _call(scope: Scope, call: tree.Call) -> Value:
     if name in atoms.SETS:
         return _set(scope, call)
     if name in FUNCTIONS:
-        return Integer(_function(scope, call))
+        return _function(scope, call)
+    if name in (*REAL_FUNCTIONS, *WEIGHING_FUNCTIONS) and name not in scope.names:
+        if scope.weighing is None:
+            raise reals.refused(scope, name, call.span)
+        return _weighing_function(scope, call)
+    if name in (*MAPS, *UPDATES):
+        item = "update" if name in UPDATES else "kernel"
+        raise scope.error(
+            "misplaced-item",
+            f"`{name}(…)` stands alone after `{item}`",
+            call.span,
+            help=f"write `{item} {name}(…)`",
+        )
     if name in RESERVED:
         raise Mistake(reserved(scope.source, name, call.name.span))
     if name in CONSTANT_RELATIONS:
@@ -202,7 +263,8 @@ def _call(scope: Scope, call: tree.Call) -> Value:
             call.name.span,
             help=f"an input is read with brackets: `{name}[…]`" if bracket else f"write `{name}`",
         )
-    known = (*RELATIONS, *SETS, *FUNCTIONS)
+    real_functions = () if scope.weighing is None else (*REAL_FUNCTIONS, *WEIGHING_FUNCTIONS)
+    known = (*RELATIONS, *SETS, *FUNCTIONS, *real_functions)
     raise scope.error(
         "unknown-name",
         f"there is no `{name}(…)`",
@@ -299,16 +361,52 @@ def _blocks(scope: Scope, call: tree.Call) -> Edges:
     return Edges(lift(inner, size))
 
 
-def _function(scope: Scope, call: tree.Call) -> Expr:
-    name = call.name.text
+def _unnamed(scope: Scope, call: tree.Call) -> list[tree.Expression]:
+    """The arguments of a function that has none with names."""
     for arg in call.args:
         if arg.keyword is not None:
             raise scope.error(
                 "unknown-argument",
-                f"`{name}` has no named arguments",
+                f"`{call.name.text}` has no named arguments",
                 arg.keyword.span,
                 help="leave the name out",
             )
+    return [arg.value for arg in call.args]
+
+
+def _weighing_function(scope: Scope, call: tree.Call) -> Value:
+    name = call.name.text
+    if name == "bucket":
+        slots = tuple(Slot(word, "int", least=1) for word in ("exact", "buckets", "most"))
+        bound = arguments(scope, call, (Slot("distance", "int"), *slots))
+        exact, buckets, most = (constant(_slot(scope, name, slot, bound[slot.name])) or 0 for slot in slots)
+        return reals.bucket(scope, integer(scope, bound["distance"].value), (exact, buckets, most), call.span)
+    nodes = _unnamed(scope, call)
+    wanted = 3 if name == "select" else 1
+    if len(nodes) != wanted:
+        shown = "`select(condition, then, otherwise)`" if wanted == 3 else f"`{name}(…)`"
+        code = "missing-argument" if len(nodes) < wanted else "too-many-arguments"
+        takes = f"takes {wanted} argument{'s' * (wanted > 1)}"
+        raise scope.error(code, f"`{name}` {takes}", call.span, help=f"write {shown}")
+    if name != "select":
+        return reals.call(scope, name, nodes, [resolve(scope, nodes[0])], call.span)
+    condition = _condition(scope, nodes[0])
+    return reals.choose(scope, condition, nodes[1:], [resolve(scope, node) for node in nodes[1:]])
+
+
+def _condition(scope: Scope, node: tree.Expression) -> Expr | Greater:
+    """What `select` chooses by: a condition on positions, or one comparison of floats."""
+    inner = tree.ungroup(node)
+    if isinstance(inner, tree.Chain) and inner.operators[0].text in ("<", ">", "<=", ">=", "==", "!="):
+        values = _operands(scope, inner)
+        if any(map(reals.is_real, values)):
+            return reals.greater(scope, inner, values)
+    return boolean(scope, node)
+
+
+def _function(scope: Scope, call: tree.Call) -> Value:
+    name = call.name.text
+    nodes = _unnamed(scope, call)
     if name in ("abs", "count") and len(call.args) > 1:
         raise scope.error("too-many-arguments", f"`{name}` takes one argument", call.args[1].span)
     if not call.args:
@@ -327,17 +425,20 @@ def _function(scope: Scope, call: tree.Call) -> Expr:
                 f"`count` takes a bool input, and `{entries.name}` is {shape_text(entries)}",
                 call.args[0].span,
             )
-        return Var(f"count({entries.name})")
-    args = [integer(scope, arg.value) for arg in call.args]
+        return Integer(Var(f"count({entries.name})"))
+    values = [resolve(scope, node) for node in nodes]
+    if scope.weighing is not None and any(map(reals.is_real, values)):
+        return reals.call(scope, name, nodes, values, call.span)
+    args = [expect(scope, node, value, Integer).expr for node, value in zip(nodes, values, strict=True)]
     match name:
         case "abs":
             value = absolute(args[0])
             scope.check_size(Integer(value), call.span)  # every nesting doubles it
-            return checked(scope, value, call.span)
+            return Integer(checked(scope, value, call.span))
         case "min":
-            return minimum(*args)
+            return Integer(minimum(*args))
         case _:
-            return maximum(*args)
+            return Integer(maximum(*args))
 
 
 # --- sets -----------------------------------------------------------------------------------------------
@@ -398,6 +499,8 @@ def _prefix(scope: Scope, prefix: tree.Prefix) -> Value:
         raise scope.error(
             "type-mismatch", "a relation has no negative", prefix.span, help="the complement is written `!`"
         )
+    if scope.weighing is not None and reals.is_real(value):
+        return Weighing(negative(reals.as_real(scope, prefix.operand, value)))
     return Integer(neg(expect(scope, prefix.operand, value, Integer).expr))
 
 
@@ -412,7 +515,21 @@ def _chain(scope: Scope, chain: tree.Chain) -> Value:
             ]
             return Boolean((disj if words[0] == "or" else conj)(*conditions))
         case "==" | "!=" | "<=" | ">=" | "<" | ">":
+            if scope.weighing is not None and any(map(reals.is_real, operands)):
+                raise scope.error(
+                    "type-mismatch",
+                    "floats are compared only as the condition of `select`, alone",
+                    chain.span,
+                    help="write `select(a > b, …, …)`",
+                )
             return Boolean(compare(integers(scope, chain, operands), words))
+        case "+" | "-" | "*" | "/" | "//" | "%" if scope.weighing is not None:
+            if any(map(reals.is_real, operands)):
+                return reals.compute(scope, chain, operands)
+            reals.refuse_rounding(scope, chain, operands)
+        case _:
+            pass
+    match words[0]:
         case "|":
             return Edges(Union(edges(scope, chain, operands), chain.span))
         case "&" if isinstance(operands[0], Positions):

@@ -7,7 +7,7 @@ import re
 from lark import Token
 
 from attnc.diagnostics import Source, Span
-from attnc.names import ITEMS
+from attnc.names import ITEMS, WEIGHTS
 
 SPELLED = {
     "COMMA": ",",
@@ -82,7 +82,7 @@ def _short(text: str) -> str:
 
 
 def item_words() -> str:
-    return ", ".join(f"`{item}`" for item in ITEMS)
+    return ", ".join(f"`{item}`" for item in (*ITEMS, *WEIGHTS))
 
 
 def wanted_words(accepts: frozenset[str]) -> str:
