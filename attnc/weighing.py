@@ -149,7 +149,7 @@ class _Scene:
             case Number(value):
                 return torch.tensor(value, dtype=self.dtype)
             case Whole(inner):
-                return whole(inner).to(self.dtype)
+                return _ranked(whole(inner)).to(self.dtype)
             case Score() | Coordinate():
                 return names[type(expr)]
             case Entry(table, index):

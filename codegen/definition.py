@@ -42,7 +42,7 @@ class DefinitionWriter(TensorText):
         ]
         return head + indent("\n".join(lines), "    ") + "\n"
 
-    def tables(self, pattern: Pattern, found: frozenset[str]) -> str:
+    def tables(self, pattern: Pattern, found: frozenset[str], sinks: bool = False) -> str:
         """The function that builds every table the plan reads from the inputs."""
         used = {name.partition(".")[0] for name in found}
         lines = []
@@ -53,6 +53,8 @@ class DefinitionWriter(TensorText):
                     f'tables["{identifier(name)}"] = '
                     f'_batched(inputs[{_position(pattern, name)}], "{name}", n, heads)'
                 )
+        if sinks:
+            lines.append(f'tables["sinks"] = inputs[{len(pattern.inputs)}]')
         for base in sorted({name.partition(".")[0] for name in found if "." in name}):
             parts = ", ".join(f'tables["{identifier(f"{base}.{which}")}"]' for which in EQUAL_ENDS)
             lines.append(f'{parts} = _equal_entries(tables["{identifier(base)}"])')

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from attnc.codegen.needs import Draw, Names, identifier
 from attnc.codegen.printer import Printer
-from attnc.expression import Drawn, Expr, TileMax, TileMin, Var, substitute, walk
+from attnc.codegen.real_text import RealPrinter
+from attnc.expression import Drawn, Expr, TileMax, TileMin, Var, substitute, variables, walk
 from attnc.pattern import Input
+from attnc.real import Entry, Real, Score, everywhere
 from attnc.schedule import LEAST, MOST
 
 FAR = 2**31 - 1  # beyond every position
@@ -25,8 +27,7 @@ class TensorText:
         entry = "" if batched else "[0]"
 
         def lookup(table: str, index: tuple[str, ...], kind: str) -> str:
-            text = f"_read(tables[{identifier(table)!r}], {', '.join(index)}){entry}"
-            return f"({text} != 0)" if kind == "bool" else text
+            return _read(table, index, kind, entry)
 
         def drawn(expr: Drawn, row: str, column: str) -> str:
             name, draw = self.names.of_draw(expr)
@@ -34,6 +35,20 @@ class TensorText:
 
         scalars = {"n": "n", "h": "h", "H": "heads"}
         return Printer("tensor", scalars | variables, lookup, drawn)(expr)
+
+    def real(self, expr: Real, names: dict[str, str], batched: bool = False) -> str:
+        """A real expression over tensors of positions and heads, in the dtype ``dtype``; always a tensor."""
+        leading = "" if batched else "[0]"
+
+        def entry(found: Entry) -> str:
+            index = tuple(self.tensor(place, names) for place in found.index)
+            return f"{_read(found.table, index, 'float', leading)}.to(dtype)"
+
+        scalars = {"n": "n", "h": "h", "H": "heads"}
+        integers = Printer(
+            "tensor", scalars | names, lambda table, index, kind: _read(table, index, kind, leading)
+        )
+        return RealPrinter(integers, entry).tensor(expr)
 
     def host(self, expr: Expr, own: str) -> str:
         """An integer (or truth) over ``first`` and ``last``; ``own`` names the tile's positions in it."""
@@ -76,19 +91,39 @@ class KernelText:
 
     def _lookup(self, table: str, index: tuple[str, ...], kind: str) -> str:
         base = table.partition(".")[0]
-        shape = (self._printer({})(size) for size in self.inputs[base].shape)
+        sizes = self.inputs[base].shape
+        shape = (self._printer({})(size) for size in sizes)
         place, size = "", ""
+        if sum("n" in variables(axis) for axis in sizes) > 1:  # as large as the square of the length
+            index = (f"tl.cast({index[0]}, tl.int64)", *index[1:])
         for position, length in zip(index, shape, strict=True):
             place = f"({place}) * ({length}) + {position}" if place else position
             size = f"{size} * ({length})" if size else f"({length})" if " " in length else length
         text = f"_entry({identifier(table)}, {place}, {size})"
         return f"({text} != 0)" if kind == "bool" else text
 
+    def _real(self, expr: Real, names: dict[str, str], score: str) -> str:
+        """A real expression; ``score`` is the text of ``s``."""
+        printer = self._printer(names)
+
+        def entry(found: Entry) -> str:
+            return f"{self._lookup(found.table, tuple(map(printer, found.index)), 'float')}.to(tl.float32)"
+
+        text = RealPrinter(printer, entry, score)(expr)
+        hangs = any(isinstance(part, Score) for part in everywhere(expr))
+        return text if hangs else f"tl.zeros_like({score}) + {text}"
+
     def _drawn(self, drawn: Drawn, row: str, column: str) -> str:
         name, draw = self.names.of_draw(drawn)
         first = f"(n - n_q) // {draw.size}" if draw.size > 1 else "(n - n_q)"
         base = f"{name}_ptr + tl.cast(h, tl.int64) * ({name}_row * {draw.count})"
         return f"_is_picked({base}, {row} - {first}, {column}, {name}_row, {draw.count})"
+
+
+def _read(table: str, index: tuple[str, ...], kind: str, entry: str) -> str:
+    """Entries of a table in torch text; ``entry`` takes the leading axis off, or does not."""
+    text = f"_read(tables[{identifier(table)!r}], {', '.join(index)}){entry}"
+    return f"({text} != 0)" if kind == "bool" else text
 
 
 class _HostPrinter:

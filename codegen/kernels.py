@@ -11,21 +11,28 @@ from textwrap import indent
 from attnc.codegen.kinds import Kind
 from attnc.codegen.needs import Names, Need, needs
 from attnc.codegen.walks import WalkWriter
+from attnc.codegen.weights import BodyWeights, EntryKind
 from attnc.digits import PLAIN
 from attnc.expression import FALSE, TRUE, Q
 from attnc.pattern import Input
+from attnc.real import ONE
 from attnc.schedule import SHIFT, Pass, Scatter, Sweep
 
+# Which sums of the scores' gradients a kernel keeps for the entries that weights read.
+_SUMS: dict[str, EntryKind] = {"query_gradient": "row", "key_gradient": "column"}
 _CONSTANTS = ("DIM", "VALUE_DIM", "BLOCK_DIM", "BLOCK_VALUE_DIM", "BLOCK_M", "BLOCK_N", "UNIT", "PRECISION")
 
 
 class KernelWriter(WalkWriter):
     """Writes the kernels of one pass. ``inputs`` tells the shapes of what is looked up."""
 
-    def __init__(self, part: Pass, names: Names, inputs: tuple[Input, ...], suffix: str) -> None:
+    def __init__(
+        self, part: Pass, names: Names, inputs: tuple[Input, ...], suffix: str, weights: BodyWeights
+    ) -> None:
         super().__init__(part, names, inputs)
         self.suffix = suffix
-        self.needs: tuple[Need, ...] = needs(part, names)
+        self.weights = weights
+        self.needs: tuple[Need, ...] = needs(part, names, (weights.score,))
 
     @property
     def alone(self) -> bool:
@@ -45,9 +52,14 @@ class KernelWriter(WalkWriter):
     def kernel(self, kind: Kind) -> str:
         """The text of one kernel, from decorator to last line."""
         key_side = kind.side == "key"
-        state = (self.part.continues and kind.resume) or kind.begin
+        resumes = self.part.continues or self.weights.weights.sink is not None
+        state = (resumes and kind.resume) or kind.begin
         body = [self._prologue(kind), self._own_positions(kind), kind.load, state]
+        sums = self._entry_sums(kind)
+        begin = "\n".join(f"{name} = tl.zeros([{self._own_block(kind)}], dtype=tl.float32)" for name in sums)
+        keep = "\n".join(self._kept(name, kind) for name in sums)
         sweeps = "\n".join(self._sweep(sweep, kind) for sweep in self.part.sweeps)
+        sweeps = "\n".join(part for part in (begin, sweeps, keep) if part)
         if key_side:
             bases = self._bases(kind, ("q", "grad"), "batch", "h")
             loop = f"{bases}head_rows = (batch * heads + h) * n_q\n{sweeps}"
@@ -64,7 +76,7 @@ class KernelWriter(WalkWriter):
     # --- head ---
 
     def _parameters(self, kind: Kind) -> str:
-        rows = [", ".join(f"{name}_ptr" for name in kind.pointers)]
+        rows = [", ".join(f"{name}_ptr" for name in (*kind.pointers, *self._entry_sums(kind)))]
         rows += [", ".join(f"{name}_{axis}" for axis in ("batch", "head", "row")) for name in kind.strided]
         rows += [", ".join(parameters) for need in self.needs if (parameters := _parameters_of(need))]
         rows.append("scale, n_q, n, heads, group, tiles, head_start, head_step, head_count")
@@ -121,6 +133,53 @@ class KernelWriter(WalkWriter):
             f" + tl.cast({head}, tl.int64) * ({name}_head * UNIT)\n"
             for name in names
         )
+
+    # --- weights ---
+
+    def _entry_sums(self, kind: Kind) -> list[str]:
+        """Names of the sums that a kernel keeps for the gradients of weights' entries."""
+        kept = _SUMS.get(kind.name)
+        return [f"d_{kept}{i}" for i, _ in self.weights.of_kind(kept)] if kept else []
+
+    def _own_block(self, kind: Kind) -> str:
+        return "BLOCK_M" if kind.side == "query" else "BLOCK_N"
+
+    def _kept(self, name: str, kind: Kind) -> str:
+        """Adds a sum to what other passes found for the same positions."""
+        rows, inside = ("head_rows + (q - offset)", "stored")
+        if kind.side == "key":
+            rows, inside = ("(batch * heads + h) * n + k", "inside")
+        return (
+            f"{name} += tl.load({name}_ptr + {rows}, mask={inside}, other=0.0)\n"
+            f"tl.store({name}_ptr + {rows}, {name}, mask={inside})"
+        )
+
+    def _weighing(
+        self, kind: Kind, names: dict[str, str], mask: str | None, axis: int | None
+    ) -> dict[str, str]:
+        """What stands in the holes of a step that have to do with weights.
+
+        mask: which pairs are edges; None: all of them. axis: over which sums are made; None: over none.
+        """
+        weights = self.weights
+        if weights.plain:
+            return {"factor": "log2_scale", "weigh": "", "scores": "scores", "slope": ""}
+
+        def masked(text: str) -> str:
+            return text if mask is None else f"tl.where({mask}, {text}, 0.0)"
+
+        weigh = f"logits = 1.4426950408889634 * ({self._real(weights.score, names, 'scores')})\n"
+        slope = ""
+        kept = _SUMS.get(kind.name)
+        for i, item in weights.of_kind(kept) if kept else ():
+            text = "d_scores"
+            if item.slope != ONE:
+                text = masked(f"d_scores * ({self._real(item.slope, names, 'scores')})")
+            slope += f"d_{kept}{i} += {text if axis is None else f'tl.sum({text}, {axis})'}\n"
+        if weights.slope != ONE and kind.name != "forward":
+            factor = self._real(weights.slope, names, "scores")
+            slope += f"d_scores = {masked(f'd_scores * ({factor})')}\n"
+        return {"factor": "scale", "weigh": weigh, "scores": "logits", "slope": slope}
 
     # --- one sweep ---
 
@@ -209,7 +268,8 @@ class KernelWriter(WalkWriter):
         if sweep.mask != TRUE:
             inside.append(self._vector(sweep.mask, vectors))
         body += [f"{other} = {at}", f"{other}_inside = {' & '.join(inside)}"]
-        body.append(kind.alone.format(inside=f"{other}_inside").rstrip("\n"))
+        weighing = self._weighing(kind, vectors, f"{other}_inside", None)
+        body.append(kind.alone.format(inside=f"{other}_inside", **weighing).rstrip("\n"))
         return "\n".join((*lines, f"for i in tl.range(0, {steps}):", indent("\n".join(body), "    "))) + "\n"
 
     def _other_block(self, kind: Kind) -> str:
@@ -222,7 +282,7 @@ class KernelWriter(WalkWriter):
             lines += [f"place = start + tl.arange(0, {block})", *self._swept_positions(sweep, masked)]
             place = f"0, ({other} - offset).to(tl.int64)" if other == "q" else f"0, {other}.to(tl.int64)"
         else:
-            if masked or kind.side == "key":
+            if masked or kind.side == "key" or not self.weights.plain:
                 lines.append(f"{other} = start + tl.arange(0, {block})")
             if masked:
                 lines.append(f"{other}_inside = {other} < end")
@@ -242,7 +302,9 @@ class KernelWriter(WalkWriter):
             within = f"{other}_inside[None, :]"
             lines.append(f"mask = {within}" if sweep.mask == TRUE else f"mask = {within} & {condition}")
             mask = "mask"
-        lines.append(kind.step.format(mask=mask, masked=str(masked)).rstrip("\n"))
+        names = self._pair_names(sweep)
+        weighing = self._weighing(kind, names, mask if masked else None, 1)
+        lines.append(kind.step.format(mask=mask, masked=str(masked), **weighing).rstrip("\n"))
         return "\n".join(lines) + "\n"
 
 

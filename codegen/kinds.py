@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the three kernels; ``swept`` and ``step`` have holes for the tile at hand.
+    """One of the three kernels; ``swept``, ``step`` and ``alone`` have holes for the tile at hand.
+
+    In ``step`` and ``alone``, ``weigh`` makes of the ``scores``, which are scaled by ``factor``, what softmax
+    takes the exponentials of, in powers of two; ``slope`` leads their gradients back to the scores.
 
     load: what is read once a tile.
     begin, resume: the sums to start from, in a first pass and in one that goes on with what another found.
@@ -53,14 +56,16 @@ key = _load_tile(k_base, {place}, k_row, {inside}, {even}, DIM, BLOCK_DIM)
 value = _load_tile(v_base, {place}, v_row, {inside}, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
 """,
     """\
-total, row_max, row_sum = _attend(
-    query, key, value, {mask}, total, row_max, row_sum, log2_scale, {masked}, PRECISION
+scores = _scores(query, key, {factor}, PRECISION)
+{weigh}total, row_max, row_sum = _attend(
+    {scores}, value, {mask}, total, row_max, row_sum, {masked}, PRECISION
 )
 """,
     """\
 key = _load_tile(k_base, 0, k.to(tl.int64), k_row, {inside}, False, DIM, BLOCK_DIM)
 value = _load_tile(v_base, 0, k.to(tl.int64), v_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
-total, row_max, row_sum = _attend_alone(query, key, value, {inside}, total, row_max, row_sum, log2_scale)
+scores = _scores_alone(query, key, {factor})
+{weigh}total, row_max, row_sum = _attend_alone({scores}, value, {inside}, total, row_max, row_sum)
 """,
     """\
 some = row_sum > 0.0
@@ -94,15 +99,16 @@ d_query = tl.zeros([BLOCK_M, BLOCK_DIM], dtype=tl.float32)
 """,
     FORWARD.swept,
     """\
-d_query = _add_query_gradient(
-    query, grad, key, value, {mask}, lse, delta, d_query, log2_scale, {masked}, PRECISION
-)
+scores = _scores(query, key, {factor}, PRECISION)
+{weigh}d_scores = _score_gradient({scores}, grad, value, {mask}, lse, delta, {masked}, PRECISION)
+{slope}d_query = _dot(d_scores.to(key.dtype), key, d_query, PRECISION)
 """,
     """\
 key = _load_tile(k_base, 0, k.to(tl.int64), k_row, {inside}, False, DIM, BLOCK_DIM)
 value = _load_tile(v_base, 0, k.to(tl.int64), v_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
-_, d_score = _gradient_alone(query, grad, key, value, {inside}, lse, delta, log2_scale)
-d_query += d_score[:, None] * key.to(tl.float32)
+scores = _scores_alone(query, key, {factor})
+{weigh}_, d_scores = _gradient_alone({scores}, grad, value, {inside}, lse, delta)
+{slope}d_query += d_scores[:, None] * key.to(tl.float32)
 """,
     """\
 _store_tile(dq_base, origin, row, dq_row, stored, d_query * scale, DIM, BLOCK_DIM)
@@ -134,9 +140,11 @@ lse = _load_row(lse_ptr + head_rows, {place}, {inside}, {even}) * 1.442695040888
 delta = _load_row(delta_ptr + head_rows, {place}, {inside}, {even})
 """,
     """\
-d_key, d_value = _add_key_gradients(
-    query, grad, key, value, {mask}, lse, delta, d_key, d_value, log2_scale, {masked}, PRECISION
+scores = _scores(key, query, {factor}, PRECISION)
+{weigh}d_value, d_scores = _add_value_gradient(
+    {scores}, grad, value, {mask}, lse, delta, d_value, {masked}, PRECISION
 )
+{slope}d_key = _dot(d_scores.to(query.dtype), query, d_key, PRECISION)
 """,
     """\
 at = (q - offset).to(tl.int64)
@@ -144,9 +152,10 @@ query = _load_tile(q_base, 0, at, q_row, {inside}, False, DIM, BLOCK_DIM)
 grad = _load_tile(grad_base, 0, at, grad_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
 lse = _load_row(lse_ptr + head_rows, 0, q - offset, {inside}, False) * 1.4426950408889634
 delta = _load_row(delta_ptr + head_rows, 0, q - offset, {inside}, False)
-weight, d_score = _gradient_alone(query, grad, key, value, {inside}, lse, delta, log2_scale)
-d_value += weight[:, None] * grad.to(tl.float32)
-d_key += d_score[:, None] * query.to(tl.float32)
+scores = _scores_alone(query, key, {factor})
+{weigh}weights, d_scores = _gradient_alone({scores}, grad, value, {inside}, lse, delta)
+d_value += weights[:, None] * grad.to(tl.float32)
+{slope}d_key += d_scores[:, None] * query.to(tl.float32)
 """,
     """\
 if ADD:

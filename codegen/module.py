@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING
 from attnc.codegen.definition import DefinitionWriter, by_head
 from attnc.codegen.kernels import KernelWriter
 from attnc.codegen.kinds import KINDS
-from attnc.codegen.needs import Names, tables_of
+from attnc.codegen.needs import Names, identifier, tables_of
 from attnc.codegen.printer import Printer
 from attnc.codegen.torch_sweeps import SweepWriter
+from attnc.codegen.weights import BodyWeights, WeightsWriter
 from attnc.digits import PLAIN
 from attnc.expression import (
     TRUE,
@@ -61,17 +63,31 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     have = frozenset(
         need.kind for query, key in writers for writer in (*query, *key) for need in writer.needs
     )
+    weights = [BodyWeights.of(plan.body) for plan in schedule.bodies]
+    weighing = _weighing(pattern, weights)
+    sinks = any(item.weights.sink is not None for item in weights)
+    weighed = bool(weighing) or any(not item.plain for item in weights)
+    have |= {"weights"} if weighed else {"plain"}
+    have |= {"sinks"} if sinks else set()
     if any(sweep.scatter for plan in schedule.bodies for part in plan.query for sweep in part.sweeps):
         have |= {"alone"}
     found = tables_of(schedule.bodies, relations)
-    tables = definition.tables(pattern, found)
+    tables = definition.tables(pattern, found, sinks)
     torch_parts = (_part("pieces", have=have), _part("torch_path"))
+    text_of = WeightsWriter(names)
+    weights_text = (
+        text_of.bodies(weights) if weighed else "",
+        text_of.sinks([plan.body for plan in schedule.bodies]) if sinks else "",
+        _part("weights", "totals", have=have) if weighed else "",
+        _part("weights", "sinks") if sinks else "",
+    )
     sections = [
-        _constants(pattern),
-        _function(pattern, facts),
+        _constants(pattern, weighing if weighed else None),
+        _function(pattern, facts, sinks),
         _section("What the pattern means", mask, _head_sets(schedule)),
         _section("Tables", tables, _table_parts(kernels + torch_text + mask + tables, have)),
-        _section("Arguments, backends, operators", _part("interface")),
+        *([_section("What edges weigh", *weights_text)] if weighed else []),
+        _section("Arguments, backends, operators", _part("interface", have=have)),
         _section("The torch path", torch_text + f"_BODIES = {bodies}", *torch_parts),
         _section(
             "The Triton path",
@@ -79,9 +95,10 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
             kernels,
             query_passes,
             key_passes,
+            _part("weights", "launch") if weighed else "",
             _part("launch", "sizes", "launch", have=have),
         ),
-        _section("Registered with PyTorch", _part("interface", "operators")),
+        _section("Registered with PyTorch", _part("interface", "operators", have=have)),
         _part("self_check"),
     ]
     text = _in_use("\n\n".join(section.strip("\n") + "\n" for section in sections))
@@ -148,18 +165,31 @@ def _safe(text: str) -> str:
     return "".join(c if " " <= c <= "~" and c not in '\\"' else "?" for c in flat)
 
 
-def _constants(pattern: Pattern) -> str:
+def _weighing(pattern: Pattern, found: Sequence[BodyWeights]) -> dict[int, str]:
+    """Which inputs get a gradient, by their number; behind all of them stand sinks, where there are any."""
+    tables = {item.entry.table for weights in found for item in weights.entries}
+    weighing = {i: identifier(item.name) for i, item in enumerate(pattern.inputs) if item.name in tables}
+    if any(weights.weights.sink is not None for weights in found):
+        weighing[len(pattern.inputs)] = "sinks"
+    return weighing
+
+
+def _constants(pattern: Pattern, weighing: Mapping[int, str] | None) -> str:
     entries = []
     for item in pattern.inputs:
-        sizes = [Printer("host", {"n": "n", "H": "heads"})(fold(size)) for size in item.shape]
+        sizes = [Printer("host", {"n": "n", "H": "heads", "d": "dim"})(fold(size)) for size in item.shape]
         shape = f"({', '.join(sizes)},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
-        entries.append(f'    "{item.name}": ("{item.kind}", lambda n, heads: {shape}),\n')
+        entries.append(f'    "{item.name}": ("{item.kind}", lambda n, heads, dim: {shape}),\n')
     inputs = "{\n" + "".join(entries) + "}" if entries else "{}"
     comment = "# Inputs besides q, k and v: their kind, and their shape but for an optional batch axis.\n"
-    return f'NAME = "{pattern.name}"\nDIGEST = ""\n{comment}INPUTS = {inputs}\n'
+    text = f'NAME = "{pattern.name}"\nDIGEST = ""\n{comment}INPUTS = {inputs}\n'
+    if weighing is not None:
+        listed = ", ".join(f'{place}: "{name}"' for place, name in weighing.items())
+        text += f"# Those that weigh edges, by number, and so get gradients.\nWEIGHING = {{{listed}}}\n"
+    return text
 
 
-def _function(pattern: Pattern, facts: Facts) -> str:
+def _function(pattern: Pattern, facts: Facts, sinks: bool) -> str:
     inputs = [item.name for item in pattern.inputs]
     keywords = "".join(f"{name}, " for name in inputs)
     given = "{" + ", ".join(f'"{name}": {name}' for name in inputs) + "}"
@@ -167,9 +197,16 @@ def _function(pattern: Pattern, facts: Facts) -> str:
     for item in pattern.inputs:
         shape = ", ".join(show(fold(size)) for size in item.shape)
         arguments += f"    {item.name}: {item.kind}, ({shape}), a leading batch axis allowed.\n"
+    floats = [item.name for item in pattern.inputs if item.kind == "float"]
+    differentiable = ["q", "k", "v", *floats]
+    told = f"{', '.join(differentiable[:-1])} and {differentiable[-1]}"
+    tables = "list(inputs.values())"
+    if sinks:
+        dtype = "torch.float64 if q.dtype == torch.float64 else torch.float32"
+        tables = f"[*inputs.values(), _sinks(inputs, q.shape[1], {dtype}, q.device)]"
     return f'''\
 def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
-    """Attention over exactly the edges of the pattern `{pattern.name}`; differentiable in q, k and v.
+    """Attention over exactly the edges of the pattern `{pattern.name}`; differentiable in {told}.
 
     q: (batch, heads, n_q, dim), k: (batch, key heads, n, dim), v: (batch, key heads, n, value dim), of one
         dtype: float16, bfloat16 or float32 (float64 on the torch path); any strides; dims up to 256; heads a
@@ -185,7 +222,7 @@ def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
     inputs = {given}
     _check(q, k, v, inputs, scale, backend)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
-    return _forward(q, k, v, list(inputs.values()), scale, backend or "")[0]
+    return _forward(q, k, v, {tables}, scale, backend or "")[0]
 '''
 
 
@@ -234,7 +271,11 @@ def _body_writers(
     def writers(passes: tuple[Pass, ...]) -> list[KernelWriter]:
         return [
             KernelWriter(
-                part, names, pattern.inputs, _suffix(i, count) + (f"_{j}" if len(passes) > 1 else "")
+                part,
+                names,
+                pattern.inputs,
+                _suffix(i, count) + (f"_{j}" if len(passes) > 1 else ""),
+                BodyWeights.of(plan.body),
             )
             for j, part in enumerate(passes)
         ]

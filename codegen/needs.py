@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from attnc.draws import block_size
@@ -19,6 +19,7 @@ from attnc.expression import (
     substitute,
     walk,
 )
+from attnc.real import Entry, Real, everywhere, integers
 from attnc.schedule import BodyPlan, Pass, Sweep, Walk
 
 # The variable of a predicate that packs positions, whichever side they are on.
@@ -81,8 +82,8 @@ class Need:
     size: int = 0
 
 
-def needs(part: Pass, names: Names) -> tuple[Need, ...]:
-    """What the kernels of a pass read, in order of first use."""
+def needs(part: Pass, names: Names, weights: tuple[Real, ...] = ()) -> tuple[Need, ...]:
+    """What the kernels of a pass read, in order of first use; ``weights``: of its edges."""
     found: dict[Need, None] = {}
     if part.walk.members is not None:
         found[Need("members", names.of_walk(part.walk))] = None
@@ -100,6 +101,20 @@ def needs(part: Pass, names: Names) -> tuple[Need, ...]:
                 found[Need("table", identifier(piece.table))] = None
             elif isinstance(piece, Drawn):
                 found[Need("picks", names.of_draw(piece)[0])] = None
+    for table in read(weights):
+        found[Need("table", identifier(table))] = None
+    return tuple(found)
+
+
+def read(weights: Iterable[Real]) -> tuple[str, ...]:
+    """The tables that weights read, in order of first use."""
+    found: dict[str, None] = {}
+    for expr in weights:
+        for part in everywhere(expr):
+            if isinstance(part, Entry):
+                found[part.table] = None
+            pieces = (piece for inner in integers(part) for piece in walk(inner))
+            found |= {piece.table: None for piece in pieces if isinstance(piece, Lookup)}
     return tuple(found)
 
 
@@ -110,7 +125,7 @@ def printed(sweep: Sweep) -> Iterable[Expr]:
     return (*bounds, sweep.mask, sweep.worth, sweep.selection, *at)
 
 
-def tables_of(plans: Iterable[BodyPlan], relations: Iterable[Expr]) -> frozenset[str]:
+def tables_of(plans: Sequence[BodyPlan], relations: Iterable[Expr]) -> frozenset[str]:
     """Every table, derived ones included, that a module's code looks something up in."""
     found: set[str] = set()
     expressions = list(relations)
@@ -119,6 +134,10 @@ def tables_of(plans: Iterable[BodyPlan], relations: Iterable[Expr]) -> frozenset
             expressions += [part.owned, part.walk.members or TRUE]
             for sweep in part.sweeps:
                 expressions += [*printed(sweep), sweep.walk.members or TRUE]
+    for plan in plans:
+        for edges in plan.body.parts:
+            exprs = (edges.weights.score, edges.weights.sink)
+            found |= set(read(expr for expr in exprs if expr is not None))
     for expr in expressions:
         found |= {piece.table for piece in walk(expr) if isinstance(piece, Lookup)}
     return frozenset(found)

@@ -13,7 +13,7 @@ except ImportError:
     triton = None
 
 _INTERPRETED = False
-NAME, DIGEST, INPUTS = "", "", {}
+NAME, DIGEST, INPUTS, WEIGHING = "", "", {}, {}
 
 # --- begin ---
 
@@ -73,7 +73,7 @@ def _check(q, k, v, inputs, scale, backend):
 
 
 def _check_input(name, x, q, n):
-    kind, wanted = INPUTS[name][0], INPUTS[name][1](n, q.shape[1])
+    kind, wanted = INPUTS[name][0], INPUTS[name][1](n, q.shape[1], q.shape[3])
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{NAME}: {name} must be a tensor, not {type(x).__name__}")
     if kind == "bool" and x.dtype != torch.bool:
@@ -91,11 +91,15 @@ def _check_input(name, x, q, n):
 
 
 def _batched(x, name, n, heads):
-    """An input as (batch or 1, …), contiguous, booleans as bytes and small integers as int32."""
-    if x.dim() == len(INPUTS[name][1](n, heads)):
+    """An input as (batch or 1, …), contiguous, booleans as bytes, small integers as int32."""
+    if x.dim() == len(INPUTS[name][1](n, heads, 1)):
         x = x[None]
     if x.dtype == torch.bool:
         return x.contiguous().view(torch.uint8)
+    # --- only: weights ---
+    if x.is_floating_point():
+        return x.contiguous() if x.dtype == torch.float64 else x.float().contiguous()
+    # --- only: end ---
     return x.contiguous() if x.dtype in (torch.int32, torch.int64) else x.to(torch.int32).contiguous()
 
 
@@ -173,11 +177,19 @@ def _forward(q, k, v, inputs, scale, backend):
     mutates_args=(),
     schema=(
         "(Tensor grad, Tensor lse_grad, Tensor q, Tensor k, Tensor v, Tensor[] inputs, Tensor out, "
+        # --- only: plain ---
         "Tensor lse, float scale, str backend) -> (Tensor, Tensor, Tensor)"
+        # --- only: weights ---
+        "Tensor lse, float scale, str backend) -> (Tensor, Tensor, Tensor, Tensor[])"
+        # --- only: end ---
     ),
 )
 def _backward(grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):
+    # --- only: plain ---
     """Gradients of q, k and v."""
+    # --- only: weights ---
+    """Gradients of q, k and v, and of the inputs that weigh edges."""
+    # --- only: end ---
     run = _backward_triton if _path(q.device, q.dtype, backend) == "triton" else _backward_torch
     with torch.autocast(q.device.type, enabled=False):
         return run(grad, lse_grad, q, k, v, inputs, out, lse, scale)
@@ -191,7 +203,11 @@ def _(q, k, v, inputs, scale, backend):
 
 @_backward.register_fake
 def _(grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):
+    # --- only: plain ---
     return tuple(x.new_empty(x.shape) for x in (q, k, v))
+    # --- only: weights ---
+    return *(x.new_empty(x.shape) for x in (q, k, v)), [torch.empty_like(inputs[i]) for i in WEIGHING]
+    # --- only: end ---
 
 
 def _sum_dtype(x):
@@ -207,8 +223,14 @@ def _save(ctx, inputs, output):
 
 def _differentiate(ctx, grad, lse_grad):
     q, k, v, *tables, out, lse = ctx.saved_tensors
+    # --- only: plain ---
     dq, dk, dv = _backward(grad, lse_grad, q, k, v, tables, out, lse, ctx.scale, ctx.backend)
     return dq, dk, dv, [None] * len(tables), None, None
+    # --- only: weights ---
+    dq, dk, dv, weighing = _backward(grad, lse_grad, q, k, v, tables, out, lse, ctx.scale, ctx.backend)
+    gradients = dict(zip(WEIGHING, weighing, strict=True))
+    return dq, dk, dv, [gradients.get(i) for i in range(len(tables))], None, None
+    # --- only: end ---
 
 
 torch.library.register_autograd(f"{_LABEL}_forward", _differentiate, setup_context=_save)

@@ -234,6 +234,9 @@ def _forward_triton(q, k, v, inputs, scale):
     dtype = torch.float32 if _JOINED else q.dtype
     out = torch.zeros((*q.shape[:3], v.shape[3]), dtype=dtype, device=q.device)
     lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
+    # --- only: sinks ---
+    lse[:] = call.tables["sinks"][..., None]
+    # --- only: end ---
     given = call.arguments(out=out, lse=lse)
     for numbers, passes in zip(_head_sets(call.heads), _QUERY_PASSES, strict=True):
         for kernel, _, needed, tiles, shape in passes:
@@ -247,6 +250,10 @@ def _backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     dq = torch.zeros(q.shape, dtype=torch.float32 if _JOINED else q.dtype, device=q.device)
     delta = torch.empty_like(lse)
     given = call.arguments(grad=grad, out=out, dq=dq, lse=lse, lse_grad=lse_grad.contiguous(), delta=delta)
+    # --- only: weights ---
+    sums = _EntrySums(call)
+    given |= {f"{name}_ptr": x for name, x in sums.rows.items()}
+    # --- only: end ---
     for numbers, passes in zip(_head_sets(call.heads), _QUERY_PASSES, strict=True):
         for _, kernel, needed, tiles, shape in passes:
             call.run(kernel, "query", needed, tiles, shape, numbers, given, "query")
@@ -260,10 +267,20 @@ def _backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, scale):
         torch.zeros(x.shape, dtype=dtype, device=x.device) for x, dtype in zip((k, v), dtypes, strict=True)
     )
     given = call.arguments(grad=grad, dk=dk, dv=dv, lse=lse, delta=delta) | {"ADD": launches > 1}
+    # --- only: weights ---
+    given |= {f"{name}_ptr": x for name, x in sums.columns.items()}
+    # --- only: end ---
     for numbers, passes in zip(_head_sets(call.heads), _KEY_PASSES, strict=True):
         for kernel, needed, tiles, shape in passes:
             call.run(kernel, "key", needed, tiles, shape, numbers, given, "key")
+    # --- only: plain ---
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
+    # --- only: weights ---
+    totals = _Totals(inputs, call.tables)
+    sums.add_to(totals, call)
+    totals.add_sinks(lse, delta)
+    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), totals.results()
+    # --- only: end ---
 
 
 # --- end ---

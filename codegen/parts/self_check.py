@@ -48,7 +48,7 @@ def main():
             shapes = ((1, 4, n_q, 64), (1, 2, n, 64), (1, 2, n, 64))
             q, k, v = (torch.randn(s, generator=generator).to(device, dtype).requires_grad_() for s in shapes)
             inputs = {
-                name: _example_input(kind, shape(n, 4), generator).to(device)
+                name: _example_input(kind, shape(n, 4, 64), generator).to(device)
                 for name, (kind, shape) in INPUTS.items()
             }
             edges = mask(n_q, n, 4, _tables(list(inputs.values()), n_q, n, 4, device), device)

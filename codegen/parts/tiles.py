@@ -115,14 +115,17 @@ def _store_tile(base, start, row, stride, inside, value, DIM: tl.constexpr, BLOC
 
 
 @_jit
-def _attend(
-    query, key, value, mask, total, row_max, row_sum, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr
-):
+def _scores(rows, columns, scale, PRECISION: tl.constexpr):
+    """Scaled products of a tile of vectors with another, (rows, columns)."""
+    return _dot(rows, tl.trans(columns), None, PRECISION) * scale
+
+
+@_jit
+def _attend(scores, value, mask, total, row_max, row_sum, MASKED: tl.constexpr, PRECISION: tl.constexpr):
     """One step of the online softmax (Milakov and Gimelshein 2018), in powers of two.
 
-    ``scale`` includes ``log2(e)``. A row that has met no edge yet has ``row_max`` minus infinity.
+    ``scores`` include the factor ``log2(e)``. A row that has met no edge yet has ``row_max`` minus infinity.
     """
-    scores = _dot(query, tl.trans(key), None, PRECISION) * scale
     if MASKED:
         scores = tl.where(mask, scores, float("-inf"))
     new_max = tl.maximum(row_max, tl.max(scores, 1))
@@ -135,48 +138,40 @@ def _attend(
 
 
 @_jit
-def _add_query_gradient(
-    query, grad, key, value, mask, lse, delta, d_query, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr
-):
-    """Adds what one tile of keys gives to the queries' gradients, but for the factor ``scale / log2(e)``."""
-    weights = tl.exp2(_dot(query, tl.trans(key), None, PRECISION) * scale - lse[:, None])
+def _score_gradient(scores, grad, value, mask, lse, delta, MASKED: tl.constexpr, PRECISION: tl.constexpr):
+    """The gradient of what softmax takes exponentials of, (queries, keys); ``scores`` as in ``_attend``."""
+    weights = tl.exp2(scores - lse[:, None])
     if MASKED:
         weights = tl.where(mask, weights, 0.0)
     # The product starts from -delta, which saves the registers that would hold it meanwhile.
     start = tl.zeros(weights.shape, dtype=tl.float32) - delta[:, None]
-    d_scores = weights * _dot(grad, tl.trans(value), start, PRECISION)
-    return _dot(d_scores.to(key.dtype), key, d_query, PRECISION)
+    return weights * _dot(grad, tl.trans(value), start, PRECISION)
 
 
 @_jit
-def _add_key_gradients(
-    query,
-    grad,
-    key,
-    value,
-    mask,
-    lse,
-    delta,
-    d_key,
-    d_value,
-    scale,
-    MASKED: tl.constexpr,
-    PRECISION: tl.constexpr,
+def _add_value_gradient(
+    scores, grad, value, mask, lse, delta, d_value, MASKED: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """Adds what one tile of queries gives to the keys' and values' gradients; ``mask`` is (keys, queries)."""
-    weights = tl.exp2(_dot(key, tl.trans(query), None, PRECISION) * scale - lse[None, :])
+    """Adds what one tile of queries gives to the values' gradients, and gives ``_score_gradient`` of it.
+
+    Tiles are (keys, queries).
+    """
+    weights = tl.exp2(scores - lse[None, :])
     if MASKED:
         weights = tl.where(mask, weights, 0.0)
     d_value = _dot(weights.to(grad.dtype), grad, d_value, PRECISION)
-    d_scores = weights * (_dot(value, tl.trans(grad), None, PRECISION) - delta[None, :])
-    d_key = _dot(d_scores.to(query.dtype), query, d_key, PRECISION)
-    return d_key, d_value
+    return d_value, weights * (_dot(value, tl.trans(grad), None, PRECISION) - delta[None, :])
 
 
 @_jit
-def _attend_alone(query, key, value, inside, total, row_max, row_sum, scale):
+def _scores_alone(query, key, scale):
+    """Scaled products of vectors with one other each, (rows,)."""
+    return tl.sum(query.to(tl.float32) * key.to(tl.float32), 1) * scale
+
+
+@_jit
+def _attend_alone(scores, value, inside, total, row_max, row_sum):
     """One step of the online softmax where each query has one key of its own; tiles are (queries, dim)."""
-    scores = tl.sum(query.to(tl.float32) * key.to(tl.float32), 1) * scale
     scores = tl.where(inside, scores, float("-inf"))
     new_max = tl.maximum(row_max, scores)
     shift = tl.where(new_max == float("-inf"), 0.0, new_max)
@@ -187,11 +182,34 @@ def _attend_alone(query, key, value, inside, total, row_max, row_sum, scale):
 
 
 @_jit
-def _gradient_alone(query, grad, key, value, inside, lse, delta, scale):
-    """The weight of each row's one edge, and its score's gradient but for the factor ``scale / log2(e)``."""
-    scores = tl.sum(query.to(tl.float32) * key.to(tl.float32), 1) * scale
+def _gradient_alone(scores, grad, value, inside, lse, delta):
+    """The weight of each row's one edge, and ``_score_gradient`` of it."""
     weight = tl.where(inside, tl.exp2(scores - lse), 0.0)
     return weight, weight * (tl.sum(grad.to(tl.float32) * value.to(tl.float32), 1) - delta)
+
+
+@_jit
+def _tanh(x):
+    """The hyperbolic tangent; small arguments keep all their digits."""
+    square = x * x
+    series = x * (1.0 + square * (-0.3333333333 + square * (0.1333333333 - square * 0.0539682540)))
+    faded = tl.exp(-2.0 * tl.abs(x))
+    magnitude = (1.0 - faded) / (1.0 + faded)
+    return tl.where(tl.abs(x) < 0.1, series, tl.where(x < 0.0, -magnitude, magnitude))
+
+
+@_jit
+def _softplus(x):
+    """``log(1 + exp(x))``, without overflow."""
+    return tl.maximum(x, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(x)))
+
+
+@_jit
+def _elu(x):
+    """``x`` where that is positive, ``exp(x) - 1`` elsewhere; small arguments keep all their digits."""
+    low = tl.minimum(x, 0.0)
+    series = low * (1.0 + low * (0.5 + low * (0.1666666667 + low * 0.0416666667)))
+    return tl.where(x > 0.0, x, tl.where(low > -0.03, series, tl.exp(low) - 1.0))
 
 
 @_jit

@@ -99,7 +99,7 @@ class Launch:
     @property
     def multiplies(self) -> bool:
         """Whether it multiplies matrices, and does not take all its rows one by one."""
-        return bool(re.search(r"\b(_attend|_add_query_gradient|_add_key_gradients)\(", self.kernel.src))
+        return bool(re.search(r"\b(_attend|_score_gradient|_add_value_gradient)\(", self.kernel.src))
 
     @property
     def tile(self) -> str:
@@ -222,7 +222,7 @@ def record(module: ModuleType, dtype: torch.dtype, dim: int, tiles: str, n: int 
     q = torch.zeros(1, 4, n, dim, dtype=dtype)
     k, v = torch.zeros(2, 1, 2, n, dim, dtype=dtype)
     dtypes = {"bool": torch.bool, "int": torch.int64, "float": torch.float32}
-    inputs = [torch.zeros(shape(n, 4), dtype=dtypes[kind]) for kind, shape in module.INPUTS.values()]
+    inputs = [torch.zeros(shape(n, 4, dim), dtype=dtypes[kind]) for kind, shape in module.INPUTS.values()]
     try:
         for key, value in replaced.items():
             setattr(module, key, value)

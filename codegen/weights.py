@@ -1,0 +1,149 @@
+"""What edges weigh, in the kernels of a pass: scores on their way to softmax, and their gradients back.
+
+Every entry of a float input that a score reads gets a gradient. Where the entry hangs on the query or the
+head alone it is the sum of a row, where it hangs on the key, the sum of a column: kernels keep those as they
+sweep. What hangs on both is summed pair by pair, in kernels of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from attnc.codegen.expressions import TensorText
+from attnc.codegen.needs import identifier
+from attnc.expression import Expr, K, Q, add, fold, substitute, variables
+from attnc.pattern import Body, Weights
+from attnc.real import Entry, Real, S, derivative, entries, folded
+
+EntryKind = Literal["row", "column", "pair"]
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """An entry that a score reads: where, and the derivative of the score by it."""
+
+    entry: Entry
+    slope: Real
+
+    @property
+    def kind(self) -> EntryKind:
+        found = frozenset().union(*map(variables, self.entry.index)) & {"q", "k"}
+        if found == {"q", "k"}:
+            return "pair"
+        return "column" if "k" in found else "row"
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether it hangs on positions through their distance alone."""
+        return all(_moved(index) == index for index in self.entry.index)
+
+
+def _moved(expr: Expr) -> Expr:
+    return fold(substitute(expr, {Q: add(Q, 1), K: add(K, 1)}))
+
+
+@dataclass(frozen=True)
+class BodyWeights:
+    """The weights of one body of softmax attention, as codegen wants them."""
+
+    weights: Weights
+
+    @classmethod
+    def of(cls, body: Body) -> BodyWeights:
+        return cls(body.weights)
+
+    @cached_property
+    def score(self) -> Real:
+        return folded(self.weights.score)
+
+    @property
+    def plain(self) -> bool:
+        """Whether scores go to softmax as they are."""
+        return self.score == S
+
+    @cached_property
+    def slope(self) -> Real:
+        """The derivative by the scaled dot product."""
+        return derivative(self.score, S)
+
+    @cached_property
+    def entries(self) -> tuple[Weighed, ...]:
+        return tuple(Weighed(entry, derivative(self.score, entry)) for entry in entries(self.score))
+
+    def of_kind(self, kind: EntryKind) -> list[tuple[int, Weighed]]:
+        """Entries of one kind, numbered."""
+        return list(enumerate(item for item in self.entries if item.kind == kind))
+
+
+class WeightsWriter(TensorText):
+    """Writes what weights are for torch: scores, their derivatives, which entries those are of, and sinks."""
+
+    def bodies(self, found: Sequence[BodyWeights]) -> str:
+        """A function each for every body whose scores are not plain, and the table of them."""
+        text, rows = "", []
+        for i, weights in enumerate(found):
+            suffix = f"_{i}" if len(found) > 1 else ""
+            if weights.plain:
+                rows.append("(None, None, ())")
+                continue
+            text += self._score(weights, suffix) + "\n\n" + self._slopes(weights, suffix) + "\n\n"
+            entries = "".join(f"{self._entry(item)}, " for item in weights.entries)
+            rows.append(f"(_score{suffix}, _slopes{suffix}, ({entries}))")
+        comment = (
+            "# For every body: what its scores become, the derivatives of that, and the entries of inputs\n"
+            "# that it reads: of which table, what a sum over the edges that read one runs along, and where.\n"
+        )
+        return f"{text}{comment}_WEIGHTS = ({', '.join(rows)},)\n"
+
+    def _score(self, weights: BodyWeights, suffix: str) -> str:
+        return (
+            f"def _score{suffix}(s, q, k, h, n, heads, tables):\n"
+            '    """What softmax takes exponentials of, from scaled dot products ``s``."""\n'
+            "    dtype = s.dtype\n"
+            f"    return {self.real(weights.score, _PLACES)}\n"
+        )
+
+    def _slopes(self, weights: BodyWeights, suffix: str) -> str:
+        slopes = "".join(f"{self.real(item.slope, _PLACES)}, " for item in weights.entries)
+        return (
+            f"def _slopes{suffix}(s, q, k, h, n, heads, tables):\n"
+            '    """The derivatives of ``_score`` by ``s``, and by every entry that it reads."""\n'
+            "    dtype = s.dtype\n"
+            f"    return {self.real(weights.slope, _PLACES)}, ({slopes})\n"
+        )
+
+    def _entry(self, item: Weighed) -> str:
+        places = "".join(f"{self.tensor(fold(index), _PLACES)}, " for index in item.entry.index)
+        place = f"lambda q, k, h, n, heads, tables: ({places})"
+        return f'("{identifier(item.entry.table)}", "{item.kind}", {place})'
+
+    def sinks(self, bodies: Sequence[Body]) -> str:
+        """The function that gives the logarithm added to the denominator of every head."""
+        lines = []
+        for body in bodies:
+            sink = body.weights.sink
+            text = (
+                "None" if sink is None else f"lambda h: {self.real(folded(sink), {'h': 'h'}, batched=True)}"
+            )
+            lines.append(f"        {text},\n")
+        read = sorted({part.table for body in bodies for part in _sink_entries(body)})
+        tables = "".join(f'"{identifier(name)}": _leading({name!r}, inputs, heads), ' for name in read)
+        return (
+            "def _sinks(inputs, heads, dtype, device):\n"
+            '    """The logarithms that are added to denominators: (batch or 1, heads); differentiable."""\n'
+            f"    tables = {{{tables}}}\n"
+            f"    bodies = (\n{''.join(lines)}    )\n"
+            "    return _by_head(bodies, heads, dtype, device)\n"
+        )
+
+
+# Variables of torch text: tensors that broadcast together.
+_PLACES = {"q": "q", "k": "k", "h": "h"}
+
+
+def _sink_entries(body: Body) -> tuple[Entry, ...]:
+    sink = body.weights.sink
+    return () if sink is None else entries(sink)
