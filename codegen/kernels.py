@@ -9,7 +9,7 @@ from __future__ import annotations
 from textwrap import indent
 
 from attnc.codegen.kinds import Kind
-from attnc.codegen.needs import Names, Need, needs
+from attnc.codegen.needs import Names, Need, bases_of, needs, parameters_of
 from attnc.codegen.walks import WalkWriter
 from attnc.codegen.weights import BodyWeights, EntryKind
 from attnc.digits import PLAIN
@@ -78,7 +78,7 @@ class KernelWriter(WalkWriter):
     def _parameters(self, kind: Kind) -> str:
         rows = [", ".join(f"{name}_ptr" for name in (*kind.pointers, *self._entry_sums(kind)))]
         rows += [", ".join(f"{name}_{axis}" for axis in ("batch", "head", "row")) for name in kind.strided]
-        rows += [", ".join(parameters) for need in self.needs if (parameters := _parameters_of(need))]
+        rows += [", ".join(parameters) for need in self.needs if (parameters := parameters_of(need))]
         rows.append("scale, n_q, n, heads, group, tiles, head_start, head_step, head_count")
         constants = (*_CONSTANTS, *(("ADD",) if kind.side == "key" else ()))
         rows += [f"{name}: tl.constexpr" for name in constants]
@@ -104,14 +104,7 @@ class KernelWriter(WalkWriter):
                 "stop_head = tl.minimum((key_head + 1) * group, head_start + head_count * head_step)",
             ]
         lines.append("offset = n - n_q  # the first query's position")
-        for need in self.needs:
-            match need.kind:
-                case "table":
-                    lines.append(f"{need.name} = {need.name}_ptr + batch * {need.name}_batch")
-                case "members":
-                    for part in ("index", "rank"):
-                        name = f"{need.name}_{part}"
-                        lines.append(f"{name} = {name}_ptr + batch * {name}_batch")
+        lines += bases_of(self.needs).splitlines()
         lines.append("log2_scale = scale * 1.4426950408889634")
         for name in kind.strided:
             lines.append(f"{name}_row = {name}_row * UNIT")
@@ -306,17 +299,6 @@ class KernelWriter(WalkWriter):
         weighing = self._weighing(kind, names, mask if masked else None, 1)
         lines.append(kind.step.format(mask=mask, masked=str(masked), **weighing).rstrip("\n"))
         return "\n".join(lines) + "\n"
-
-
-def _parameters_of(need: Need) -> list[str]:
-    match need.kind:
-        case "table":
-            return [f"{need.name}_ptr", f"{need.name}_batch"]
-        case "members":
-            return [f"{need.name}_{part}_{what}" for part in ("index", "rank") for what in ("ptr", "batch")]
-        case "picks":
-            return [f"{need.name}_ptr", f"{need.name}_row"]
-    return [f"{need.name}_offsets_ptr", f"{need.name}_tiles_ptr", f"{need.name}_tiles_row"]
 
 
 def _one_line(text: str) -> str:

@@ -17,6 +17,7 @@ from attnc.codegen.definition import DefinitionWriter, by_head
 from attnc.codegen.kernels import KernelWriter
 from attnc.codegen.kinds import KINDS
 from attnc.codegen.needs import Names, identifier, tables_of
+from attnc.codegen.pairs import PairWriter
 from attnc.codegen.printer import Printer
 from attnc.codegen.torch_sweeps import SweepWriter
 from attnc.codegen.weights import BodyWeights, WeightsWriter
@@ -69,11 +70,18 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     weighed = bool(weighing) or any(not item.plain for item in weights)
     have |= {"weights"} if weighed else {"plain"}
     have |= {"sinks"} if sinks else set()
+    pairs = [
+        PairWriter(plan.body, names, pattern.inputs, _suffix(i, len(schedule.bodies)))
+        for i, plan in enumerate(schedule.bodies)
+    ]
+    pair_kernels = "\n\n".join(text for writer in pairs if (text := writer.kernels()))
+    if pair_kernels:
+        have |= {"pairs", *(need.kind for writer in pairs for need in writer.needs)}
+        pair_kernels += f"\n\n_PAIR_KERNELS = ({', '.join(writer.told() for writer in pairs)},)\n"
     if any(sweep.scatter for plan in schedule.bodies for part in plan.query for sweep in part.sweeps):
         have |= {"alone"}
     found = tables_of(schedule.bodies, relations)
     tables = definition.tables(pattern, found, sinks)
-    torch_parts = (_part("pieces", have=have), _part("torch_path"))
     text_of = WeightsWriter(names)
     weights_text = (
         text_of.bodies(weights) if weighed else "",
@@ -81,21 +89,28 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
         _part("weights", "totals", have=have) if weighed else "",
         _part("weights", "sinks") if sinks else "",
     )
+    torch_parts = (_part("pieces", have=have), _part("torch_path"))
     sections = [
         _constants(pattern, weighing if weighed else None),
         _function(pattern, facts, sinks),
         _section("What the pattern means", mask, _head_sets(schedule)),
-        _section("Tables", tables, _table_parts(kernels + torch_text + mask + tables, have)),
+        _section(
+            "Tables",
+            tables,
+            _table_parts("".join((kernels, pair_kernels, torch_text, mask, tables, *weights_text)), have),
+        ),
         *([_section("What edges weigh", *weights_text)] if weighed else []),
         _section("Arguments, backends, operators", _part("interface", have=have)),
         _section("The torch path", torch_text + f"_BODIES = {bodies}", *torch_parts),
         _section(
             "The Triton path",
-            _part("tiles"),
+            _part("tiles", have=have),
             kernels,
             query_passes,
             key_passes,
+            pair_kernels,
             _part("weights", "launch") if weighed else "",
+            _part("weights", "pairs") if pair_kernels else "",
             _part("launch", "sizes", "launch", have=have),
         ),
         _section("Registered with PyTorch", _part("interface", "operators", have=have)),

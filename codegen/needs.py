@@ -95,7 +95,14 @@ def needs(part: Pass, names: Names, weights: tuple[Real, ...] = ()) -> tuple[Nee
             found[Need("picks", name)] = None
             if sweep.scatter is None:
                 found[Need("lists", name, draw.size)] = None
-    for expr in (part.owned, *(e for sweep in part.sweeps for e in printed(sweep))):
+    exprs = (part.owned, *(e for sweep in part.sweeps for e in printed(sweep)))
+    return tuple(found | dict.fromkeys(needs_of(exprs, names, weights)))
+
+
+def needs_of(exprs: Iterable[Expr], names: Names, weights: tuple[Real, ...]) -> tuple[Need, ...]:
+    """What text of expressions and of weights reads."""
+    found: dict[Need, None] = {}
+    for expr in exprs:
         for piece in walk(expr):
             if isinstance(piece, Lookup):
                 found[Need("table", identifier(piece.table))] = None
@@ -104,6 +111,32 @@ def needs(part: Pass, names: Names, weights: tuple[Real, ...] = ()) -> tuple[Nee
     for table in read(weights):
         found[Need("table", identifier(table))] = None
     return tuple(found)
+
+
+def parameters_of(need: Need) -> list[str]:
+    """The parameters by which a kernel is handed a table."""
+    match need.kind:
+        case "table":
+            return [f"{need.name}_ptr", f"{need.name}_batch"]
+        case "members":
+            return [f"{need.name}_{part}_{what}" for part in ("index", "rank") for what in ("ptr", "batch")]
+        case "picks":
+            return [f"{need.name}_ptr", f"{need.name}_row"]
+    return [f"{need.name}_offsets_ptr", f"{need.name}_tiles_ptr", f"{need.name}_tiles_row"]
+
+
+def bases_of(needs: Iterable[Need]) -> str:
+    """Lines of a kernel that find the tables of one sequence of the batch."""
+    lines = []
+    for need in needs:
+        match need.kind:
+            case "table":
+                lines.append(f"{need.name} = {need.name}_ptr + batch * {need.name}_batch")
+            case "members":
+                for part in ("index", "rank"):
+                    name = f"{need.name}_{part}"
+                    lines.append(f"{name} = {name}_ptr + batch * {name}_batch")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def read(weights: Iterable[Real]) -> tuple[str, ...]:

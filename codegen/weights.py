@@ -18,7 +18,8 @@ from attnc.expression import Expr, K, Q, add, fold, substitute, variables
 from attnc.pattern import Body, Weights
 from attnc.real import Entry, Real, S, derivative, entries, folded
 
-EntryKind = Literal["row", "column", "pair"]
+# What the sum over the edges that read an entry runs along; or the entry is summed up pair by pair.
+EntryKind = Literal["row", "column", "diagonal", "pair"]
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,16 @@ class Weighed:
     def kind(self) -> EntryKind:
         found = frozenset().union(*map(variables, self.entry.index)) & {"q", "k"}
         if found == {"q", "k"}:
-            return "pair"
+            return (
+                "diagonal"
+                if all(_moved(fold(index)) == fold(index) for index in self.entry.index)
+                else "pair"
+            )
         return "column" if "k" in found else "row"
-
-    @property
-    def diagonal(self) -> bool:
-        """Whether it hangs on positions through their distance alone."""
-        return all(_moved(index) == index for index in self.entry.index)
 
 
 def _moved(expr: Expr) -> Expr:
+    """The expression for the next query and the next key: the same where it hangs on their distance alone."""
     return fold(substitute(expr, {Q: add(Q, 1), K: add(K, 1)}))
 
 

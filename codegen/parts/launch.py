@@ -278,6 +278,9 @@ def _backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     # --- only: weights ---
     totals = _Totals(inputs, call.tables)
     sums.add_to(totals, call)
+    # --- only: pairs ---
+    _add_pairs(totals, call, grad, lse, delta)
+    # --- only: weights ---
     totals.add_sinks(lse, delta)
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), totals.results()
     # --- only: end ---

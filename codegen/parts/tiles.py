@@ -28,6 +28,9 @@ def _jit(function):
         return function
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
     free = {"n", "n_q", "heads", "group", "tiles", "head_start", "head_step", "head_count"}
+    # --- only: pairs ---
+    free |= {"low", "length", "first", "rows"}
+    # --- only: end ---
     steady = [name for name in names if name in free or name.endswith(("_batch", "_head", "_row"))]
     return triton.jit(function, do_not_specialize=steady)
 
@@ -186,6 +189,20 @@ def _gradient_alone(scores, grad, value, inside, lse, delta):
     """The weight of each row's one edge, and ``_score_gradient`` of it."""
     weight = tl.where(inside, tl.exp2(scores - lse), 0.0)
     return weight, weight * (tl.sum(grad.to(tl.float32) * value.to(tl.float32), 1) - delta)
+
+
+@_jit
+def _diagonal_sums(values, SECOND: tl.constexpr):
+    """What a square tile, (queries, keys), adds to the sums over distances: one for each query less a key.
+
+    Keys come in two tiles side by side. In the second one the first row's distances begin in its first column
+    and go back from there into the first tile, from the last column on; and so on, a column further each row.
+    """
+    BLOCK: tl.constexpr = values.shape[0]
+    row, distance = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK)[None, :]
+    turned = tl.gather(values, (row - distance + BLOCK) % BLOCK, 1)
+    kept = row >= distance if SECOND else row < distance
+    return tl.sum(tl.where(kept, turned, 0.0), 0)
 
 
 @_jit

@@ -10,6 +10,10 @@ _WEIGHTS = ()
 
 def _head_sets(heads): ...
 def _batched(x, name, n, heads): ...
+def _progressions(heads): ...
+
+
+_PAIR_KERNELS = ()
 
 
 # --- begin: totals ---
@@ -104,6 +108,55 @@ class _EntrySums:
                 if kind in found:
                     values = next(found[kind])[:, numbers]
                     totals.add(name, index(q, k, h, call.n, call.heads, call.tables), values)
+
+
+# --- begin: pairs ---
+
+_HELD_PAIRS = 1 << 26  # gradients of single pairs that are held at once
+
+
+def _add_pairs(totals, call, grad, lse, delta):
+    """Adds up what entries get that hang on query and key together."""
+    dim = max(call.dim, call.value_dim)
+    block = (64 if dim <= 128 else 32) // (2 if call.q.element_size() == 4 else 1)
+    sizes = {"BLOCK": block, "num_warps": 4}
+    for numbers, (*_, entries), found in zip(_head_sets(call.heads), _WEIGHTS, _PAIR_KERNELS, strict=True):
+        if found is None or not call.n_q or not numbers:
+            continue
+        diagonal, pair, low, high, needed = found
+        h = torch.tensor(numbers, device=call.device)
+        lengths = (call.n, call.heads, call.tables)
+
+        def sums(kernel, kind, shape, tiles, more, numbers=numbers, needed=needed, entries=entries):
+            """Launches a kernel, and gives the entries of its kind, each with what it got."""
+            names = [(name, index) for name, of_kind, index in entries if of_kind == kind]
+            made = [torch.zeros(call.batch, call.heads, *shape, device=call.device) for _ in names]
+            given = call.arguments(grad=grad) | {f"d_{kind}{i}_ptr": x for i, x in enumerate(made)}
+            given |= call.needs(needed, "query", sizes) | sizes | {"tiles": tiles} | more
+            for start, step, count in _progressions(numbers):
+                grid = (tiles * call.batch * count,)
+                heads = {"head_start": start, "head_step": step, "head_count": count}
+                kernel[grid](lse_ptr=lse, delta_ptr=delta, **heads, **given)
+            return [(*name, x[:, numbers]) for name, x in zip(names, made, strict=True)]
+
+        if diagonal is not None:
+            low = 1 - call.n if low is None else max(low, 1 - call.n)
+            length = (call.n - 1 if high is None else min(high, call.n - 1)) - low + 1
+            if length > 0:
+                distances = torch.arange(low, low + length, device=call.device)
+                more = {"low": low, "length": length}
+                for name, index, values in sums(diagonal, "diagonal", (length,), -(-length // block), more):
+                    totals.add(name, index(distances, 0 * distances, h[:, None], *lengths), values)
+        if pair is not None:
+            k = torch.arange(call.n, device=call.device)
+            rows = max(block, _HELD_PAIRS // (call.batch * call.heads * call.n) // block * block)
+            for first in range(call.n - call.n_q, call.n, rows):
+                rows = min(rows, call.n - first)
+                tiles = -(-rows // block) * -(-call.n // block)
+                q = torch.arange(first, first + rows, device=call.device)[:, None]
+                more = {"first": first, "rows": rows}
+                for name, index, values in sums(pair, "pair", (rows, call.n), tiles, more):
+                    totals.add(name, index(q, k, h[:, None, None], *lengths), values)
 
 
 # --- end ---

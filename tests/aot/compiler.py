@@ -104,6 +104,8 @@ class Launch:
     @property
     def tile(self) -> str:
         constants = dict(self.constants)
+        if "BLOCK" in constants:
+            return f"{constants['BLOCK']} x {constants['BLOCK']}"
         return f"{constants['BLOCK_M']} x {constants['BLOCK_N']}"
 
     def with_tile(self, block_m: int, block_n: int, warps: int, stages: int) -> Launch:
@@ -218,6 +220,8 @@ def record(module: ModuleType, dtype: torch.dtype, dim: int, tiles: str, n: int 
         "_KEY_PASSES": _recorders(module._KEY_PASSES, found),
         "_tiles_of": lambda device: getattr(module, tiles),
     }
+    if hasattr(module, "_PAIR_KERNELS"):
+        replaced["_PAIR_KERNELS"] = _recorders(module._PAIR_KERNELS, found)
     before = {key: getattr(module, key) for key in replaced}
     q = torch.zeros(1, 4, n, dim, dtype=dtype)
     k, v = torch.zeros(2, 1, 2, n, dim, dtype=dtype)
