@@ -52,8 +52,9 @@ class KernelWriter(WalkWriter):
     def kernel(self, kind: Kind) -> str:
         """The text of one kernel, from decorator to last line."""
         key_side = kind.side == "key"
-        resumes = self.part.continues or self.weights.weights.sink is not None
-        state = (resumes and kind.resume) or kind.begin
+        state = (self.part.continues and kind.resume) or kind.begin
+        if self.weights.weights.sink is not None and not self.part.continues:
+            state = kind.sunk or state
         body = [self._prologue(kind), self._own_positions(kind), kind.load, state]
         sums = self._entry_sums(kind)
         begin = "\n".join(f"{name} = tl.zeros([{self._own_block(kind)}], dtype=tl.float32)" for name in sums)

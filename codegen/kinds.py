@@ -14,6 +14,7 @@ class Kind:
 
     load: what is read once a tile.
     begin, resume: the sums to start from, in a first pass and in one that goes on with what another found.
+    sunk: those of a first pass where sinks were stored as log-sum-exps; empty where there is no difference.
     alone: what is read and done where a row has one position of the other side, in ``{inside}`` rows.
     store, add: how the sums are written, in either; empty where there is no difference.
     """
@@ -25,6 +26,7 @@ class Kind:
     load: str
     begin: str
     resume: str
+    sunk: str
     swept: str
     step: str
     alone: str
@@ -48,6 +50,12 @@ row_sum = tl.zeros([BLOCK_M], dtype=tl.float32)
     """\
 # Goes on where the pass before stopped: its result is a sum of weight one at its log-sum-exp.
 total = _load_tile(out_base, origin, row, out_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
+row_max = tl.load(lse_ptr + head_rows + (q - offset), mask=inside, other=float("-inf")) * 1.4426950408889634
+row_sum = tl.where(row_max == float("-inf"), 0.0, 1.0)
+""",
+    """\
+# The sink is there before any edge, with a weight and without a value.
+total = tl.zeros([BLOCK_M, BLOCK_VALUE_DIM], dtype=tl.float32)
 row_max = tl.load(lse_ptr + head_rows + (q - offset), mask=inside, other=float("-inf")) * 1.4426950408889634
 row_sum = tl.where(row_max == float("-inf"), 0.0, 1.0)
 """,
@@ -97,6 +105,7 @@ d_query = tl.zeros([BLOCK_M, BLOCK_DIM], dtype=tl.float32)
     """\
 d_query = tl.zeros([BLOCK_M, BLOCK_DIM], dtype=tl.float32)
 """,
+    "",
     FORWARD.swept,
     """\
 scores = _scores(query, key, {factor}, PRECISION)
@@ -132,6 +141,7 @@ value = _load_tile(v_base, origin, row, v_row, inside, False, VALUE_DIM, BLOCK_V
 d_key = tl.zeros([BLOCK_N, BLOCK_DIM], dtype=tl.float32)
 d_value = tl.zeros([BLOCK_N, BLOCK_VALUE_DIM], dtype=tl.float32)
 """,
+    "",
     "",
     """\
 query = _load_tile(q_base, {place}, q_row, {inside}, {even}, DIM, BLOCK_DIM)

@@ -227,6 +227,8 @@ def record(module: ModuleType, dtype: torch.dtype, dim: int, tiles: str, n: int 
     k, v = torch.zeros(2, 1, 2, n, dim, dtype=dtype)
     dtypes = {"bool": torch.bool, "int": torch.int64, "float": torch.float32}
     inputs = [torch.zeros(shape(n, 4, dim), dtype=dtypes[kind]) for kind, shape in module.INPUTS.values()]
+    if "sinks" in getattr(module, "WEIGHING", {}).values():
+        inputs.append(torch.zeros(1, 4))
     try:
         for key, value in replaced.items():
             setattr(module, key, value)
