@@ -119,7 +119,7 @@ def _add_pairs(totals, call, grad, lse, delta):
     """Adds up what entries get that hang on query and key together."""
     dim = max(call.dim, call.value_dim)
     block = (64 if dim <= 128 else 32) // (2 if call.q.element_size() == 4 else 1)
-    sizes = {"BLOCK": block, "num_warps": 4}
+    sizes = {"BLOCK": block, "num_warps": 8 if block == 64 else 4}
     for numbers, (*_, entries), found in zip(_head_sets(call.heads), _WEIGHTS, _PAIR_KERNELS, strict=True):
         if found is None or not call.n_q or not numbers:
             continue
