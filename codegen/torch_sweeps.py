@@ -24,6 +24,7 @@ from attnc.expression import (
     add,
     constant,
     fold,
+    le,
     merged,
     scale,
     substitute,
@@ -163,7 +164,8 @@ class SweepWriter(TensorText):
             return [*keys, "yield k, None, None, 1"]
         told = _in_positions(sweep.mask, (own, sweep.walk))
         mask = self.tensor(told, {"q": "q", "k": "k"})
-        return [*keys, f"yield k, {unmasked}, lambda q, k: {mask}, {period(told)}"]
+        condition = "_causal" if told == le(K, Q) else f"lambda q, k: {mask}"
+        return [*keys, f"yield k, {unmasked}, {condition}, {period(told)}"]
 
     def _worth(self, sweep: Sweep) -> str:
         """Which of many tiles of keys can hold an edge, over tensors of their ends."""

@@ -46,8 +46,8 @@ FLOOR_MAX = 4.0
 FLOOR_MEAN = 0.5
 # An fp32 sum of ``d`` products strays by more than one of them: what a score may be off, in ulps of its size.
 LSE_FLOOR = 16.0
-# The library's fused attention for the CPU takes exponentials of fp16 and bf16 no more exactly than this,
-# relative to themselves: so far may a log-sum-exp be off, still less than either dtype could tell.
+# Where the CPU has matrix units for bf16, the library's fused attention is used in bf16, and takes exponentials
+# no more exactly than this, relative to themselves: so far may a log-sum-exp be off, still less than bf16 tells.
 FUSED_EXP = 2.0**-13
 
 NAMES = ("output", "lse", "query gradient", "key gradient", "value gradient")
@@ -346,6 +346,6 @@ def against(
     """A result against a mask."""
     exact = dense(args, grads, mask, call, torch.float64)
     yardstick = dense(args, grads, mask, call, dtype)
-    fused = backend == "torch" and dtype in (torch.float16, torch.bfloat16)
+    fused = backend == "torch" and dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
     sizes = magnitudes(args, grads, mask, call)
     return judge(got, exact, yardstick, sizes, dtype, FUSED_EXP if fused else 0.0)

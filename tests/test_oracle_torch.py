@@ -38,6 +38,7 @@ def cut_small(module: ModuleType, seed: int) -> None:
     if seed % 2:
         module._TILE_COSTS = {16: 1.0}
         module._LEAST_UNMASKED, module._MOST_MASKED, module._BUDGET = 4, 400, 20_000
+    module._PLANS.clear()
     if seed % 5 == 0:
         module._is_fused = lambda q: False
 
@@ -200,6 +201,7 @@ def test_classes_and_squares() -> None:
     for text, (rows, sweeps, mask) in cases.items():
         done = oracle.compiled(f"pattern p() {{ attend {text} & all }}")
         plain, tried = done.module._BODIES, []
+        done.module._PLANS.clear()
         done.module._BODIES = ((False, ((lambda *_, rows=rows: rows, None, sweeps, 1, None),)),)
         try:
             for dtype in (torch.float32, torch.bfloat16):

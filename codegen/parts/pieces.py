@@ -20,12 +20,15 @@ _BODIES = ()
 # queries of a pass and all that they sweep; a piece of it, the same queries and some of the keys, under one
 # mask or none; a batch, pieces of one shape whose positions go up in equal steps.
 
-_TILE_COSTS = {32: 1.4, 64: 1.12, 128: 1.0, 256: 0.93, 512: 0.88, 1024: 0.8}  # of a score, by queries a tile
+_TILE_COSTS = {32: 1.1, 64: 1.06, 128: 1.0, 256: 0.96, 512: 0.93, 1024: 0.9}  # of a score, by queries a tile
 _BUDGET = 1 << 22  # numbers that a batch takes, or scores that are held
+_SPLIT = 64  # queries that the library's kernel takes at once, in a triangle
 _MOST_MASKED = 1 << 20  # pairs of a masked piece
 _LEAST_UNMASKED = 256  # keys that are worth a piece of their own
 _WORTH = 64  # keys that are asked about at once, where many hold no edge
 _MOST_KNOWN = 32  # masks that are kept for tiles to come
+_PLANS = {}  # the batches of calls to come, by shapes
+_MOST_PLANS = 8
 
 
 def _range(low, high):
@@ -123,6 +126,16 @@ def _below(positions, bound):
 # --- tiles and pieces ---
 
 
+def _causal(q, k):
+    """A condition that needs no mask: the library's kernel knows it."""
+    return k <= q
+
+
+def _is_triangle(rows, keys, condition):
+    """Whether the edges are the lower triangle of a square."""
+    return condition is _causal and isinstance(rows, range) and isinstance(keys, range) and rows == keys
+
+
 def _tiles(runs, sweeps, period):
     """The queries of a pass cut into tiles, on a grid of the tile's length as chunks and blocks are."""
     lengths = {}
@@ -141,17 +154,27 @@ def _tiles(runs, sweeps, period):
 
 
 def _tile_length(run, sweeps, period):
-    """How many queries a tile has: what costs least in the middle of the run, by the keys it sweeps."""
+    """How many queries a tile has: what costs least in the middle of the run, by the keys it sweeps.
+
+    It may be all of them, where edges are a triangle.
+    """
     costs = {}
-    for length, cost in _TILE_COSTS.items():
-        length = max(length // period, 1) * period if period <= 1024 else length
-        step = run.step if isinstance(run, range) else 1
+    step = run.step if isinstance(run, range) else 1
+    lengths = {max(length // period, 1) * period if period <= 1024 else length for length in _TILE_COSTS}
+    for length in (*sorted(lengths), run[-1] // step + 1):
         begin = len(run) // 2
         if isinstance(run, range):
             begin = max(0, begin - run[begin] // step % length)
         tile = run[begin : begin + length]
-        width = sum(len(keys) for keys, *_ in sweeps(tile))
-        costs[length] = width * cost * length / len(tile)
+        pairs, triangle = 0, False
+        for keys, _, condition, _ in sweeps(tile):
+            pairs += len(keys) * length
+            if _is_triangle(tile, keys[-len(tile) :], condition):
+                pairs -= max(0, len(tile) - _SPLIT) * length // 2
+                triangle = True
+        if length in lengths or triangle:
+            cost = min(_TILE_COSTS.items(), key=lambda item: abs(item[0] - length))[1]
+            costs[length] = pairs / len(tile) * cost
     return min(costs, key=costs.__getitem__)
 
 
@@ -163,11 +186,14 @@ class _Mask:
     """
 
     def __init__(self, condition, rows, keys, device):
+        self.empty, self.causal, self.absent, self.some = False, False, None, None
+        if all(_is_triangle(*piece, condition) for piece in zip(rows, keys, strict=True)):
+            self.causal = True
+            return
         q = torch.stack([_index(positions, device) for positions in rows])[:, :, None]
         k = torch.stack([_index(positions, device) for positions in keys])[:, None, :]
         edges = torch.as_tensor(condition(q, k), device=device)  # a condition may hang on neither
         edges = edges.expand(len(rows), q.shape[1], k.shape[2])
-        self.empty, self.causal, self.absent, self.some = False, False, None, None
         if edges.all():
             return
         some = edges.any(2)
@@ -189,12 +215,15 @@ def _pieces(rows, sweeps, known, device):
             # The masked ends get the tile's length where there is room: so they are alike, and squares.
             begin = max(begin, min(len(rows), end)) if begin > 0 else 0
             end = min(end, max(len(keys) - len(rows), begin)) if end < len(keys) else end
-            if (begin, end) != (0, len(keys)) and end - begin < _LEAST_UNMASKED:
+            few = end - begin < _LEAST_UNMASKED and not _is_triangle(rows, keys[end:], condition)
+            if few and (begin, end) != (0, len(keys)):
                 begin, end = len(keys), len(keys)
         if begin < end:
             yield keys[begin:end], None, (i,)
         most = max(1, _MOST_MASKED // len(rows))
         for first, last in ((0, begin), (end, len(keys))):
+            if _is_triangle(rows, keys[first:last], condition):
+                most = len(rows)
             for start in range(first, last, most):
                 part = keys[start : min(start + most, last)]
                 if not period or not isinstance(rows, range) or not isinstance(part, range):
@@ -239,13 +268,19 @@ class _Batch:
             self.some = owned if self.some is None else self.some & owned
         return [] if self.mask and self.mask.empty else [self]
 
+    def held(self):
+        """How many numbers it holds, more or less."""
+        positions = sum(8 if isinstance(some, range) else len(some) for some in (*self.rows, *self.keys))
+        return positions + (self.mask.absent.numel() if self.mask and self.mask.absent is not None else 0)
+
     def of_rows(self, x, place, offset=0):
         """(entries, tiles, key heads, heads of each, rows, dim) of a tensor without the tiles' axis."""
         return _view(x[place], [_moved(rows, -offset) for rows in self.rows])
 
-    def of_keys(self, x, place):
-        """The same of the keys."""
-        return _view(x[place[:2]], self.keys)
+    def of_keys(self, x, place, empty=False):
+        """The same of the keys; empty: zeros for what is gathered."""
+        found = _view(x[place[:2]], self.keys)
+        return found.zero_() if empty and not isinstance(self.keys[0], range) else found
 
     def store(self, x, view, place, offset=0):
         """Puts back what ``of_rows`` gave, where that is not a view."""
@@ -253,13 +288,10 @@ class _Batch:
             x[place].index_copy_(3, torch.cat(list(self.rows)) - offset, view.movedim(1, 3).flatten(3, 4))
 
     def add_to_keys(self, x, parts, place):
-        """Adds (entries, tiles, key heads, 1, keys, dim) to the keys' rows; tiles may share keys."""
-        x = x[place[:2]]
-        for keys, part in zip(self.keys, parts.unbind(1), strict=True):
-            if isinstance(keys, range):
-                x[:, :, :, keys.start : keys.stop : keys.step] += part
-            else:
-                x.index_add_(3, keys, part)
+        """Adds to the keys' rows what ``of_keys`` gave, where that is not a view; tiles may share keys."""
+        if not isinstance(self.keys[0], range):
+            for keys, part in zip(self.keys, parts.unbind(1), strict=True):
+                x[place[:2]].index_add_(3, keys, part)
 
 
 class _Alone(_Batch):
@@ -334,7 +366,28 @@ def _batches(pieces, work, device):
 
 
 def _all_batches(q, k, inputs):
-    """Every batch of every pass, and its place: entries, key heads, heads of each. No edge is in two."""
+    """Every batch of every pass, and its place: entries, key heads, heads of each. No edge is in two.
+
+    Without inputs they hang on shapes alone, and are kept if they are not too large.
+    """
+    plan = _plan(q, k, inputs)
+    if inputs:
+        return plan
+    key = q.shape, k.shape, q.device
+    if key not in _PLANS:
+        kept, held = [], 0
+        for found in plan:
+            kept.append(found)
+            held += found[0].held()
+            if held > _BUDGET:
+                return (found for part in (kept, plan) for found in part)
+        if len(_PLANS) >= _MOST_PLANS:
+            _PLANS.clear()
+        _PLANS[key] = kept
+    return _PLANS[key]
+
+
+def _plan(q, k, inputs):
     batch, heads, n_q, dim = q.shape
     n, group, device = k.shape[2], heads // k.shape[1], q.device
     tables = _tables(inputs, n_q, n, heads, device)

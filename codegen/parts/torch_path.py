@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -15,30 +17,28 @@ _BUDGET = 0
 # --- begin ---
 
 
-def _over_two(function, views, *options):
-    """Calls ``function`` on tensors (a, b, length, dim), for views with four axes in front of those two.
+def _stacks(*views):
+    """Views with four axes in front of (length, dim), as stacks (a, b, length, dim): views, too.
 
-    The longest two of the four are a and b, the others are looped over; results are put together again.
+    The longest two of the four are a and b, the others are looped over. What is None stays None.
     """
     axes = views[0].shape[:4]
-    order = sorted(range(4), key=lambda axis: -axes[axis])
+    order = sorted(range(4), key=lambda axis: axes[axis])
     moved = [None if x is None else x.expand(*axes, -1, -1).permute(*order, 4, 5) for x in views]
-    loops = axes[order[2]], axes[order[3]]
-    found = [
-        function(*(x if x is None else x[:, :, i, j] for x in moved), *options)
-        for i in range(loops[0])
-        for j in range(loops[1])
-    ]
-    back = [order.index(axis) for axis in range(4)]
-    joined = [
-        some[0][:, :, None] if len(some) == 1 else torch.stack(some, 2) for some in zip(*found, strict=True)
-    ]
-    return [x.unflatten(2, loops).permute(*back, 4, 5) for x in joined]
+    for i in range(axes[order[0]]):
+        for j in range(axes[order[1]]):
+            yield [None if x is None else x[i, j] for x in moved]
 
 
 def _is_fused(q):
     """Whether the library's fused kernel for the CPU takes tensors like this one."""
     return q.device.type == "cpu"
+
+
+def _work_dtype(x):
+    """What products are made in: the dtype of sums, but where the CPU multiplies matrices of bfloat16."""
+    units = x.device.type == "cpu" and x.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    return x.dtype if units else _sum_dtype(x)
 
 
 def _attention(q, k, v, added, causal, scale):
@@ -95,22 +95,42 @@ def _attention_gradients(q, k, v, grad, out, lse, pull, added, causal, scale):
     return dq, dk, dv
 
 
+def _add_up(total, parts):
+    """Adds stacked parts to a view (a, b, keys, dim) of the total, some of whose tiles may share memory."""
+    for axis in (0, 1):
+        if total.stride(axis) == 0:
+            total, parts = total.narrow(axis, 0, 1), parts.sum(axis, keepdim=True)
+    tiles = min((1, 0), key=lambda axis: total.stride(axis) if total.shape[axis] > 1 else math.inf)
+    total, parts = total.movedim(tiles, 0), parts.movedim(tiles, 0)
+    apart = 1
+    if len(total) > 1:  # tiles meet again after some: in one lattice of keys, or in the same one
+        hop, step = total.stride(0), total.stride(2)
+        period = step // math.gcd(hop, step)
+        apart = 1 if len(total) <= period else period * -(-total.shape[2] * step // (period * hop))
+    for i in range(min(apart, len(total))):
+        total[i::apart] += parts[i::apart]
+
+
 # --- forward and backward ---
 
 
 class _Call:
-    """q, k and v as (batch, key heads, heads of each, length, dim), rows dense, all of one dim."""
+    """q, k and v as (batch, key heads, heads of each, length, dim), rows dense, all of one dim and dtype."""
 
-    def __init__(self, q, k, v, inputs, scale):
-        self.scale, self.offset = scale, k.shape[2] - q.shape[2]
+    def __init__(self, q, k, v, inputs, scale, dtype):
+        self.offset, self.dtype = k.shape[2] - q.shape[2], dtype
         self.group, self.dim = q.shape[1] // k.shape[1], max(q.shape[3], v.shape[3])
-        self.dtype = _sum_dtype(q)
         self.q, self.k, self.v = self.shared(q), self.padded(k)[:, :, None], self.padded(v)[:, :, None]
+        # The library masks before it scales: what is not positive, goes into q.
+        self.scale, self.factor = (scale, 1.0) if scale > 0 else (1.0, scale)
+        if self.factor != 1.0:
+            self.q = self.q * self.factor
         self.plan = _all_batches(q, k, inputs) if q.numel() and k.numel() else ()
 
     def padded(self, x):
         """Zeros behind q and k change no score, zeros behind v only give zeros."""
         missing = self.dim - x.shape[3]
+        x = x.to(self.dtype)
         return torch.nn.functional.pad(x, (0, missing)) if missing else _rows_contiguous(x)
 
     def shared(self, x):
@@ -122,70 +142,70 @@ class _Call:
         return found.of_rows(self.q, place, self.offset), *(found.of_keys(x, place) for x in (self.k, self.v))
 
     def masks(self, found):
-        """What a batch adds to its scores, or None; and whether it is the causal triangle."""
-        mask = found.mask
-        if mask is None or mask.absent is None:
-            return None, False
-        if mask.causal and self.scale > 0:  # the library masks before it scales
-            return None, True
-        added = torch.zeros(mask.absent.shape, dtype=self.q.dtype, device=self.q.device)
-        return added.masked_fill_(mask.absent, float("-inf"))[None, :, None, None], False
+        """What a batch adds to its scores, or None; which rows it answers for; whether it is a triangle."""
+        mask, some = found.mask, found.some
+        if some is not None:
+            some = some[None, :, None, None, :, None]
+        if mask is None or mask.causal or mask.absent is None:
+            return None, some, mask is not None and mask.causal
+        added = torch.zeros(mask.absent.shape, dtype=self.dtype, device=self.q.device)
+        return added.masked_fill_(mask.absent, float("-inf"))[None, :, None, None], some, False
 
 
 def _forward_torch(q, k, v, inputs, scale):
-    call = _Call(q, k, v, inputs, scale)
-    out = torch.zeros(call.q.shape, dtype=call.dtype, device=q.device)
-    lse = torch.full((*call.q.shape[:4], 1), float("-inf"), dtype=call.dtype, device=q.device)
+    call = _Call(q, k, v, inputs, scale, _work_dtype(q))
+    sums = _sum_dtype(q)
+    out = torch.zeros(call.q.shape, dtype=sums, device=q.device)
+    lse = torch.full((*call.q.shape[:4], 1), float("-inf"), dtype=sums, device=q.device)
     for found, place in call.plan:
-        added, causal = call.masks(found)
-        part, part_lse = _over_two(
-            _attention,
-            (*call.views(found, place), added),
-            causal,
-            scale,
-        )
-        if found.some is not None:
-            part_lse = part_lse.masked_fill(~found.some[None, :, None, None, :, None], float("-inf"))
-        # Pieces of a row are joined by their log-sum-exps.
-        so_far, so_far_lse = (found.of_rows(x, place, call.offset) for x in (out, lse))
-        joined = torch.logaddexp(so_far_lse, part_lse)
-        weight = (part_lse - joined).exp_().masked_fill_(part_lse == float("-inf"), 0.0)
-        found.store(out, so_far.lerp_(part.to(call.dtype), weight), place, call.offset)
-        found.store(lse, so_far_lse.copy_(joined), place, call.offset)
+        added, some, causal = call.masks(found)
+        rows = [found.of_rows(x, place, call.offset) for x in (out, lse)]
+        first = some is None and bool(rows[1].max() == float("-inf"))
+        for *given, some_here, so_far, so_far_lse in _stacks(*call.views(found, place), added, some, *rows):
+            part, part_lse = _attention(*given, causal, call.scale)
+            if first:
+                so_far.copy_(part)
+                so_far_lse.copy_(part_lse)
+                continue
+            if some is not None:
+                part_lse = part_lse.masked_fill(~some_here, float("-inf"))
+            # Pieces of a row are joined by their log-sum-exps.
+            joined = torch.logaddexp(so_far_lse, part_lse)
+            weight = (part_lse - joined).exp_().masked_fill_(part_lse == float("-inf"), 0.0)
+            so_far.lerp_(part.to(sums), weight)
+            so_far_lse.copy_(joined)
+        for total, view in zip((out, lse), rows, strict=True):
+            found.store(total, view, place, call.offset)
     return out.flatten(1, 2)[..., : v.shape[3]].to(q.dtype).contiguous(), lse.flatten(1, 2).squeeze(3)
 
 
 def _backward_torch(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     # In the dtype of sums, because the library adds up gradients in the dtype of its arguments.
-    dtype = _sum_dtype(q)
-    call = _Call(*(x.to(dtype) for x in (q, k, v)), inputs, scale)
-    grad, out = call.shared(grad.to(dtype)), call.shared(out.to(dtype))
+    call = _Call(q, k, v, inputs, scale, _sum_dtype(q))
+    grad, out = call.shared(grad), call.shared(out)
     # A row without edges has a log-sum-exp of minus infinity and only weights of zero.
     lse = lse.masked_fill(lse == float("-inf"), float("inf")).unflatten(1, (-1, call.group))[..., None]
-    pull = lse_grad.unflatten(1, (-1, call.group))[..., None].to(dtype) if lse_grad.any() else None
-    dq, dk, dv = (torch.zeros(x.shape, dtype=dtype, device=q.device) for x in (call.q, call.k, call.v))
+    pull = lse_grad.unflatten(1, (-1, call.group))[..., None].to(call.dtype) if lse_grad.any() else None
+    dq, dk, dv = (torch.zeros(x.shape, dtype=call.dtype, device=q.device) for x in (call.q, call.k, call.v))
     for found, place in call.plan:
-        added, causal = call.masks(found)
-        row_lse = found.of_rows(lse, place, call.offset)
-        if found.some is not None:
-            row_lse = row_lse.masked_fill(~found.some[None, :, None, None, :, None], float("inf"))
-        parts = _over_two(
-            _attention_gradients,
-            (
-                *call.views(found, place),
-                found.of_rows(grad, place, call.offset),
-                found.of_rows(out, place, call.offset),
-                row_lse,
-                None if pull is None else found.of_rows(pull, place, call.offset),
-                added,
-            ),
-            causal,
-            scale,
+        added, some, causal = call.masks(found)
+        grad_rows, out_rows, lse_rows, pull_rows, dq_rows = (
+            None if x is None else found.of_rows(x, place, call.offset) for x in (grad, out, lse, pull, dq)
         )
-        so_far = found.of_rows(dq, place, call.offset)
-        found.store(dq, so_far.add_(parts[0]), place, call.offset)
-        for total, part in ((dk, parts[1]), (dv, parts[2])):
-            found.add_to_keys(total, part if part.shape[3] == 1 else part.sum(3, keepdim=True), place)
+        if some is not None:
+            lse_rows = lse_rows.masked_fill(~some, float("inf"))
+        keys = [found.of_keys(x, place, empty=True) for x in (dk, dv)]
+        rows = grad_rows, out_rows, lse_rows, pull_rows
+        for *given, to_q, to_k, to_v in _stacks(*call.views(found, place), *rows, added, dq_rows, *keys):
+            parts = _attention_gradients(*given, causal, call.scale)
+            to_q += parts[0]
+            _add_up(to_k, parts[1])
+            _add_up(to_v, parts[2])
+        found.store(dq, dq_rows, place, call.offset)
+        for total, view in zip((dk, dv), keys, strict=True):
+            found.add_to_keys(total, view, place)
+    if call.factor != 1.0:
+        dq *= call.factor
     given = zip((dq, dk, dv), (q, k, v), strict=True)
     return tuple(total.flatten(1, 2)[..., : x.shape[3]].to(x.dtype).contiguous() for total, x in given)
 
