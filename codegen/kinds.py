@@ -64,7 +64,7 @@ key = _load_tile(k_base, {place}, k_row, {inside}, {even}, DIM, BLOCK_DIM)
 value = _load_tile(v_base, {place}, v_row, {inside}, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
 """,
     """\
-scores = _scores(query, key, {factor}, PRECISION)
+scores = _tile_scores(query, key, {factor}, PRECISION)
 {weigh}total, row_max, row_sum = _attend(
     {scores}, value, {mask}, total, row_max, row_sum, {masked}, PRECISION
 )
@@ -108,7 +108,7 @@ d_query = tl.zeros([BLOCK_M, BLOCK_DIM], dtype=tl.float32)
     "",
     FORWARD.swept,
     """\
-scores = _scores(query, key, {factor}, PRECISION)
+scores = _tile_scores(query, key, {factor}, PRECISION)
 {weigh}d_scores = _score_gradient({scores}, grad, value, {mask}, lse, delta, {masked}, PRECISION)
 {slope}d_query = _dot(d_scores.to(key.dtype), key, d_query, PRECISION)
 """,
@@ -150,7 +150,7 @@ lse = _load_row(lse_ptr + head_rows, {place}, {inside}, {even}) * 1.442695040888
 delta = _load_row(delta_ptr + head_rows, {place}, {inside}, {even})
 """,
     """\
-scores = _scores(key, query, {factor}, PRECISION)
+scores = _tile_scores(key, query, {factor}, PRECISION)
 {weigh}d_value, d_scores = _add_value_gradient(
     {scores}, grad, value, {mask}, lse, delta, d_value, {masked}, PRECISION
 )

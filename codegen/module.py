@@ -89,7 +89,8 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
         _part("weights", "totals", have=have) if weighed else "",
         _part("weights", "sinks") if sinks else "",
     )
-    torch_parts = (_part("pieces", have=have), _part("torch_path"))
+    torch_parts = [_part("pieces", have=have), _part("torch_path", have=have)]
+    torch_parts += [_part("weights", "torch")] if weighed else []
     sections = [
         _constants(pattern, weighing if weighed else None),
         _function(pattern, facts, sinks),
@@ -383,14 +384,14 @@ def _sections(name: str) -> dict[str, str]:
 
 
 def _part(name: str, *titles: str, have: frozenset[str] = frozenset()) -> str:
-    """Sections of a part, without what is there for kinds of tables only that a module does not ``have``."""
+    """Sections of a part, without what is there only for something that a module does not ``have``."""
     sections = _sections(name)
     lines = "\n\n".join(sections[title] for title in (titles or ("",))).splitlines()
     kept, wanted = [], True
     for line in lines:
         if line.lstrip().startswith("# --- only: "):
-            condition = line.split()[3]
-            wanted = condition == "end" or condition in have
+            conditions = line.split()[3:-1]
+            wanted = conditions == ["end"] or have.issuperset(conditions)
         elif wanted:
             kept.append(line)
     return "\n".join(kept) + "\n"

@@ -50,7 +50,7 @@ mask = inside[:, None] & k_inside[None, :] & {mask}
 _GRADIENT = """\
 key = _load_tile(k_base, begin, row, k_row, k_inside, False, DIM, BLOCK_DIM)
 value = _load_tile(v_base, begin, row, v_row, k_inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
-scores = _scores(query, key, scale, PRECISION)
+scores = _tile_scores(query, key, scale, PRECISION)
 logits = 1.4426950408889634 * ({score})
 d_scores = _score_gradient(logits, grad, value, mask, lse, delta, True, PRECISION)
 """
@@ -71,7 +71,7 @@ class PairWriter(KernelText):
         return "\n\n".join(self._kernel(kind) for kind in PAIR_KINDS if self.weights.of_kind(kind))
 
     def told(self) -> str:
-        """What a launcher knows of them: the kernels, the least and greatest distance, the tables they read."""
+        """What a launcher knows: the kernels, the least and greatest distance, the tables that are read."""
         names = [self._name(kind) if self.weights.of_kind(kind) else "None" for kind in PAIR_KINDS]
         if names == ["None", "None"]:
             return "None"
@@ -103,7 +103,7 @@ class PairWriter(KernelText):
         return f"@_jit\ndef {self._name(kind)}(\n{listed}):\n{text}"
 
     def _diagonals(self, sums: list[str]) -> str:
-        """A block of distances a program; queries a tile at a time, their keys in two tiles side by side."""
+        """A block of distances a program; queries by tiles, their keys in two tiles side by side."""
         slopes = self._slopes("diagonal")
         lines = [
             "# Distances q - k from `nearest` on, a block of them.",

@@ -95,7 +95,7 @@ class WeightsWriter(TensorText):
             rows.append(f"(_score{suffix}, _slopes{suffix}, ({entries}))")
         comment = (
             "# For every body: what its scores become, the derivatives of that, and the entries of inputs\n"
-            "# that it reads: of which table, what a sum over the edges that read one runs along, and where.\n"
+            "# that it reads: of which table, along what the edges that read one are summed, and where.\n"
         )
         return f"{text}{comment}_WEIGHTS = ({', '.join(rows)},)\n"
 

@@ -12,7 +12,7 @@ def _tables(inputs, n_q, n, heads, device): ...
 def _progressions(heads): ...
 
 
-_BODIES = ()
+_BODIES, _WEIGHTS = (), ()
 
 # --- begin ---
 
@@ -398,7 +398,8 @@ def _plan(q, k, inputs):
             for name, table in tables.items()
         }
         entries = slice(None) if b is None else slice(b, b + 1)
-        for (by_head, passes), numbers in zip(_BODIES, _head_sets(heads), strict=True):
+        for body, numbers in enumerate(_head_sets(heads)):
+            by_head, passes = _BODIES[body]
             for members in [[h] for h in numbers] if by_head else [numbers] if numbers else []:
                 places = [(entries, *place) for place in _head_places(members, group)]
                 work = dim * len(members) * (batch if b is None else 1)
@@ -407,10 +408,16 @@ def _plan(q, k, inputs):
                     runs = list(rows(*given))
                     pieces = _pass(runs, owned, sweeps, period, given)
                     for found in _batches(pieces, work, device):
+                        # --- only: weights ---
+                        found.weights, found.tables, found.entry = _WEIGHTS[body], own, b or 0
+                        # --- only: end ---
                         yield from ((found, place) for place in places)
                     # --- only: alone ---
                     if alone is not None:
                         for found in _alone(runs, owned, alone, _BUDGET // (32 * work), given):
+                            # --- only: alone weights ---
+                            found.weights, found.tables, found.entry = _WEIGHTS[body], own, b or 0
+                            # --- only: alone ---
                             yield from ((found, place) for place in places)
                     # --- only: end ---
 

@@ -118,7 +118,7 @@ def _store_tile(base, start, row, stride, inside, value, DIM: tl.constexpr, BLOC
 
 
 @_jit
-def _scores(rows, columns, scale, PRECISION: tl.constexpr):
+def _tile_scores(rows, columns, scale, PRECISION: tl.constexpr):
     """Scaled products of a tile of vectors with another, (rows, columns)."""
     return _dot(rows, tl.trans(columns), None, PRECISION) * scale
 

@@ -10,6 +10,11 @@ import torch
 def _sum_dtype(x): ...
 def _rows_contiguous(x): ...
 def _all_batches(q, k, inputs): ...
+def _index(positions, device): ...
+def _tables(inputs, n_q, n, heads, device): ...
+def _Totals(inputs, tables): ...
+def _weighed_attention(found, call, *given): ...
+def _weighed_gradients(found, call, totals, *given): ...
 
 
 _BUDGET = 0
@@ -141,6 +146,17 @@ class _Call:
         """A batch's queries, keys and values."""
         return found.of_rows(self.q, place, self.offset), *(found.of_keys(x, place) for x in (self.k, self.v))
 
+    # --- only: weights ---
+    def places(self, found, place):
+        """A batch's positions and heads: of queries, of keys, of heads; each (1, …, 1) beside the views."""
+        q, k = (torch.stack([_index(x, self.q.device) for x in some]) for some in (found.rows, found.keys))
+        heads = torch.arange(self.q.shape[1] * self.group, device=self.q.device).unflatten(
+            0, (-1, self.group)
+        )
+        h = heads[place[1:]][None, None, :, :, None, None]
+        return *(x[None, :, None, None, :, None] for x in (q, k)), h
+
+    # --- only: end ---
     def masks(self, found):
         """What a batch adds to its scores, or None; which rows it answers for; whether it is a triangle."""
         mask, some = found.mask, found.some
@@ -157,12 +173,24 @@ def _forward_torch(q, k, v, inputs, scale):
     sums = _sum_dtype(q)
     out = torch.zeros(call.q.shape, dtype=sums, device=q.device)
     lse = torch.full((*call.q.shape[:4], 1), float("-inf"), dtype=sums, device=q.device)
+    # --- only: sinks ---
+    # A sink is there before any edge, with a weight and without a value.
+    lse[:] = inputs[-1].unflatten(1, (-1, call.group))[..., None, None]
+    # --- only: end ---
     for found, place in call.plan:
         added, some, causal = call.masks(found)
         rows = [found.of_rows(x, place, call.offset) for x in (out, lse)]
         first = some is None and bool(rows[1].max() == float("-inf"))
-        for *given, some_here, so_far, so_far_lse in _stacks(*call.views(found, place), added, some, *rows):
+        views = call.views(found, place)
+        # --- only: weights ---
+        views += call.places(found, place)
+        # --- only: end ---
+        for *given, some_here, so_far, so_far_lse in _stacks(*views, added, some, *rows):
+            # --- only: plain ---
             part, part_lse = _attention(*given, causal, call.scale)
+            # --- only: weights ---
+            part, part_lse = _weighed_attention(found, call, *given, causal)
+            # --- only: end ---
             if first:
                 so_far.copy_(part)
                 so_far_lse.copy_(part_lse)
@@ -183,6 +211,12 @@ def _backward_torch(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     # In the dtype of sums, because the library adds up gradients in the dtype of its arguments.
     call = _Call(q, k, v, inputs, scale, _sum_dtype(q))
     grad, out = call.shared(grad), call.shared(out)
+    # --- only: weights ---
+    totals = _Totals(inputs, _tables(inputs, q.shape[2], k.shape[2], q.shape[1], q.device))
+    # --- only: sinks ---
+    delta = (grad * out).sum(4).flatten(1, 2) - lse_grad
+    totals.add_sinks(lse, delta)
+    # --- only: end ---
     # A row without edges has a log-sum-exp of minus infinity and only weights of zero.
     lse = lse.masked_fill(lse == float("-inf"), float("inf")).unflatten(1, (-1, call.group))[..., None]
     pull = lse_grad.unflatten(1, (-1, call.group))[..., None].to(call.dtype) if lse_grad.any() else None
@@ -196,8 +230,16 @@ def _backward_torch(grad, lse_grad, q, k, v, inputs, out, lse, scale):
             lse_rows = lse_rows.masked_fill(~some, float("inf"))
         keys = [found.of_keys(x, place, empty=True) for x in (dk, dv)]
         rows = grad_rows, out_rows, lse_rows, pull_rows
-        for *given, to_q, to_k, to_v in _stacks(*call.views(found, place), *rows, added, dq_rows, *keys):
+        views = call.views(found, place)
+        # --- only: weights ---
+        views += call.places(found, place)
+        # --- only: end ---
+        for *given, to_q, to_k, to_v in _stacks(*views, *rows, added, dq_rows, *keys):
+            # --- only: plain ---
             parts = _attention_gradients(*given, causal, call.scale)
+            # --- only: weights ---
+            parts = _weighed_gradients(found, call, totals, *given, causal)
+            # --- only: end ---
             to_q += parts[0]
             _add_up(to_k, parts[1])
             _add_up(to_v, parts[2])
@@ -207,7 +249,12 @@ def _backward_torch(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     if call.factor != 1.0:
         dq *= call.factor
     given = zip((dq, dk, dv), (q, k, v), strict=True)
+    # --- only: plain ---
     return tuple(total.flatten(1, 2)[..., : x.shape[3]].to(x.dtype).contiguous() for total, x in given)
+    # --- only: weights ---
+    found = (total.flatten(1, 2)[..., : x.shape[3]].to(x.dtype).contiguous() for total, x in given)
+    return *found, totals.results()
+    # --- only: end ---
 
 
 # --- end ---

@@ -11,6 +11,9 @@ _WEIGHTS = ()
 def _head_sets(heads): ...
 def _batched(x, name, n, heads): ...
 def _progressions(heads): ...
+def _scores(q, k, added, causal, scale): ...
+def _attention(*given): ...
+def _attention_gradients(*given): ...
 
 
 _PAIR_KERNELS = ()
@@ -26,12 +29,12 @@ class _Totals:
         self.inputs = inputs
         self.of = {name: torch.zeros_like(tables[name]) for name in WEIGHING.values()}
 
-    def add(self, name, index, values):
-        """Adds (entries, …) values to the entries of a table at ``index``, which broadcasts to (…).
+    def add(self, name, index, values, row=slice(None)):
+        """Adds values (batch, …) to a table's entries at ``index``, which broadcasts to (…); in one order.
 
-        entries: of the batch, or one of them where the table has them apart. In a fixed order.
+        row: the sequence of the batch that all values are of, where the table has one for each of them.
         """
-        total = self.of[name]
+        total = self.of[name] if self.of[name].shape[0] == 1 else self.of[name][row]
         place = torch.zeros((), dtype=torch.int64, device=values.device)
         for at, size in zip(index, total.shape[1:], strict=True):
             place = place * size + torch.as_tensor(at, device=values.device).clamp(0, max(size - 1, 0))
@@ -58,6 +61,64 @@ class _Totals:
             self.of[name].reshape(self.inputs[i].shape).to(self.inputs[i].dtype)
             for i, name in WEIGHING.items()
         ]
+
+
+# --- begin: torch ---
+
+
+def _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
+    """Some rows at a time: which, where, scaled products, what becomes of them, and what is no edge."""
+    n, heads = call.k.shape[3], call.q.shape[1] * call.group
+    score = found.weights[0]
+    for rows, s in _scores(q, k, None, False, call.scale):
+        at = (q_at[:, :, rows], k_at.transpose(2, 3), h, n, heads, found.tables)
+        absent = None if added is None else added[:, :, rows] < 0
+        if causal:
+            absent = torch.ones(s.shape[2:], dtype=torch.bool, device=s.device).triu_(rows.start + 1)
+        weighed = s if score is None else score(s, *at).expand(s.shape)
+        if absent is not None:
+            weighed = weighed.masked_fill(absent, float("-inf"))
+        yield rows, at, s, weighed, absent
+
+
+def _weighed_attention(found, call, q, k, v, q_at, k_at, h, added, causal):
+    """Output and log-sum-exp (…, 1) of (a, b, length, dim) tensors, at these positions."""
+    if found.weights[0] is None:
+        return _attention(q, k, v, added, causal, call.scale)
+    out, lse = [], []
+    for _, _, _, scores, _ in _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
+        top = scores.amax(3, keepdim=True)
+        weights = scores.sub(top.masked_fill(top == float("-inf"), 0.0)).exp_()
+        total = weights.sum(3, keepdim=True)
+        out.append(torch.matmul(weights, v.to(weights.dtype)) / total.clamp(min=1e-30))
+        lse.append(total.log() + top)
+    return torch.cat(out, 2), torch.cat(lse, 2)
+
+
+def _weighed_gradients(found, call, totals, q, k, v, q_at, k_at, h, grad, out, lse, pull, added, causal):
+    """Gradients of q, k and v as in ``_attention_gradients``; those of weights' entries go to ``totals``."""
+    _, slopes, entries = found.weights
+    if slopes is None:
+        return _attention_gradients(q, k, v, grad, out, lse, pull, added, causal, call.scale)
+    delta = (grad * out).sum(3, keepdim=True)
+    if pull is not None:
+        delta -= pull
+    dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    for rows, at, s, scores, absent in _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
+        weights = (scores - lse[:, :, rows]).exp_()
+        dv += torch.matmul(weights.transpose(2, 3), grad[:, :, rows])
+        d_scores = (torch.matmul(grad[:, :, rows], v.transpose(2, 3)) - delta[:, :, rows]).mul_(weights)
+        slope, entry_slopes = slopes(s, *at)
+        for (name, _, index), entry_slope in zip(entries, entry_slopes, strict=True):
+            values = d_scores * entry_slope
+            values = values if absent is None else values.masked_fill(absent, 0.0)
+            totals.add(name, index(*at), values[None], slice(found.entry, found.entry + 1))
+        d_scores = d_scores * (slope * call.scale)
+        if absent is not None:
+            d_scores = d_scores.masked_fill(absent, 0.0)
+        dq[:, :, rows] = torch.matmul(d_scores, k)
+        dk += torch.matmul(d_scores.transpose(2, 3), q[:, :, rows])
+    return dq, dk, dv
 
 
 # --- begin: sinks ---
