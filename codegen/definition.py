@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from textwrap import indent
 
 from attnc.codegen.expressions import TensorText, first_row
@@ -42,8 +43,13 @@ class DefinitionWriter(TensorText):
         ]
         return head + indent("\n".join(lines), "    ") + "\n"
 
-    def tables(self, pattern: Pattern, found: frozenset[str], sinks: bool = False) -> str:
-        """The function that builds every table the plan reads from the inputs."""
+    def tables(
+        self, pattern: Pattern, found: frozenset[str], sinks: bool = False, more: Sequence[str] = ()
+    ) -> str:
+        """The function that builds every table the plan reads from the inputs.
+
+        sinks: whether those stand behind the inputs. more: lines for tables that are made of others.
+        """
         used = {name.partition(".")[0] for name in found}
         lines = []
         for item in pattern.inputs:
@@ -58,6 +64,7 @@ class DefinitionWriter(TensorText):
         for base in sorted({name.partition(".")[0] for name in found if "." in name}):
             parts = ", ".join(f'tables["{identifier(f"{base}.{which}")}"]' for which in EQUAL_ENDS)
             lines.append(f'{parts} = _equal_entries(tables["{identifier(base)}"])')
+        lines += more
         for draw, name in self.names.draws.items():
             population = Printer("host", {"n": "n"})(fold(draw.population))
             last = "n - 1" if draw.size == 1 else f"(n - 1) // {draw.size}"

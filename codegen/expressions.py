@@ -71,7 +71,7 @@ class KernelText:
     def __init__(self, own: Var, names: Names, inputs: tuple[Input, ...]) -> None:
         self.own = own
         self.names = names
-        self.inputs = {item.name: item for item in inputs}
+        self.inputs = {item.name: item for item in inputs}  # tables made of them go by names of their own
 
     def _printer(self, names: dict[str, str]) -> Printer:
         ranges = (f"{end}{i}" for end in ("low", "high") for i in range(3))
@@ -91,7 +91,7 @@ class KernelText:
 
     def _lookup(self, table: str, index: tuple[str, ...], kind: str) -> str:
         base = table.partition(".")[0]
-        sizes = self.inputs[base].shape
+        sizes = (self.inputs.get(table) or self.inputs[base]).shape
         shape = (self._printer({})(size) for size in sizes)
         place, size = "", ""
         if sum("n" in variables(axis) for axis in sizes) > 1:  # as large as the square of the length

@@ -29,7 +29,7 @@ class KernelWriter(WalkWriter):
     def __init__(
         self, part: Pass, names: Names, inputs: tuple[Input, ...], suffix: str, weights: BodyWeights
     ) -> None:
-        super().__init__(part, names, inputs)
+        super().__init__(part, names, (*inputs, *(item.input for item in weights.by_distance)))
         self.suffix = suffix
         self.weights = weights
         self.needs: tuple[Need, ...] = needs(part, names, (weights.score,))

@@ -64,15 +64,16 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     have = frozenset(
         need.kind for query, key in writers for writer in (*query, *key) for need in writer.needs
     )
-    weights = [BodyWeights.of(plan.body) for plan in schedule.bodies]
+    weights = [
+        BodyWeights(plan.body, _suffix(i, len(schedule.bodies))) for i, plan in enumerate(schedule.bodies)
+    ]
     weighing = _weighing(pattern, weights)
     sinks = any(item.weights.sink is not None for item in weights)
     weighed = bool(weighing) or any(not item.plain for item in weights)
     have |= {"weights"} if weighed else {"plain"}
     have |= {"sinks"} if sinks else set()
     pairs = [
-        PairWriter(plan.body, names, pattern.inputs, _suffix(i, len(schedule.bodies)))
-        for i, plan in enumerate(schedule.bodies)
+        PairWriter(item, names, pattern.inputs, _suffix(i, len(weights))) for i, item in enumerate(weights)
     ]
     pair_kernels = "\n\n".join(text for writer in pairs if (text := writer.kernels()))
     if pair_kernels:
@@ -81,8 +82,8 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     if any(sweep.scatter for plan in schedule.bodies for part in plan.query for sweep in part.sweeps):
         have |= {"alone"}
     found = tables_of(schedule.bodies, relations)
-    tables = definition.tables(pattern, found, sinks)
     text_of = WeightsWriter(names)
+    tables = definition.tables(pattern, found, sinks, text_of.by_distance(weights))
     weights_text = (
         text_of.bodies(weights) if weighed else "",
         text_of.sinks([plan.body for plan in schedule.bodies]) if sinks else "",
@@ -291,7 +292,7 @@ def _body_writers(
                 names,
                 pattern.inputs,
                 _suffix(i, count) + (f"_{j}" if len(passes) > 1 else ""),
-                BodyWeights.of(plan.body),
+                BodyWeights(plan.body, _suffix(i, count)),
             )
             for j, part in enumerate(passes)
         ]
@@ -402,6 +403,7 @@ def _table_parts(users: str, have: frozenset[str]) -> str:
     sections = _sections("tables")
     wanted = ["read"]
     wanted += ["arithmetic"] * any(f"_{name}imum(" in users for name in ("min", "max"))
+    wanted += ["spread"] * ("_spread(" in users)
     wanted += ["members"] * ("_as_rows(" in users)
     wanted += ["equal"] * ("_equal_entries(" in users)
     wanted += ["draws"] * ("_picks(" in users)

@@ -11,9 +11,8 @@ from textwrap import indent
 from attnc.codegen.expressions import KernelText
 from attnc.codegen.needs import Names, Need, bases_of, needs_of, parameters_of
 from attnc.codegen.weights import BodyWeights, EntryKind
-from attnc.distances import distances
 from attnc.expression import Q, fold
-from attnc.pattern import Body, Input, formula
+from attnc.pattern import Input, formula
 from attnc.real import ONE
 
 PAIR_KINDS: tuple[EntryKind, ...] = ("diagonal", "pair")
@@ -59,12 +58,13 @@ d_scores = _score_gradient(logits, grad, value, mask, lse, delta, True, PRECISIO
 class PairWriter(KernelText):
     """Writes the kernels of one body that need walks of their own, if there are any."""
 
-    def __init__(self, body: Body, names: Names, inputs: tuple[Input, ...], suffix: str) -> None:
-        super().__init__(Q, names, inputs)
-        self.body = body
-        self.weights = BodyWeights.of(body)
+    def __init__(self, weights: BodyWeights, names: Names, inputs: tuple[Input, ...], suffix: str) -> None:
+        super().__init__(Q, names, (*inputs, *(item.input for item in weights.by_distance)))
+        self.weights, self.body = weights, weights.body
         self.suffix = suffix
-        self.needs: tuple[Need, ...] = needs_of((fold(formula(body.relation)),), names, (self.weights.score,))
+        self.needs: tuple[Need, ...] = needs_of(
+            (fold(formula(self.body.relation)),), names, (self.weights.score,)
+        )
 
     def kernels(self) -> str:
         """Their text."""
@@ -75,8 +75,7 @@ class PairWriter(KernelText):
         names = [self._name(kind) if self.weights.of_kind(kind) else "None" for kind in PAIR_KINDS]
         if names == ["None", "None"]:
             return "None"
-        wanted = bool(self.weights.of_kind("diagonal"))
-        low, high = distances(formula(self.body.relation)) if wanted else (None, None)
+        low, high = self.weights.distances if self.weights.of_kind("diagonal") else (None, None)
         needed = "".join(f"({need.kind!r}, {need.name!r}, {need.size!r}), " for need in self.needs)
         return f"({', '.join(names)}, {low}, {high}, ({needed}))"
 

@@ -14,9 +14,30 @@ from typing import Literal
 
 from attnc.codegen.expressions import TensorText
 from attnc.codegen.needs import identifier
-from attnc.expression import Expr, K, Q, add, fold, substitute, variables
-from attnc.pattern import Body, Weights
-from attnc.real import Entry, Real, S, derivative, entries, folded
+from attnc.codegen.printer import Printer
+from attnc.diagnostics import Span
+from attnc.distances import distances
+from attnc.expression import (
+    HEAD,
+    HEADS,
+    ZERO,
+    Const,
+    Expr,
+    K,
+    N,
+    Q,
+    Sum,
+    Var,
+    add,
+    as_expr,
+    fold,
+    sub,
+    substitute,
+    variables,
+    walk,
+)
+from attnc.pattern import Body, Input, Weights, formula
+from attnc.real import Entry, Real, S, derivative, entries, folded, replace
 
 # What the sum over the edges that read an entry runs along; or the entry is summed up pair by pair.
 EntryKind = Literal["row", "column", "diagonal", "pair"]
@@ -31,14 +52,23 @@ class Weighed:
 
     @property
     def kind(self) -> EntryKind:
-        found = frozenset().union(*map(variables, self.entry.index)) & {"q", "k"}
-        if found == {"q", "k"}:
-            return (
-                "diagonal"
-                if all(_moved(fold(index)) == fold(index) for index in self.entry.index)
-                else "pair"
-            )
-        return "column" if "k" in found else "row"
+        return _kind(self.entry)
+
+
+def _kind(entry: Entry) -> EntryKind:
+    found = frozenset().union(*map(variables, entry.index)) & {"q", "k"}
+    if found == {"q", "k"}:
+        return "diagonal" if all(_moved(fold(index)) == fold(index) for index in entry.index) else "pair"
+    return "column" if "k" in found else "row"
+
+
+def _is_plain(entry: Entry) -> bool:
+    """Whether an entry's place takes no more than adding up to find."""
+    return all(_flat(fold(index)) for index in entry.index)
+
+
+def _flat(expr: Expr) -> bool:
+    return all(isinstance(part, Const | Var | Sum) for part in walk(expr))
 
 
 def _moved(expr: Expr) -> Expr:
@@ -47,18 +77,71 @@ def _moved(expr: Expr) -> Expr:
 
 
 @dataclass(frozen=True)
+class ByDistance:
+    """A table of what an entry is at every distance ``q - k``, from ``low`` on: (heads, length).
+
+    Where an index takes some arithmetic, it is done once for each distance, and not once for each pair.
+    """
+
+    entry: Entry
+    suffix: str
+    low: Expr
+    length: Expr
+
+    @property
+    def name(self) -> str:
+        return f"{self.entry.table}.by_distance{self.suffix}"
+
+    @property
+    def input(self) -> Input:
+        """As if it were given: what kernels know of its shape."""
+        return Input(self.name, "float", (HEADS, self.length), Span(0, 0))
+
+    @property
+    def read(self) -> Entry:
+        """What the entry is read as."""
+        return Entry(self.name, (HEAD, sub(sub(Q, K), self.low)))
+
+
+@dataclass(frozen=True)
 class BodyWeights:
     """The weights of one body of softmax attention, as codegen wants them."""
 
-    weights: Weights
+    body: Body
+    suffix: str = ""
 
-    @classmethod
-    def of(cls, body: Body) -> BodyWeights:
-        return cls(body.weights)
+    @property
+    def weights(self) -> Weights:
+        return self.body.weights
+
+    @cached_property
+    def definition(self) -> Real:
+        """What softmax takes exponentials of, as it is defined."""
+        return folded(self.weights.score)
 
     @cached_property
     def score(self) -> Real:
-        return folded(self.weights.score)
+        """The same, read from tables by distance where that saves arithmetic."""
+        return self._read(self.definition)
+
+    def _read(self, expr: Real) -> Real:
+        return replace(expr, {item.entry: item.read for item in self.by_distance})
+
+    @cached_property
+    def distances(self) -> tuple[int | None, int | None]:
+        return distances(formula(self.body.relation))
+
+    @cached_property
+    def by_distance(self) -> tuple[ByDistance, ...]:
+        read = dict.fromkeys(entries(self.definition))
+        found = [entry for entry in read if _kind(entry) == "diagonal" and not _is_plain(entry)]
+        if not found:
+            return ()
+        low, high = self.distances
+        least = sub(1, N) if low is None else as_expr(low)
+        most = sub(N, 1) if high is None else as_expr(high)
+        length = add(sub(most, least), 1)
+        return tuple(ByDistance(entry, f"{self.suffix}_{i}", least, length) for i, entry in enumerate(found))
 
     @property
     def plain(self) -> bool:
@@ -68,11 +151,12 @@ class BodyWeights:
     @cached_property
     def slope(self) -> Real:
         """The derivative by the scaled dot product."""
-        return derivative(self.score, S)
+        return self._read(derivative(self.definition, S))
 
     @cached_property
     def entries(self) -> tuple[Weighed, ...]:
-        return tuple(Weighed(entry, derivative(self.score, entry)) for entry in entries(self.score))
+        read = entries(self.definition)
+        return tuple(Weighed(entry, self._read(derivative(self.definition, entry))) for entry in read)
 
     def of_kind(self, kind: EntryKind) -> list[tuple[int, Weighed]]:
         """Entries of one kind, numbered."""
@@ -81,6 +165,21 @@ class BodyWeights:
 
 class WeightsWriter(TensorText):
     """Writes what weights are for torch: scores, their derivatives, which entries those are of, and sinks."""
+
+    def by_distance(self, found: Sequence[BodyWeights]) -> list[str]:
+        """Lines that build the tables by distance, for the function that builds all tables."""
+        lines = []
+        for item in (item for weights in found for item in weights.by_distance):
+            low, length = (Printer("host", {"n": "n"})(fold(size)) for size in (item.low, item.length))
+            index = (substitute(fold(index), {K: ZERO}) for index in item.entry.index)
+            places = ", ".join(self.tensor(place, {"q": "distance", "h": "head"}) for place in index)
+            lines += [
+                "head = torch.arange(heads, device=device)[:, None]",
+                f"distance = torch.arange({length}, device=device) + {low}",
+                f'tables["{identifier(item.name)}"] = _spread('
+                f'_read(tables["{identifier(item.entry.table)}"], {places}), heads)',
+            ]
+        return lines
 
     def bodies(self, found: Sequence[BodyWeights]) -> str:
         """A function each for every body whose scores are not plain, and the table of them."""

@@ -62,6 +62,14 @@ def _read(table, *index):
     return table[(slice(None), *torch.broadcast_tensors(*places))]
 
 
+# --- begin: spread ---
+
+
+def _spread(entries, heads):
+    """Entries (batch or 1, length), or of every head, as (batch or 1, heads, length), dense."""
+    return (entries if entries.dim() == 3 else entries[:, None]).expand(-1, heads, -1).contiguous()
+
+
 # --- begin: members ---
 
 
