@@ -60,7 +60,8 @@ class DefinitionWriter(TensorText):
                     f'_batched(inputs[{_position(pattern, name)}], "{name}", n, heads)'
                 )
         if sinks:
-            lines.append(f'tables["sinks"] = inputs[{len(pattern.inputs)}]')
+            count = len(pattern.inputs)  # the mask does without sinks
+            lines.append(f'tables["sinks"] = inputs[{count}] if len(inputs) > {count} else None')
         for base in sorted({name.partition(".")[0] for name in found if "." in name}):
             parts = ", ".join(f'tables["{identifier(f"{base}.{which}")}"]' for which in EQUAL_ENDS)
             lines.append(f'{parts} = _equal_entries(tables["{identifier(base)}"])')

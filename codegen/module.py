@@ -116,7 +116,7 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
             _part("launch", "sizes", "launch", have=have),
         ),
         _section("Registered with PyTorch", _part("interface", "operators", have=have)),
-        _part("self_check"),
+        _part("self_check", have=have),
     ]
     text = _in_use("\n\n".join(section.strip("\n") + "\n" for section in sections))
     digest = hashlib.sha256(text.encode()).hexdigest()

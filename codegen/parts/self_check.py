@@ -12,11 +12,17 @@ NAME, INPUTS = "", {}
 
 def mask(n_q, n, heads, tables, device="cpu"): ...
 def _tables(inputs, n_q, n, heads, device): ...
+def _head_sets(heads): ...
+def _sinks(inputs, heads, dtype, device): ...
+
+
+_WEIGHTS = ()
 
 
 # --- begin ---
 
 
+# --- only: plain ---
 def _dense(q, k, v, edges):
     """Masked attention by the book, in the dtype of q; rows without edges give zeros."""
     k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
@@ -24,10 +30,44 @@ def _dense(q, k, v, edges):
     return torch.nan_to_num(scores.softmax(3)) @ v
 
 
+# --- only: weights ---
+def _dense(q, k, v, edges, **inputs):
+    """Masked and weighed attention by the book, in the dtype of q; rows without edges give zeros."""
+    (heads, n_q), n = q.shape[1:3], k.shape[2]
+    k, v = (x.repeat_interleave(heads // k.shape[1], 1) for x in (k, v))
+    at = torch.arange(n - n_q, n, device=q.device)[:, None], torch.arange(n, device=q.device)
+    given = [x.to(q.dtype) if x.is_floating_point() else x for x in inputs.values()]
+    # --- only: sinks ---
+    sinks = _sinks(dict(zip(inputs, given, strict=True)), heads, q.dtype, q.device)
+    given.append(sinks)
+    # --- only: weights ---
+    tables = _tables(given, n_q, n, heads, q.device)
+    tables = {name: x.to(q.dtype) if x.is_floating_point() else x for name, x in tables.items()}
+    scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
+    weighed = []
+    for h in range(heads):
+        bodies = zip(_head_sets(heads), _WEIGHTS, strict=True)
+        score = next(score for numbers, (score, *_) in bodies if h in numbers)
+        own = scores[:, h]
+        place = (*at, torch.tensor(h, device=q.device), n, heads, tables)
+        weighed.append(own if score is None else score(own, *place).expand(own.shape))
+    scores = torch.stack(weighed, 1).masked_fill(~edges, float("-inf"))
+    # --- only: sinks ---
+    scores = torch.cat([scores, sinks[..., None, None].expand(*scores.shape[:3], 1)], 3)
+    v = torch.nn.functional.pad(v, (0, 0, 0, 1))
+    # --- only: weights ---
+    return torch.nan_to_num(scores.softmax(3)) @ v
+
+
+# --- only: end ---
+
+
 def _example_input(kind, shape, generator):
     """Something plausible for an input: a few true entries, runs of equal numbers."""
     if kind == "bool":
         return torch.rand(shape, generator=generator) < 0.1
+    if kind == "float":
+        return 0.1 * torch.randn(shape, generator=generator)
     return (torch.rand(shape, generator=generator) < 0.05).cumsum(-1)
 
 
@@ -52,12 +92,23 @@ def main():
                 for name, (kind, shape) in INPUTS.items()
             }
             edges = mask(n_q, n, 4, _tables(list(inputs.values()), n_q, n, 4, device), device)
+            # --- only: weights ---
+            floats = [x.requires_grad_() for x in inputs.values() if x.is_floating_point()]
+            # --- only: end ---
             grad = torch.randn((1, 4, n_q, 64), generator=generator).to(device, dtype)
             results = []
             for run, wide in ((function, False), (_dense, True), (_dense, False)):
                 args = [x.double() if wide else x for x in (q, k, v)]
+                # --- only: plain ---
                 out = run(*args, **inputs) if run is function else run(*args, edges)
                 given = torch.autograd.grad(out, (q, k, v), grad.to(out.dtype))
+                # --- only: weights ---
+                more = {
+                    name: x.double() if wide and x.is_floating_point() else x for name, x in inputs.items()
+                }
+                out = run(*args, **more) if run is function else run(*args, edges, **more)
+                given = torch.autograd.grad(out, (q, k, v, *floats), grad.to(out.dtype))
+                # --- only: end ---
                 results.append((out.detach(), torch.cat([x.flatten() for x in given])))
             ours, exact, dense = results
             errors, yardstick, limits = [], [], []

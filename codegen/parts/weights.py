@@ -23,11 +23,14 @@ _PAIR_KERNELS = ()
 
 
 class _Totals:
-    """The gradients of the inputs that weigh edges, while they are added up: (batch or 1, …) tables."""
+    """The gradients of the inputs that weigh edges, while they are added up: (batch or 1, …) tables.
+
+    In 64 bits, because one by one as many terms come to an entry as there are edges.
+    """
 
     def __init__(self, inputs, tables):
         self.inputs = inputs
-        self.of = {name: torch.zeros_like(tables[name]) for name in WEIGHING.values()}
+        self.of = {name: torch.zeros_like(tables[name], dtype=torch.float64) for name in WEIGHING.values()}
 
     def add(self, name, index, values, row=slice(None)):
         """Adds values (batch, …) to a table's entries at ``index``, which broadcasts to (…); in one order.
@@ -173,7 +176,7 @@ class _EntrySums:
 
 # --- begin: pairs ---
 
-_HELD_PAIRS = 1 << 26  # gradients of single pairs that are held at once
+_HELD_PAIRS = 1 << 25  # gradients of single pairs that are held at once
 
 
 def _add_pairs(totals, call, grad, lse, delta):
