@@ -22,15 +22,21 @@ from attnc.expression import (
     TileMin,
     Var,
     add,
+    conj,
     constant,
+    disj,
+    floor_div,
     fold,
     le,
     merged,
+    negate,
     scale,
     substitute,
     walk,
 )
+from attnc.relation import POSITIONS
 from attnc.schedule import LEAST, MOST, SHIFT, BodyPlan, Pass, Sweep, Walk, tile_ends
+from attnc.solver import valid
 
 # Masks that repeat after more positions than this are made anew for every tile.
 MOST_PERIOD = 1 << 16
@@ -137,12 +143,17 @@ class SweepWriter(TensorText):
             name, draw = self.names.of_draw(sweep.drawn)
             place = "" if draw.size == 1 else f" // {draw.size}"
             rows = f"first{place} - {first_row(draw)} : last{place} - {first_row(draw)} + 1"
+            told = self.tensor(_in_positions(sweep.mask, (own, sweep.walk)), {"q": "q[:1]", "k": "k"})
+            whole = draw.size > 1 and _holds_for_blocks(sweep.mask, draw.size)
+            one = f"first // {draw.size} == last // {draw.size}"
             keys = [
                 f"columns = tables[{name!r}][h, {rows}].unique()",
-                f"k = columns[columns >= 0, None] * {draw.size} + torch.arange({draw.size}, device=device)",
-                "k = k[k < n].long()",
+                f"k = columns[columns >= 0].long() * {draw.size}",
+                *([f"if {one}:  # all edges of a block, or none", f"    k = k[{told}]"] if whole else []),
+                f"k = (k[:, None] + torch.arange({draw.size}, device=device)).flatten()",
+                "k = k[k < n]",
             ]
-            unmasked = "(0, -1)"
+            unmasked = f"(0, n - 1 if {one} else -1)" if whole else "(0, -1)"
         else:
             low, high = ([self.host(bound, "q") for bound in ends] for ends in (sweep.low, sweep.high))
             if sweep.when != TRUE:
@@ -193,6 +204,13 @@ def _in_positions(condition: Expr, walks: Iterable[Walk]) -> Expr:
         if item.radix != PLAIN:
             mapping |= dict(zip(item.digits, item.radix.of(item.var), strict=True))
     return substitute(condition, mapping)
+
+
+def _holds_for_blocks(condition: Expr, size: int) -> bool:
+    """Whether a condition is known to hold for all of a block of positions, or for none of them."""
+    first = substitute(condition, {x: scale(size, floor_div(x, size)) for x in (Q, K)})
+    alike = conj(disj(negate(condition), first), disj(condition, negate(first)))
+    return valid(alike, (POSITIONS,)).outcome == "proven"
 
 
 def period(condition: Expr) -> int:

@@ -46,8 +46,8 @@ FLOOR_MAX = 4.0
 FLOOR_MEAN = 0.5
 # An fp32 sum of ``d`` products strays by more than one of them: what a score may be off, in ulps of its size.
 LSE_FLOOR = 16.0
-# Where the CPU has matrix units for bf16, the library's fused attention is used in bf16, and takes exponentials
-# no more exactly than this, relative to themselves: so far may a log-sum-exp be off, still less than bf16 tells.
+# Where the CPU multiplies matrices of bf16, the library's fused attention works in bf16, with exponentials
+# no more exact than this, relative to themselves: so far may a log-sum-exp be off, less than bf16 can tell.
 FUSED_EXP = 2.0**-13
 
 NAMES = ("output", "lse", "query gradient", "key gradient", "value gradient")

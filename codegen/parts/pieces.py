@@ -20,7 +20,7 @@ _BODIES, _WEIGHTS = (), ()
 # queries of a pass and all that they sweep; a piece of it, the same queries and some of the keys, under one
 # mask or none; a batch, pieces of one shape whose positions go up in equal steps.
 
-_TILE_COSTS = {32: 1.1, 64: 1.06, 128: 1.0, 256: 0.96, 512: 0.93, 1024: 0.9}  # of a score, by queries a tile
+_TILE_COSTS = {32: 1.4, 64: 1.12, 128: 1.0, 256: 0.93, 512: 0.88, 1024: 0.8}  # of a score, by queries a tile
 _BUDGET = 1 << 22  # numbers that a batch takes, or scores that are held
 _SPLIT = 64  # queries that the library's kernel takes at once, in a triangle
 _MOST_MASKED = 1 << 20  # pairs of a masked piece
