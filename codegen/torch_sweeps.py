@@ -143,13 +143,13 @@ class SweepWriter(TensorText):
             name, draw = self.names.of_draw(sweep.drawn)
             place = "" if draw.size == 1 else f" // {draw.size}"
             rows = f"first{place} - {first_row(draw)} : last{place} - {first_row(draw)} + 1"
-            told = self.tensor(_in_positions(sweep.mask, (own, sweep.walk)), {"q": "q[:1]", "k": "k"})
+            read = self.tensor(_in_positions(sweep.mask, (own, sweep.walk)), {"q": "q[:1]", "k": "k"})
             whole = draw.size > 1 and _holds_for_blocks(sweep.mask, draw.size)
             one = f"first // {draw.size} == last // {draw.size}"
             keys = [
                 f"columns = tables[{name!r}][h, {rows}].unique()",
                 f"k = columns[columns >= 0].long() * {draw.size}",
-                *([f"if {one}:  # all edges of a block, or none", f"    k = k[{told}]"] if whole else []),
+                *([f"if {one}:  # all edges of a block, or none", f"    k = k[{read}]"] if whole else []),
                 f"k = (k[:, None] + torch.arange({draw.size}, device=device)).flatten()",
                 "k = k[k < n]",
             ]
