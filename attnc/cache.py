@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import marshal
 import os
 import stat
+import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
+from types import CodeType
 
 from attnc.debug import say
 from attnc.files import write_whole
 
 _TRAILER = b"# attnc cache entry: "
+_SIZE = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -43,14 +49,17 @@ def key(parts: Mapping[str, object]) -> str:
 @cache
 def code_version() -> str:
     """A digest of the compiler's own files: no compiler serves what an older one made."""
-    root = Path(__file__).parent
-    files = list(root.glob("*.py"))
-    for part in ("codegen", "grammar"):  # links in a checkout, which a recursive search would not follow
-        files += [path for path in (root / part).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    root = os.path.dirname(__file__)
+    files = [name for name in os.listdir(root) if name.endswith(".py")]
+    for part in ("codegen", "grammar"):  # links in a checkout
+        for place, _, names in os.walk(os.path.join(root, part)):
+            inside = os.path.relpath(place, root)
+            files += [os.path.join(inside, name) for name in names if not name.endswith(".pyc")]
     digest = hashlib.sha256()
-    for path in sorted(files):
-        data = path.read_bytes()
-        digest.update(f"{path.relative_to(root)} {len(data)}\n".encode())
+    for name in sorted(files):
+        with open(os.path.join(root, name), "rb") as file:
+            data = file.read()
+        digest.update(f"{name} {len(data)}\n".encode())
         digest.update(data)
     return digest.hexdigest()
 
@@ -142,6 +151,43 @@ def store(name: str, text: str, function: str) -> Entry:
         )
         write_whole(path, data, 0o600)
     return Entry(body.decode("utf-8"), function, path)
+
+
+def code(entry: Entry, compiled: CodeType | None = None) -> CodeType:
+    """An entry's text as Python compiles it, kept beside it: two thousand lines take a while.
+
+    Python does as much for modules that it imports, where that is not switched off, as in containers it
+    often is.
+
+    compiled: what the text was compiled to, by whatever name of its file.
+    """
+    tag = f"{sys.implementation.cache_tag}-{sys.flags.optimize}"
+    path = entry.path.with_suffix(f".{tag}.code")
+    source = entry.text.encode("utf-8")
+    if compiled is None:
+        with suppress(OSError):
+            data = path.read_bytes()
+            # What was not written here, by this Python and of this text, is not looked at.
+            if data[:_SIZE] == _seal(source, data[_SIZE:]):
+                found = marshal.loads(data[_SIZE:])
+                if isinstance(found, CodeType) and found.co_filename == str(entry.path):
+                    return found
+        compiled = compile(source, str(entry.path), "exec", dont_inherit=True)
+    compiled = _placed(compiled, str(entry.path))
+    payload = marshal.dumps(compiled)
+    with suppress(OSError):
+        write_whole(path, _seal(source, payload) + payload, 0o600)
+    return compiled
+
+
+def _seal(source: bytes, payload: bytes) -> bytes:
+    return hashlib.sha256(MAGIC_NUMBER + hashlib.sha256(source).digest() + payload).digest()
+
+
+def _placed(compiled: CodeType, path: str) -> CodeType:
+    """The code as that of the file ``path``."""
+    parts = (_placed(part, path) if isinstance(part, CodeType) else part for part in compiled.co_consts)
+    return compiled.replace(co_filename=path, co_consts=tuple(parts))
 
 
 def _digest(body: bytes, function: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import sympy
+import sympy.tensor.tensor  # which sympy itself imports at its first sum
 
 from attnc.expression import (
     HEAD,
@@ -46,12 +47,13 @@ from attnc.pairs import count_pairs
 from attnc.relation import POSITIONS, Term
 from attnc.sizes import MOST_WORK, NoFormula, Sizes, linear, numeric, positive
 from attnc.solver import valid
-from attnc.steady import MOST_EXTREMA, steady_form, value_of
+from attnc.steady import MOST_EXTREMA, expanded, steady_form, value_of
 
 n = positive("n")
 d = sympy.Symbol("d", integer=True, positive=True)
 FEW_SUMS = 6
 LONGEST_FORM = 100
+FAR = 1 << 40
 
 count = sympy.Function("count", integer=True, nonnegative=True)
 
@@ -127,8 +129,24 @@ def _causal(term: Term) -> bool:
 
 def _never_below(value: sympy.Expr, most: sympy.Expr) -> bool:
     """Whether a bound is plainly no less than ``most``: by its coefficients, for every length."""
-    excess = sympy.expand(value - most).as_coefficients_dict()
+    if not _may_reach(value, most):
+        return False
+    excess = expanded(value - most).as_coefficients_dict()
     return all(c >= 0 and _size(part) for part, c in excess.items() if c)
+
+
+def _may_reach(value: sympy.Expr, most: sympy.Expr) -> bool:
+    """False where that is seen without writing the bound out, which takes long."""
+    extrema = value.atoms(sympy.Max, sympy.Min)
+    some = {n: FAR, **dict.fromkeys(value.atoms(count), 0)}
+    try:
+        # Coefficients that hang on a minimum are none of a size.
+        none, one = (
+            value_of(value, {**some, **{part: by * i for i, part in enumerate(extrema, 1)}}) for by in (0, 1)
+        )
+        return none == one and value_of(value, some) >= value_of(most, some)
+    except (KeyError, TypeError):
+        return True
 
 
 def _size(part: sympy.Expr) -> bool:

@@ -117,7 +117,7 @@ def passed_over(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float
     if sweep.worth == TRUE or any(read):
         return 0.0
     ends, tiles = _tiles(part, n, tile)
-    chosen = np.unique(np.linspace(0, tiles - 1, SAMPLE).astype(np.int64))
+    chosen = _spread(tiles, SAMPLE)
     env = Env({"n": n, "h": 0, "H": 1, **{name: values[chosen, None] for name, values in ends.items()}})
     width = np.ones((1, 1), dtype=np.int64)
     for low, high in zip(sweep.low[1:], sweep.high[1:], strict=True):
@@ -163,7 +163,7 @@ def _tiles(part: Pass, n: int, tile: int) -> tuple[dict[str, Ints], int]:
     limits += [(constant(low) or 0, constant(high) or 0) for low, high in walked.ranges]
     counts = [-(-(high + 1 - low) // span) for (low, high), span in zip(limits, spans, strict=True)]
     most = max(counts) if prod(counts) <= MOST_TILES else int(MOST_TILES ** (1 / len(counts)))
-    places = (np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64)) for count in counts)
+    places = (_spread(count, min(count, most)) for count in counts)
     starts = np.meshgrid(
         *(low + span * place for (low, _), span, place in zip(limits, spans, places, strict=True)),
         indexing="ij",
@@ -186,3 +186,9 @@ def _value(expr: Expr, env: Env) -> Any:
             name = plain if plain in env.variables else f"{plain}0"
             near[part] = Var(name)
     return evaluate(substitute(expr, near), env)
+
+
+def _spread(count: int, most: int) -> Ints:
+    """Of the numbers below ``count`` at most ``most``, spread evenly."""
+    numbers = np.linspace(0, count - 1, most).astype(np.int64)
+    return numbers[np.diff(numbers, prepend=-1) > 0]

@@ -12,31 +12,72 @@ are flat. Integer division and remainder round towards minus infinity, as in Pyt
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
-from typing import TypeVar, dataclass_transform
+from threading import RLock
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
+from weakref import KeyedRef
 
 T = TypeVar("T")
 
 
 class Expr:
-    """Base of all expressions; integers and booleans alike."""
+    """Base of all expressions; integers and booleans alike.
+
+    There is one object of every expression, for as long as anybody holds it: equal expressions are the same
+    object, and comparing or looking up a large one costs no more than a small one.
+    """
+
+    # Of every kind: its fields with their defaults, and the expressions there are, by what their fields hold.
+    _defaults: ClassVar[dict[str, Any]]
+    _held: ClassVar[dict[tuple[Any, ...], _Held]]
+
+    def __new__(cls, *args: Any, **named: Any) -> Self:
+        if named or len(args) < len(cls._defaults):
+            args = tuple({**cls._defaults, **dict(zip(cls._defaults, args, strict=False)), **named}.values())
+        held = cls._held.get(args)
+        found = None if held is None else held()
+        return _made(cls, args) if found is None else found  # type: ignore[return-value]
+
+    def __reduce__(self) -> tuple[type[Expr], tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, name) for name in self._defaults)
 
 
-@dataclass_transform(frozen_default=True)
-def _node(cls: type[T]) -> type[T]:
-    """A frozen dataclass that computes its hash once: expressions are looked up far more often than made."""
-    made = dataclass(frozen=True)(cls)
-    plain = made.__hash__
+_Held = KeyedRef[tuple[Any, ...], Expr]
+# An expression may be let go at any moment, in the middle of making another one, too.
+_making = RLock()
 
-    def remembered(self: T) -> int:
-        found: int | None = self.__dict__.get("_hash")
+
+def _made(kind: type[T], args: tuple[Any, ...]) -> T:
+    """The expression of these fields, which nobody held a moment ago."""
+    held, defaults = kind._held, kind._defaults  # type: ignore[attr-defined]
+    if len(args) != len(defaults) or any(value is MISSING for value in args):
+        raise TypeError(f"{kind.__name__} takes {', '.join(defaults)}")
+    with _making:
+        known = held.get(args)
+        found = None if known is None else known()
         if found is None:
-            found = self.__dict__["_hash"] = plain(self)
-        return found
+            found = object.__new__(kind)
+            found.__dict__.update(zip(defaults, args, strict=True))
+            held[args] = KeyedRef(found, kind._let_go, args)  # type: ignore[attr-defined]
+        return found  # type: ignore[no-any-return]
 
-    made.__hash__ = remembered  # type: ignore[method-assign, assignment]
-    return made
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+def _node(cls: type[T]) -> type[T]:
+    """A frozen dataclass that is compared by identity, which is equality of expressions."""
+    kind: Any = dataclass(frozen=True, eq=False, init=False)(cls)
+    kind._defaults = {item.name: item.default for item in fields(kind)}
+    held: dict[tuple[Any, ...], _Held] = {}
+    kind._held = held
+
+    def let_go(gone: _Held) -> None:
+        with _making:
+            if held.get(gone.key) is gone:  # it may have been made anew meanwhile
+                del held[gone.key]
+
+    kind._let_go = staticmethod(let_go)
+    return kind  # type: ignore[no-any-return]
 
 
 # --- integers -------------------------------------------------------------------------------------------
@@ -206,6 +247,10 @@ TRUE, FALSE = Truth(True), Truth(False)
 
 IntLike = Expr | int
 
+# Of so many expressions it is remembered what was made of them, by each of the functions below.
+KEPT = 1 << 14
+remembered = lru_cache(maxsize=KEPT)
+
 
 # --- constructors ---------------------------------------------------------------------------------------
 
@@ -214,7 +259,7 @@ def as_expr(value: IntLike) -> Expr:
     return Const(value) if isinstance(value, int) else value
 
 
-@lru_cache(maxsize=1 << 14)
+@remembered
 def constant(expr: Expr) -> int | None:
     """The value of an expression without variables, else None."""
     match expr:
@@ -250,7 +295,7 @@ def _linear(expr: Expr) -> tuple[dict[Expr, int], int]:
     return {expr: 1}, 0
 
 
-@lru_cache(maxsize=1 << 14)
+@remembered
 def _order(expr: Expr) -> str:
     """What arguments are sorted by, so that equal expressions are built equal."""
     return repr(expr)
@@ -265,6 +310,7 @@ def _from_linear(terms: Mapping[Expr, int], start: int) -> Expr:
     return Sum(tuple(sorted(kept, key=lambda item: _order(item[1]))), start)
 
 
+@remembered
 def add(*args: IntLike) -> Expr:
     total: dict[Expr, int] = {}
     start = 0
@@ -276,6 +322,7 @@ def add(*args: IntLike) -> Expr:
     return _from_linear(total, start)
 
 
+@remembered
 def scale(factor: int, expr: IntLike) -> Expr:
     terms, start = _linear(as_expr(expr))
     return _from_linear({atom: factor * c for atom, c in terms.items()}, factor * start)
@@ -285,6 +332,7 @@ def neg(expr: IntLike) -> Expr:
     return scale(-1, expr)
 
 
+@remembered
 def sub(left: IntLike, right: IntLike) -> Expr:
     return add(left, neg(right))
 
@@ -299,6 +347,7 @@ def mul(left: IntLike, right: IntLike) -> Expr:
     return Mul(first, second)
 
 
+@remembered
 def floor_div(left: IntLike, right: IntLike) -> Expr:
     """``left // right``; ``right`` must not be a zero constant."""
     left, right = as_expr(left), as_expr(right)
@@ -329,6 +378,7 @@ def ceil_div(left: IntLike, right: IntLike) -> Expr:
     return floor_div(add(left, right, -1), right)
 
 
+@remembered
 def mod(left: IntLike, right: IntLike) -> Expr:
     left, right = as_expr(left), as_expr(right)
     if isinstance(left, Const) and isinstance(right, Const):
@@ -356,10 +406,12 @@ def _extremum(kind: type[Min] | type[Max], pick: Callable[[int, int], int], args
     return kept[0] if len(kept) == 1 else kind(kept)
 
 
+@remembered
 def minimum(*args: IntLike) -> Expr:
     return _extremum(Min, min, args)
 
 
+@remembered
 def maximum(*args: IntLike) -> Expr:
     return _extremum(Max, max, args)
 
@@ -377,6 +429,7 @@ def select(condition: Expr, then: IntLike, otherwise: IntLike) -> Expr:
     return Select(condition, then, otherwise)
 
 
+@remembered
 def le(left: IntLike, right: IntLike) -> Expr:
     body = sub(left, right)
     value = constant(body)
@@ -395,6 +448,7 @@ def gt(left: IntLike, right: IntLike) -> Expr:
     return lt(right, left)
 
 
+@remembered
 def eq(left: IntLike, right: IntLike) -> Expr:
     body = sub(left, right)
     value = constant(body)
@@ -409,6 +463,7 @@ def between(low: IntLike, expr: IntLike, high: IntLike) -> Expr:
     return conj(le(low, expr), le(expr, high))
 
 
+@remembered
 def negate(expr: Expr) -> Expr:
     match expr:
         case Truth(value):
@@ -436,10 +491,12 @@ def _connect(kind: type[And] | type[Or], args: Iterable[Expr], neutral: Truth, a
     return next(iter(flat)) if len(flat) == 1 else kind(tuple(flat))
 
 
+@remembered
 def conj(*args: Expr) -> Expr:
     return _connect(And, args, TRUE, FALSE)
 
 
+@remembered
 def disj(*args: Expr) -> Expr:
     return _connect(Or, args, FALSE, TRUE)
 
@@ -447,6 +504,7 @@ def disj(*args: Expr) -> Expr:
 # --- structure ------------------------------------------------------------------------------------------
 
 
+@remembered
 def children(expr: Expr) -> tuple[Expr, ...]:
     match expr:
         case Sum(terms, _):
@@ -518,7 +576,7 @@ def substitute(expr: Expr, mapping: Mapping[Expr, Expr]) -> Expr:
     return expr if fresh == parts else rebuild(expr, fresh)
 
 
-@lru_cache(maxsize=1 << 14)
+@remembered
 def fold(expr: Expr) -> Expr:
     """The expression with every parameter replaced by its value."""
     if isinstance(expr, Param):
@@ -527,7 +585,7 @@ def fold(expr: Expr) -> Expr:
     return rebuild(expr, tuple(map(fold, parts))) if parts else expr
 
 
-@lru_cache(maxsize=1 << 14)
+@remembered
 def merged(expr: Expr) -> Expr:
     """The expression with a quotient of a shifted quotient as one quotient.
 
@@ -551,9 +609,18 @@ def walk(expr: Expr) -> Iterable[Expr]:
         yield from walk(child)
 
 
+@remembered
+def mentioned(expr: Expr) -> frozenset[Var]:
+    """The variables that stand in an expression."""
+    if isinstance(expr, Var):
+        return frozenset((expr,))
+    return frozenset().union(*map(mentioned, children(expr)))
+
+
+@remembered
 def variables(expr: Expr) -> frozenset[str]:
     """Names of the variables, parameters and inputs not included. A draw hangs on the head, too."""
-    found = {part.name for part in walk(expr) if isinstance(part, Var)}
+    found = {part.name for part in mentioned(expr)}
     if any(isinstance(part, Drawn) for part in walk(expr)):
         found.add("h")
     return frozenset(found)

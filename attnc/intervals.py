@@ -43,13 +43,13 @@ from attnc.expression import (
     ge,
     le,
     maximum,
+    mentioned,
     minimum,
     mod,
     mul,
     scale,
     select,
     substitute,
-    walk,
 )
 
 Range = tuple[Expr | None, Expr | None]
@@ -73,7 +73,7 @@ def direction(expr: Expr, var: Var) -> int | None:
     """+1, -1 or 0: the expression never falls, never rises, or stays as ``var`` rises; None: neither."""
     if expr == var:
         return 1
-    if not any(part == var for part in walk(expr)):
+    if var not in mentioned(expr):
         return 0
     match expr:
         case Sum(terms, _):
@@ -112,7 +112,7 @@ def bounds(expr: Expr, tile: Tile) -> Range:
 
 
 def _bounds(expr: Expr, tile: Tile) -> Range:
-    moving = [var for var in tile.ranges if any(part == var for part in walk(expr))]
+    moving = [var for var in tile.ranges if var in mentioned(expr)]
     if not moving:
         return expr, expr
     ways = [direction(expr, var) for var in moving]
@@ -266,4 +266,4 @@ def negate_eq(low: Expr, high: Expr) -> Expr:
 
 
 def _touched(condition: Expr, tile: Tile) -> bool:
-    return any(isinstance(part, Var) and part in tile.ranges for part in walk(condition))
+    return not mentioned(condition).isdisjoint(tile.ranges)

@@ -30,12 +30,12 @@ from attnc.expression import (
     disj,
     floor_div,
     le,
+    mentioned,
     mod,
     mul,
     neg,
     scale,
     substitute,
-    walk,
 )
 from attnc.expression import K as KEY
 from attnc.expression import Q as QUERY
@@ -50,7 +50,7 @@ class Bounds:
 
 
 def mentions(expr: Expr, var: Var) -> bool:
-    return any(part == var for part in walk(expr))
+    return var in mentioned(expr)
 
 
 def _split(body: Expr, var: Var) -> tuple[int, Expr, Expr] | None:

@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from types import CodeType
 from typing import Any
 
@@ -209,7 +210,7 @@ def check_schedule(planned: Planned) -> Problems:
 def check_module(emitted: Emitted) -> Problems:
     name = emitted.pattern.name
     try:
-        code = compile(emitted.text, f"<module of {name}>", "exec", dont_inherit=True)
+        code = code_of(emitted.text)
     except SyntaxError as error:
         raise PassError(f"the module of `{name}` is not valid Python: {error}") from error
     functions = [item for item in code.co_consts if isinstance(item, CodeType) and item.co_name == name]
@@ -221,6 +222,12 @@ def check_module(emitted: Emitted) -> Problems:
     if given != wanted:
         raise PassError(f"the function `{name}` takes {sorted(given)} by name, not {sorted(wanted)}")
     return ()
+
+
+@lru_cache(maxsize=1)
+def code_of(text: str) -> CodeType:
+    """What Python makes of a module's text: once to check it, and to run it."""
+    return compile(text, "<compiled module>", "exec", dont_inherit=True)
 
 
 # --- how they are shown ---------------------------------------------------------------------------------

@@ -96,10 +96,10 @@ def failures(item: BodyPlan) -> list[str]:
     found = [*_ownership(item.query)]
     asked: set[frozenset[Expr]] = set()
     for side, passes in (("query", item.query), ("key", item.key)):
-        claims = frozenset(sweep.claim for part in passes for sweep in part.sweeps)
-        if claims not in asked:
+        claims = tuple(dict.fromkeys(sweep.claim for part in passes for sweep in part.sweeps))
+        if frozenset(claims) not in asked:
             found += _union(side, claims, relation, heads)
-            asked.add(claims)
+            asked.add(frozenset(claims))
         found += _shared(side, passes, heads)
         for part in passes:
             for sweep in part.sweeps:
@@ -107,7 +107,7 @@ def failures(item: BodyPlan) -> list[str]:
     return found
 
 
-def _union(side: str, claims: frozenset[Expr], relation: Expr, heads: Expr) -> list[str]:
+def _union(side: str, claims: tuple[Expr, ...], relation: Expr, heads: Expr) -> list[str]:
     """That the sweeps' claims are the relation, and no pair is claimed twice."""
     given = conj(POSITIONS, heads)
     anywhere = disj(*claims)

@@ -16,7 +16,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from attnc import cache
@@ -166,8 +166,10 @@ def ready(request: Request) -> Attention:
     with _lock:
         function = _functions.get(key)
         if function is None:
-            entry = cache.fetch(key) or _compile(request, key)
-            function = _functions[key] = getattr(_module(entry), entry.function)
+            entry, code = cache.fetch(key), None
+            if entry is None:
+                entry, code = _compile(request, key)
+            function = _functions[key] = getattr(_module(entry, code), entry.function)
         return function
 
 
@@ -185,21 +187,21 @@ def key_of(request: Request) -> str:
     )
 
 
-def _compile(request: Request, key: str) -> cache.Entry:
-    from attnc.pipeline import compile_pattern
+def _compile(request: Request, key: str) -> tuple[cache.Entry, CodeType]:
+    from attnc.pipeline import code_of, compile_pattern
 
     emitted = compile_pattern(request)
     _warn(emitted.warnings, 5)
-    return cache.store(key, emitted.text, emitted.pattern.name)
+    return cache.store(key, emitted.text, emitted.pattern.name), code_of(emitted.text)
 
 
-def _module(entry: cache.Entry) -> ModuleType:
+def _module(entry: cache.Entry, code: CodeType | None) -> ModuleType:
     """The entry's module; the same text is one module, because an operator can be registered only once."""
     digest = hashlib.sha256(entry.text.encode("utf-8")).hexdigest()
     if digest not in _modules:
         name = f"attnc_{entry.function}_{digest[:16]}"
         spec = importlib.util.spec_from_file_location(name, entry.path)
-        if spec is None or spec.loader is None:
+        if spec is None:
             raise ImportError(f"cannot import the compiled module {str(entry.path)!r}")
         module = importlib.util.module_from_spec(spec)
         # Triton and inspect look a function's module up by name.
@@ -207,7 +209,7 @@ def _module(entry: cache.Entry) -> ModuleType:
         # PyTorch asks inspect where an operator was written, which otherwise searches all that is imported.
         inspect.modulesbyfile[str(entry.path)] = name
         try:
-            spec.loader.exec_module(module)
+            exec(cache.code(entry, code), module.__dict__)
         except BaseException:
             sys.modules.pop(name, None)
             raise

@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
+import numpy as np
+
+from attnc.evaluation import Env, evaluate
 from attnc.expression import (
+    HEAD,
+    HEADS,
     ZERO,
+    Const,
+    Drawn,
     Expr,
+    K,
+    Lookup,
     Max,
     Min,
+    Mul,
     N,
+    Q,
+    Sum,
+    Var,
     add,
+    children,
     conj,
     fold,
     ge,
     le,
     maximum,
+    mentioned,
     minimum,
+    negate,
+    remembered,
+    walk,
 )
 from attnc.solver import satisfiable, valid
 
@@ -26,12 +46,70 @@ LAST = add(N, -1)
 
 def holds(claim: Expr, *given: Expr) -> bool:
     """Whether ``claim`` is proven to follow; an undecided question counts as no."""
-    return valid(fold(claim), [fold(item) for item in given]).outcome == "proven"
+    claim, given = fold(claim), tuple(map(fold, given))
+    return not _met(conj(*given, negate(claim))) and valid(claim, given).outcome == "proven"
 
 
 def impossible(*conditions: Expr) -> bool:
     """Whether the conditions are proven never to hold together."""
-    return satisfiable(fold(conj(*conditions))).outcome == "proven"
+    condition = fold(conj(*conditions))
+    return not _met(condition) and satisfiable(condition).outcome == "proven"
+
+
+# Lengths that places are tried in, and how many of each.
+LENGTHS = (1, 2, 3, 5, 8, 63, 64, 65, 130, 200, 513, 1000, 4097, 70000)
+PLACES = 40
+
+
+def _met(condition: Expr) -> bool:
+    """Whether a condition holds somewhere among a few hundred places, so that the solver needn't be asked.
+
+    What hangs on inputs is left to the solver.
+    """
+    if not mentioned(condition) <= _VARIABLES or any(isinstance(part, Lookup) for part in walk(condition)):
+        return False
+    if _farthest(condition) >= 1 << 62:  # beyond what is evaluated here
+        return False
+    return bool(np.any(evaluate(condition, Env(_places(), drawn=_drawn))))
+
+
+_VARIABLES = frozenset((Q, K, N, HEAD, HEADS))
+
+
+@remembered
+def _farthest(expr: Expr) -> int:
+    """No number that comes up while an expression is evaluated at these places is farther from zero."""
+    parts = [_farthest(part) for part in children(expr)]
+    match expr:
+        case Const(value):
+            return abs(value)
+        case Var():
+            return LENGTHS[-1]
+        case Sum(terms, start):
+            return abs(start) + sum(abs(c) * part for (c, _), part in zip(terms, parts, strict=True))
+        case Mul():
+            return max(*parts, parts[0] * parts[1])
+    return max(parts, default=0)
+
+
+def _drawn(drawn: Drawn, row: Any, column: Any, population: Any, head: Any) -> Any:
+    """The draw of all there is, which is one of those that the solver knows to be possible."""
+    return (column >= 0) & (column < (row + 1 if drawn.past else population))
+
+
+@cache
+def _places() -> dict[str, Any]:
+    """Pairs of positions: at the ends, near each other, and anywhere."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    n = np.repeat(np.array(LENGTHS), PLACES)
+    q, far = (generator.integers(0, n) for _ in range(2))
+    near = np.clip(q + generator.integers(-70, 71, n.size), 0, n - 1)
+    k = np.where(generator.random(n.size) < 0.5, near, far)
+    for ends in (q, k):
+        kind = generator.integers(0, 8, n.size)
+        ends[:] = np.where(kind == 0, 0, np.where(kind == 1, n - 1, ends))
+    heads = generator.integers(1, 9, n.size)
+    return {"q": q, "k": k, "n": n, "h": generator.integers(0, heads), "H": heads}
 
 
 def without_idle(bound: Expr, given: Sequence[Expr], limit: Expr) -> Expr:

@@ -18,9 +18,11 @@ import z3
 
 from attnc.expression import (
     Expr,
+    Lookup,
     Truth,
     Var,
     conj,
+    mentioned,
     negate,
 )
 from attnc.translation import Translation
@@ -62,18 +64,20 @@ class Question:
     work: what each check may cost, in the solver's steps.
     """
 
-    def __init__(self, condition: Expr, work: int = WORK) -> None:
+    def __init__(self, condition: Expr, work: int = WORK, solver: Any = None) -> None:
         self._translation = Translation()
         self._work = work
         self._plain = True
-        self._solver = _solver(min(work, QUICK_WORK), PLAIN)
+        self._solver = _solver(min(work, QUICK_WORK), PLAIN) if solver is None else solver
         self._told = 0
         self._refused = ""
+        self._variables: set[Var] = set()
         self.learn(condition)
 
     def learn(self, fact: Expr) -> None:
         """Nothing that contradicts ``fact`` is an answer from now on."""
         known = len(self._translation.lookups)
+        self._variables |= mentioned(fact)
         try:
             self._solver.add(self._translation.of(fact))
         except ValueError as error:
@@ -109,7 +113,7 @@ class Question:
             model, minimal = self._descend(model, order)
         finally:
             self._solver.pop()
-        return replace(_model(model, self._translation), minimal=minimal)
+        return replace(_model(model, self._variables, self._translation.lookups), minimal=minimal)
 
     def _descend(self, model: Any, order: Iterable[Var]) -> tuple[Any, bool]:
         solver, minimal = self._solver, True
@@ -130,6 +134,11 @@ class Question:
                 solver.pop()
             solver.add(term == high)
         return model, minimal
+
+
+# Solvers between two questions: one, unless several threads ask at once.
+_idle: list[Any] = []
+MOST_IDLE = 4
 
 
 def _solver(work: int, ways: Mapping[str, bool | int]) -> Any:
@@ -156,7 +165,14 @@ def least(condition: Expr, order: tuple[Var, ...], work: int = WORK) -> Answer:
     """
     if isinstance(condition, Truth):
         return Answer("refuted" if condition.value else "proven")
-    return Question(condition, work).least(order)
+    # A solver that has worked before is quicker than a new one; nothing but its memory is left of that work.
+    solver = _idle.pop() if _idle and work == WORK else _solver(min(work, QUICK_WORK), PLAIN)
+    solver.push()
+    answer = Question(condition, work, solver).least(order)
+    solver.pop()
+    if work == WORK and solver.num_scopes() == 0 and len(_idle) < MOST_IDLE:
+        _idle.append(solver)
+    return answer
 
 
 def valid(claim: Expr, given: Iterable[Expr] = (), work: int = WORK) -> Answer:
@@ -170,14 +186,15 @@ def _unknown(reason: str) -> str:
     return f"the solver gave up: {reason}"
 
 
-def _model(model: Any, translation: Translation) -> Answer:
+def _model(
+    model: Any, variables: Iterable[Var], lookups: Mapping[Lookup, tuple[Any, tuple[Any, ...]]]
+) -> Answer:
     def value(term: Any) -> int | bool:
         found = model.eval(term, model_completion=True)
         return z3.is_true(found) if z3.is_bool(found) else int(found.as_long())
 
-    variables = {e.name: int(value(t)) for e, t in translation.cache.items() if isinstance(e, Var)}
     tables = {
         (lookup.table, tuple(int(value(place)) for place in places)): value(term)
-        for lookup, (term, places) in translation.lookups.items()
+        for lookup, (term, places) in lookups.items()
     }
-    return Answer("refuted", variables, tables)
+    return Answer("refuted", {var.name: int(value(z3.Int(var.name))) for var in variables}, tables)

@@ -33,7 +33,7 @@ def steady_form(expr: sympy.Expr, n: sympy.Symbol) -> tuple[sympy.Expr, int]:
         if not inner:
             while expr.free_symbols & lasting.keys():
                 expr = expr.xreplace(lasting)
-            return sympy.expand(expr), start
+            return expanded(expr), start
         settled = {}
         for part in inner:
             found = _winner(part, n)
@@ -46,6 +46,13 @@ def steady_form(expr: sympy.Expr, n: sympy.Symbol) -> tuple[sympy.Expr, int]:
         expr = expr.xreplace(settled)
 
 
+def expanded(expr: sympy.Expr) -> sympy.Expr:
+    """``sympy.expand``, which looks for much that counts are hardly ever made of."""
+    if expr.has(sympy.log) or not all(power.exp.is_Integer for power in expr.atoms(sympy.Pow)):
+        return sympy.expand(expr)
+    return expr.expand(power_base=False, power_exp=False, log=False, basic=False)
+
+
 def _winner(part: sympy.Expr, n: sympy.Symbol) -> tuple[sympy.Expr, int] | None:
     """The argument that is the extremum of all from some length on, and that length."""
     sign = 1 if isinstance(part, sympy.Max) else -1
@@ -54,7 +61,7 @@ def _winner(part: sympy.Expr, n: sympy.Symbol) -> tuple[sympy.Expr, int] | None:
         for other in part.args:
             if other is candidate:
                 continue
-            course = _course(sympy.expand(sign * (candidate - other)), n)
+            course = _course(expanded(sign * (candidate - other)), n)
             if course is None:
                 return None
             slope, low, _ = course

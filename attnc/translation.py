@@ -35,7 +35,9 @@ from attnc.expression import (
     TileMin,
     Truth,
     Var,
+    children,
     constant,
+    remembered,
 )
 
 _CONTEXT = z3.main_ctx()
@@ -79,35 +81,11 @@ class Translation:
     def of(self, expr: Expr) -> Any:
         found = self.cache.get(expr)
         if found is None:
-            found = self.cache[expr] = self._of(expr)
+            found = self.cache[expr] = _plain(expr) if _is_plain(expr) else self._of(expr)
         return found
 
     def _of(self, expr: Expr) -> Any:
         match expr:
-            case Const(value) | Param(_, value):
-                return _number(value)
-            case Truth(value):
-                return z3.BoolVal(value)
-            case Var(name):
-                return z3.Int(name)
-            case Sum(terms, start):
-                parts = [self._scaled(c, atom) for c, atom in terms]
-                return _integer(_many(z3.Z3_mk_add, [*parts, _number(start)] if start else parts))
-            case Mul(a, b):
-                return _integer(_many(z3.Z3_mk_mul, [self.of(a), self.of(b)]))
-            case FloorDiv(a, b):
-                return self._divide(a, b)[0]
-            case Mod(a, b):
-                return self._divide(a, b)[1]
-            case Min(args) | Max(args):
-                first, *rest = map(self.of, args)
-                for other in rest:
-                    order = z3.Z3_mk_lt if isinstance(expr, Min) else z3.Z3_mk_gt
-                    better = _boolean(_two(order, other, first))
-                    first = _integer(z3.Z3_mk_ite(_REF, better.ast, other.ast, first.ast))
-                return first
-            case Select(condition, then, otherwise):
-                return z3.If(self.of(condition), self.of(then), self.of(otherwise))
             case TileMin(body) | TileMax(body):
                 bound = z3.Int(f"tile{len(self.cache)}")
                 value = self.of(body)
@@ -121,10 +99,6 @@ class Translation:
                 value = z3.Function(table, *[_INTEGER] * len(places), sort)(*places)
                 self.lookups[expr] = (value, places)
                 return value
-            case Le0(body):
-                return _boolean(_two(z3.Z3_mk_le, self.of(body), _ZERO))
-            case Eq0(body):
-                return _boolean(_two(z3.Z3_mk_eq, self.of(body), _ZERO))
             case PowerOfTwo(body):
                 value = self.of(body)
                 held = z3.Function("power of two", _INTEGER, _BOOLEAN)(value)
@@ -133,26 +107,7 @@ class Translation:
                 return held
             case Drawn():
                 return self._draw(expr)
-            case Not(body):
-                return _boolean(z3.Z3_mk_not(_REF, self.of(body).ast))
-            case And(args):
-                return _boolean(_many(z3.Z3_mk_and, list(map(self.of, args))))
-            case Or(args):
-                return _boolean(_many(z3.Z3_mk_or, list(map(self.of, args))))
-        raise TypeError(f"no solver term for {type(expr).__name__}")
-
-    def _scaled(self, factor: int, atom: Expr) -> Any:
-        term = self.of(atom)
-        return term if factor == 1 else _integer(_many(z3.Z3_mk_mul, [_number(factor), term]))
-
-    def _divide(self, left: Expr, right: Expr) -> tuple[Any, Any]:
-        divisor = constant(right)
-        if divisor is None or divisor == 0:
-            raise ValueError("division by something that is not a non-zero constant")
-        a, b = self.of(left), _number(abs(divisor))
-        if divisor < 0:  # rounds down and takes the divisor's sign, as the language says
-            return (-a) / b, -((-a) % b)
-        return _integer(_two(z3.Z3_mk_div, a, b)), _integer(_two(z3.Z3_mk_mod, a, b))
+        return _built(expr, self.of)
 
     def _draw(self, expr: Drawn) -> Any:
         row, column, population = map(self.of, (expr.row, expr.column, expr.population))
@@ -191,3 +146,71 @@ class Translation:
                     )
                     facts.append(z3.Implies(between, entry == own))
         return facts
+
+
+@remembered
+def _is_plain(expr: Expr) -> bool:
+    """Whether no facts belong to an expression, so that it means the same in every question."""
+    if isinstance(expr, (TileMin, TileMax, Lookup, PowerOfTwo, Drawn)):
+        return False
+    return all(map(_is_plain, children(expr)))
+
+
+@remembered
+def _plain(expr: Expr) -> Any:
+    """The term of a plain expression, made once for all questions."""
+    return _built(expr, _plain)
+
+
+def _built(expr: Expr, of: Callable[[Expr], Any]) -> Any:
+    """The term of an expression, made of those of its parts."""
+    match expr:
+        case Const(value) | Param(_, value):
+            return _number(value)
+        case Truth(value):
+            return z3.BoolVal(value)
+        case Var(name):
+            return z3.Int(name)
+        case Sum(terms, start):
+            parts = [_scaled(c, of(atom)) for c, atom in terms]
+            return _integer(_many(z3.Z3_mk_add, [*parts, _number(start)] if start else parts))
+        case Mul(a, b):
+            return _integer(_many(z3.Z3_mk_mul, [of(a), of(b)]))
+        case FloorDiv(a, b):
+            return _divide(a, b, of)[0]
+        case Mod(a, b):
+            return _divide(a, b, of)[1]
+        case Min(args) | Max(args):
+            first, *rest = map(of, args)
+            for other in rest:
+                order = z3.Z3_mk_lt if isinstance(expr, Min) else z3.Z3_mk_gt
+                better = _boolean(_two(order, other, first))
+                first = _integer(z3.Z3_mk_ite(_REF, better.ast, other.ast, first.ast))
+            return first
+        case Select(condition, then, otherwise):
+            return z3.If(of(condition), of(then), of(otherwise))
+        case Le0(body):
+            return _boolean(_two(z3.Z3_mk_le, of(body), _ZERO))
+        case Eq0(body):
+            return _boolean(_two(z3.Z3_mk_eq, of(body), _ZERO))
+        case Not(body):
+            return _boolean(z3.Z3_mk_not(_REF, of(body).ast))
+        case And(args):
+            return _boolean(_many(z3.Z3_mk_and, list(map(of, args))))
+        case Or(args):
+            return _boolean(_many(z3.Z3_mk_or, list(map(of, args))))
+    raise TypeError(f"no solver term for {type(expr).__name__}")
+
+
+def _scaled(factor: int, term: Any) -> Any:
+    return term if factor == 1 else _integer(_many(z3.Z3_mk_mul, [_number(factor), term]))
+
+
+def _divide(left: Expr, right: Expr, of: Callable[[Expr], Any]) -> tuple[Any, Any]:
+    divisor = constant(right)
+    if divisor is None or divisor == 0:
+        raise ValueError("division by something that is not a non-zero constant")
+    a, b = of(left), _number(abs(divisor))
+    if divisor < 0:  # rounds down and takes the divisor's sign, as the language says
+        return (-a) / b, -((-a) % b)
+    return _integer(_two(z3.Z3_mk_div, a, b)), _integer(_two(z3.Z3_mk_mod, a, b))
