@@ -137,8 +137,9 @@ def _never_below(value: sympy.Expr, most: sympy.Expr) -> bool:
 
 def _may_reach(value: sympy.Expr, most: sympy.Expr) -> bool:
     """False where that is seen without writing the bound out, which takes long."""
-    extrema = value.atoms(sympy.Max, sympy.Min)
-    some = {n: FAR, **dict.fromkeys(value.atoms(count), 0)}
+    found = value.atoms(sympy.Max, sympy.Min, count)
+    extrema = [part for part in found if isinstance(part, (sympy.Max, sympy.Min))]
+    some = {n: FAR, **dict.fromkeys(found.difference(extrema), 0)}
     try:
         # Coefficients that hang on a minimum are none of a size.
         none, one = (

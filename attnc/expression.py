@@ -70,9 +70,10 @@ def _node(cls: type[T]) -> type[T]:
     kind._defaults = {item.name: item.default for item in fields(kind)}
     held: dict[tuple[Any, ...], _Held] = {}
     kind._held = held
+    making = _making  # at the interpreter's end the last expressions go after the module's own names
 
     def let_go(gone: _Held) -> None:
-        with _making:
+        with making:
             if held.get(gone.key) is gone:  # it may have been made anew meanwhile
                 del held[gone.key]
 

@@ -48,7 +48,7 @@ def steady_form(expr: sympy.Expr, n: sympy.Symbol) -> tuple[sympy.Expr, int]:
 
 def expanded(expr: sympy.Expr) -> sympy.Expr:
     """``sympy.expand``, which looks for much that counts are hardly ever made of."""
-    if expr.has(sympy.log) or not all(power.exp.is_Integer for power in expr.atoms(sympy.Pow)):
+    if not all(part.is_Pow and part.exp.is_Integer for part in expr.atoms(sympy.log, sympy.Pow)):
         return sympy.expand(expr)
     return expr.expand(power_base=False, power_exp=False, log=False, basic=False)
 
