@@ -15,12 +15,15 @@ from attnc.evaluation import Env, evaluate
 from attnc.expression import (
     FALSE,
     TRUE,
+    Const,
     Expr,
     Lookup,
+    N,
     TileMax,
     TileMin,
     Var,
     constant,
+    floor_div,
     substitute,
     walk,
 )
@@ -81,6 +84,32 @@ def _work(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> npt.NDArray
     return np.where(used, -(-places // step) * step, 0)
 
 
+def longest(part: Pass, n: int, tile: int) -> Expr:
+    """How many positions a tile sweeps at the most, over ``n``: a constant, or a share of the sequence.
+
+    What hangs on inputs may be everything; packed positions are taken to be few.
+    """
+
+    def most(n: int) -> int:
+        return max((int(_work(part, sweep, n, tile, 1).max()) for sweep in counted), default=0)
+
+    counted = [
+        sweep
+        for sweep in part.sweeps
+        if sweep.scatter is None and sweep.drawn is None and sweep.walk.members is None
+    ]
+    if any(_reads(sweep) for sweep in counted):
+        return N
+    here = most(n)
+    return floor_div(N, max(1, round(n / here))) if here and most(4 * n) > 2 * here else Const(here)
+
+
+def _reads(sweep: Sweep) -> bool:
+    """Whether inputs decide where a sweep begins and ends."""
+    bounds = (sweep.when, *sweep.low, *sweep.high)
+    return any(isinstance(expr, Lookup) for bound in bounds for expr in walk(bound))
+
+
 def edges_each(sweep: Sweep, n: int) -> int:
     """How many positions each own position visits in a sweep that takes them one by one."""
     assert sweep.scatter is not None
@@ -98,9 +127,7 @@ def computed(passes: Iterable[Pass], n: int) -> float | None:
     total = 0.0
     for part in passes:
         for sweep in part.sweeps:
-            bounds = (sweep.when, *sweep.low, *sweep.high)
-            read = any(isinstance(expr, Lookup) for bound in bounds for expr in walk(bound))
-            if read or part.walk.members is not None or sweep.walk.members is not None:
+            if _reads(sweep) or part.walk.members is not None or sweep.walk.members is not None:
                 return None
             if sweep.worth != TRUE:
                 return None

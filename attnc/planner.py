@@ -7,11 +7,12 @@ from dataclasses import replace
 from itertools import combinations
 from math import prod
 
-from attnc.counting import STEP, TILE, grows, passed_over, touched, unmasked
+from attnc.counting import STEP, TILE, grows, longest, passed_over, touched, unmasked
 from attnc.digits import PLAIN, Radix, radices
 from attnc.expression import (
     FALSE,
     TRUE,
+    ZERO,
     Drawn,
     Expr,
     K,
@@ -39,6 +40,8 @@ MOST_KEY_SWEEPS = 2
 JOINING = 700
 # Tiles of half the rows keep the matrix units less busy.
 NARROW_GAIN = 0.8
+# So many positions may be swept for one tile where tiles are too few to fill a device; more come in shares.
+LONG = 1024
 # A test in a loop keeps it from fetching ahead: it must spare so many of the tiles.
 WORTH_TESTING = 0.3
 
@@ -202,7 +205,11 @@ def _finished(frame: Pass, sweeps: list[Sweep], n: int) -> list[Pass]:
         # Rows that are taken one by one keep both sides' rows in registers.
         alone = any(sweep.scatter is not None for sweep in group)
         part = replace(frame, sweeps=kept, narrow=alone or narrow < NARROW_GAIN * wide)
-        passes.append(replace(part, backwards=grows(part, n, TILE, STEP)))
+        # Of chosen rows only some are there, the first ones.
+        backwards = part.walk.members is None and grows(part, n, TILE, STEP)
+        reach = longest(part, n, TILE)
+        long = (constant(reach) or LONG) >= LONG and reach != ZERO
+        passes.append(replace(part, backwards=backwards, longest=reach if long else ZERO))
     return passes
 
 

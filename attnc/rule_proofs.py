@@ -1,4 +1,4 @@
-"""What is the same for all plans, proven once: how loops are cut into parts, and the rules of intervals."""
+"""What is the same for all plans, proven once: how loops are cut and shared, and the rules of intervals."""
 
 from __future__ import annotations
 
@@ -63,6 +63,24 @@ def split_points(begin: Expr, end: Expr, full_begin: Expr, full_end: Expr, block
     masked_end = add(begin, mul(block, ceil_div(sub(start, begin), block)))
     whole_tiles = maximum(0, floor_div(sub(minimum(full_end, end), masked_end), block))
     return masked_end, add(masked_end, mul(Const(block), whole_tiles))
+
+
+def shares_are_a_partition(shares: int, block: int) -> Answer:
+    """Proves that the shares of a sweep visit each place of ``[begin, end)`` once, whatever the two are."""
+    begin, end, x = Var("begin"), Var("end"), Var("x")
+    ends = [share_ends(begin, end, share, shares, block) for share in range(shares)]
+    parts = [conj(le(first, x), lt(x, stop)) for first, stop in ends]
+    inside = conj(le(begin, x), lt(x, end))
+    once = conj(*(negate(conj(a, b)) for a, b in combinations(parts, 2)))
+    covered = conj(disj(negate(inside), disj(*parts)), disj(inside, negate(disj(*parts))))
+    return valid(conj(covered, once), [])
+
+
+def share_ends(begin: Expr, end: Expr, share: int, shares: int, block: int) -> tuple[Expr, Expr]:
+    """Where one of the shares of a sweep begins and ends, as the emitted kernels compute it."""
+    tiles = ceil_div(maximum(sub(end, begin), 0), block)
+    size = mul(Const(block), ceil_div(tiles, shares))
+    return add(begin, scale(share, size)), minimum(add(begin, scale(share + 1, size)), end)
 
 
 # Quotients and remainders are bounded alike for every divisor; these stand for all.

@@ -122,6 +122,8 @@ class Pass:
     continues: whether it goes on with what earlier passes found for its queries; key sides always add up.
     narrow: whether tiles of few positions pay, because the sweeps are short.
     backwards: whether the last tiles have most to do and should be begun first.
+    longest: how many positions a tile sweeps at the most, counted and not proven, over ``n``; zero where they
+        are so few that they need not be shared out, however few the tiles are.
     """
 
     side: Side
@@ -132,6 +134,7 @@ class Pass:
     continues: bool = False
     narrow: bool = False
     backwards: bool = False
+    longest: Expr = ZERO
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,8 @@ def _describe_pass(part: Pass) -> list[str]:
             lines.append(f"        tiles from {LEAST.name} to {MOST.name} only if {show(sweep.worth)}")
         if sweep.selection != TRUE:
             lines.append(f"        skipping {sweep.walk.var.name} unless {show(sweep.selection)}")
+    if part.longest != ZERO:
+        lines.append(f"    in shares of up to {show(part.longest)} positions, where tiles are few")
     if not part.sweeps:
         lines.append("    nothing to sweep: zeros")
     return lines

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from textwrap import indent
 
-from attnc.codegen.kinds import Kind
+from attnc.codegen.kinds import KINDS, Kind
 from attnc.codegen.needs import Names, Need, bases_of, needs, parameters_of
+from attnc.codegen.shares import first_share, kept, share_of
 from attnc.codegen.walks import WalkWriter
 from attnc.codegen.weights import BodyWeights, EntryKind
 from attnc.digits import PLAIN
-from attnc.expression import FALSE, TRUE, Q
+from attnc.expression import FALSE, TRUE, ZERO, Q
 from attnc.pattern import Input
 from attnc.real import ONE
 from attnc.schedule import SHIFT, Pass, Scatter, Sweep
@@ -40,6 +41,21 @@ class KernelWriter(WalkWriter):
         return all(sweep.scatter is not None for sweep in self.part.sweeps) and bool(self.part.sweeps)
 
     @property
+    def long(self) -> bool:
+        """Whether a tile's sweeps may come in shares; not where sums for weights' entries are kept, too."""
+        summed = any(self._entry_sums(kind) for kind in KINDS[self.part.side])
+        return self.part.longest != ZERO and not summed
+
+    @property
+    def counted(self) -> bool:
+        """Whether the number of tiles is known before anything runs."""
+        return self.part.walk.members is None
+
+    @property
+    def _in_shares(self) -> str:
+        return "SHARES" if self.counted else "True"
+
+    @property
     def crowded(self) -> bool:
         """Whether much is kept in registers beside the tiles: several sweeps, look-ups, masks, digits."""
         masked = any(sweep.full_when == FALSE for sweep in self.part.sweeps)
@@ -55,6 +71,8 @@ class KernelWriter(WalkWriter):
         state = (self.part.continues and kind.resume) or kind.begin
         if self.weights.weights.sink is not None and not self.part.continues:
             state = kind.sunk or state
+        if self.long and state != kind.begin:
+            state = first_share(kind, state)
         body = [self._prologue(kind), self._own_positions(kind), kind.load, state]
         sums = self._entry_sums(kind)
         begin = "\n".join(f"{name} = tl.zeros([{self._own_block(kind)}], dtype=tl.float32)" for name in sums)
@@ -69,7 +87,11 @@ class KernelWriter(WalkWriter):
             body.append(f"for h in {heads}:\n{indent(loop or 'pass', '    ')}")
         else:
             body.append(sweeps)
-        body.append((self.part.continues and kind.add) or kind.store)
+        store = (self.part.continues and kind.add) or kind.store
+        body += [
+            kind.finish,
+            kept(kind, store, "SHARES" if self.counted else "shares > 1") if self.long else store,
+        ]
         text = "\n".join(part.rstrip("\n") for part in body if part.strip())
         parameters = indent(self._parameters(kind), "    ")
         return f"@_jit\ndef {self.kernel_name(kind)}(\n{parameters}):\n{indent(text, '    ')}\n"
@@ -78,32 +100,47 @@ class KernelWriter(WalkWriter):
 
     def _parameters(self, kind: Kind) -> str:
         rows = [", ".join(f"{name}_ptr" for name in (*kind.pointers, *self._entry_sums(kind)))]
+        if self.long:
+            rows.append(", ".join(f"shares_{name}_ptr" for name in (*kind.found, "row")))
         rows += [", ".join(f"{name}_{axis}" for axis in ("batch", "head", "row")) for name in kind.strided]
         rows += [", ".join(parameters) for need in self.needs if (parameters := parameters_of(need))]
         rows.append("scale, n_q, n, heads, group, tiles, head_start, head_step, head_count")
-        constants = (*_CONSTANTS, *(("ADD",) if kind.side == "key" else ()))
+        rows += ["abreast"] * (kind.side == "query") + ["split, shares"] * self.long
+        constants = (*_CONSTANTS, *["ADD"] * (kind.side == "key"), *["SHARES"] * (self.long and self.counted))
         rows += [f"{name}: tl.constexpr" for name in constants]
         return "".join(f"{row},\n" for row in dict.fromkeys(rows))
 
     def _prologue(self, kind: Kind) -> str:
-        tile = "tiles - 1 - program % tiles  # those with most to do first"
-        lines = ["program = tl.program_id(0)", f"tile = {tile if self.part.backwards else 'program % tiles'}"]
+        lines = ["program = tl.program_id(0)"]
+        turns, turn = "tiles", "program // abreast" if kind.side == "query" else "program"
+        if self.long:
+            turns = "turns"
+            lines.append("turns = tiles + split * (shares - 1)  # the first `split` tiles come in shares")
         if kind.side == "query":
             lines += [
-                "h = head_start + head_step * (program // tiles % head_count)",
-                "batch = (program // tiles // head_count).to(tl.int64)",
+                "# Heads with the same keys run next to each other: what one has read is in the cache.",
+                f"number = {turn} // {turns} % (head_count // abreast) * abreast + program % abreast",
+                "h = head_start + head_step * number",
+                f"batch = (program // {turns} // head_count).to(tl.int64)",
                 "key_head = h // group",
             ]
         else:
             lines += [
                 "key_heads = heads // group",
-                "key_head = program // tiles % key_heads",
-                "batch = (program // tiles // key_heads).to(tl.int64)",
+                f"key_head = program // {turns} % key_heads",
+                f"batch = (program // {turns} // key_heads).to(tl.int64)",
                 "# The query heads of this launch that share the key head.",
                 "skipped = (tl.maximum(key_head * group - head_start, 0) + head_step - 1) // head_step",
                 "first_head = head_start + skipped * head_step",
                 "stop_head = tl.minimum((key_head + 1) * group, head_start + head_count * head_step)",
             ]
+        if self.long:
+            head = "head_count + number" if kind.side == "query" else "key_heads + key_head"
+            lines += share_of(turn, head, self._in_shares)
+        else:
+            lines.append(f"tile = {turn} % tiles")
+        if self.part.backwards:
+            lines.append("tile = tiles - 1 - tile  # those with most to do first")
         lines.append("offset = n - n_q  # the first query's position")
         lines += bases_of(self.needs).splitlines()
         lines.append("log2_scale = scale * 1.4426950408889634")
@@ -188,6 +225,8 @@ class KernelWriter(WalkWriter):
         lines += [f"begin = {begin}", f"end = {end}"]
         if sweep.when != TRUE:
             lines.append(f"end = tl.where({self._scalar(sweep.when)}, end, begin)")
+        if self.long:
+            lines.append(f"begin, end = _share(begin, end, share, shares, {block}, {self._in_shares})")
         masked = self._guarded(sweep, block, self._step(sweep, kind, masked=True))
         if sweep.full_when == FALSE:
             lines.append(f"for start in tl.range(begin, end, {block}):")
@@ -230,7 +269,8 @@ class KernelWriter(WalkWriter):
             f"listed = {name}_tiles_ptr + tl.cast(h, tl.int64) * {name}_tiles_row\n"
             f"offsets = {name}_offsets_ptr + h * (tiles + 1) + tile\n"
             "end = n\n"
-            "for slot in tl.range(tl.load(offsets), tl.load(offsets + 1)):\n" + indent(body, "    ")
+            f"for slot in tl.range({self._shared('tl.load(offsets)', 'tl.load(offsets + 1)')}):\n"
+            + indent(body, "    ")
         )
 
     def _scatter_sweep(self, sweep: Sweep, scatter: Scatter, kind: Kind) -> str:
@@ -264,7 +304,16 @@ class KernelWriter(WalkWriter):
         body += [f"{other} = {at}", f"{other}_inside = {' & '.join(inside)}"]
         weighing = self._weighing(kind, vectors, f"{other}_inside", None)
         body.append(kind.alone.format(inside=f"{other}_inside", **weighing).rstrip("\n"))
-        return "\n".join((*lines, f"for i in tl.range(0, {steps}):", indent("\n".join(body), "    "))) + "\n"
+        loop = f"for i in tl.range({self._shared('0', steps)}):"
+        return "\n".join((*lines, loop, indent("\n".join(body), "    "))) + "\n"
+
+    def _shared(self, begin: str, end: str) -> str:
+        """The ends of a loop, of this program's share where tiles come in shares."""
+        return (
+            f"*_share({begin}, {end}, share, shares, 1, {self._in_shares})"
+            if self.long
+            else f"{begin}, {end}"
+        )
 
     def _other_block(self, kind: Kind) -> str:
         return "BLOCK_N" if kind.side == "query" else "BLOCK_M"

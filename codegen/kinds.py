@@ -16,7 +16,9 @@ class Kind:
     begin, resume: the sums to start from, in a first pass and in one that goes on with what another found.
     sunk: those of a first pass where sinks were stored as log-sum-exps; empty where there is no difference.
     alone: what is read and done where a row has one position of the other side, in ``{inside}`` rows.
-    store, add: how the sums are written, in either; empty where there is no difference.
+    finish: what is made of the sums at the end.
+    store, add: how that is written, in either; empty where there is no difference.
+    found, keep: the results' names, and how they are kept where other programs sweep for the same tile, too.
     """
 
     name: str
@@ -30,8 +32,11 @@ class Kind:
     swept: str
     step: str
     alone: str
+    finish: str
     store: str
     add: str
+    found: tuple[str, ...]
+    keep: str
 
 
 FORWARD = Kind(
@@ -78,11 +83,18 @@ scores = _scores_alone(query, key, {factor})
     """\
 some = row_sum > 0.0
 result = total / tl.where(some, row_sum, 1.0)[:, None]
+logs = tl.where(some, row_max + tl.log2(tl.where(some, row_sum, 1.0)), float("-inf"))
+""",
+    """\
 _store_tile(out_base, origin, row, out_row, stored, result, VALUE_DIM, BLOCK_VALUE_DIM)
-logs = tl.where(some, (row_max + tl.log2(tl.where(some, row_sum, 1.0))) * 0.6931471805599453, float("-inf"))
-tl.store(lse_ptr + head_rows + (q - offset), logs, mask=stored)
+tl.store(lse_ptr + head_rows + (q - offset), logs * 0.6931471805599453, mask=stored)
 """,
     "",
+    ("out", "lse"),
+    """\
+_store_share(shares_out_ptr, cell, stored, result, BLOCK_M, BLOCK_VALUE_DIM)
+_store_share(shares_lse_ptr, cell, stored, logs[:, None], BLOCK_M, 1)
+""",
 )
 
 QUERY_GRADIENT = Kind(
@@ -119,12 +131,17 @@ scores = _scores_alone(query, key, {factor})
 {weigh}_, d_scores = _gradient_alone({scores}, grad, value, {inside}, lse, delta)
 {slope}d_query += d_scores[:, None] * key.to(tl.float32)
 """,
+    "",
     """\
 _store_tile(dq_base, origin, row, dq_row, stored, d_query * scale, DIM, BLOCK_DIM)
 """,
     """\
 d_query = d_query * scale + _load_tile(dq_base, origin, row, dq_row, inside, False, DIM, BLOCK_DIM)
 _store_tile(dq_base, origin, row, dq_row, stored, d_query, DIM, BLOCK_DIM)
+""",
+    ("dq",),
+    """\
+_store_share(shares_dq_ptr, cell, stored, d_query * scale, BLOCK_M, BLOCK_DIM)
 """,
 )
 
@@ -167,6 +184,7 @@ scores = _scores_alone(query, key, {factor})
 d_value += weights[:, None] * grad.to(tl.float32)
 {slope}d_key += d_scores[:, None] * query.to(tl.float32)
 """,
+    "",
     """\
 if ADD:
     d_value += _load_tile(dv_base, origin, row, dv_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
@@ -177,6 +195,11 @@ if ADD:
 _store_tile(dk_base, origin, row, dk_row, inside, d_key, DIM, BLOCK_DIM)
 """,
     "",
+    ("dk", "dv"),
+    """\
+_store_share(shares_dv_ptr, cell, inside, d_value, BLOCK_N, BLOCK_VALUE_DIM)
+_store_share(shares_dk_ptr, cell, inside, d_key * scale, BLOCK_N, BLOCK_DIM)
+""",
 )
 
 KINDS = {"query": (FORWARD, QUERY_GRADIENT), "key": (KEY_GRADIENT,)}

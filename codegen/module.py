@@ -61,9 +61,8 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     relations = [fold(formula(plan.body.relation)) for plan in schedule.bodies]
     definition = DefinitionWriter(names)
     mask = definition.mask(pattern)
-    have = frozenset(
-        need.kind for query, key in writers for writer in (*query, *key) for need in writer.needs
-    )
+    every = [writer for query, key in writers for writer in (*query, *key)]
+    have = frozenset(need.kind for writer in every for need in writer.needs)
     weights = [
         BodyWeights(plan.body, _suffix(i, len(schedule.bodies))) for i, plan in enumerate(schedule.bodies)
     ]
@@ -79,6 +78,8 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     if pair_kernels:
         have |= {"pairs", *(need.kind for writer in pairs for need in writer.needs)}
         pair_kernels += f"\n\n_PAIR_KERNELS = ({', '.join(writer.told() for writer in pairs)},)\n"
+    if any(writer.long for writer in every):
+        have |= {"shares"}
     if any(sweep.scatter for plan in schedule.bodies for part in plan.query for sweep in part.sweeps):
         have |= {"alone"}
     found = tables_of(schedule.bodies, relations)
@@ -107,13 +108,16 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
         _section(
             "The Triton path",
             _part("tiles", have=have),
+            _part("shares", "kernels") if "shares" in have else "",
             kernels,
             query_passes,
             key_passes,
             pair_kernels,
             _part("weights", "launch") if weighed else "",
             _part("weights", "pairs") if pair_kernels else "",
-            _part("launch", "sizes", "launch", have=have),
+            _part("launch", "sizes"),
+            _part("shares", "launch") if "shares" in have else "",
+            _part("launch", "launch", have=have),
         ),
         _section("Registered with PyTorch", _part("interface", "operators", have=have)),
         _part("self_check", have=have),
@@ -314,16 +318,23 @@ def _kernels(bodies: list[tuple[list[KernelWriter], list[KernelWriter]]]) -> tup
                 crowded = writer.crowded or len(writers) > 1 or len(bodies) > 1
                 shapes = ("wide", "crowded"), ("narrow", "slim")
                 shape = "alone" if writer.alone else shapes[writer.part.narrow][crowded]
-                rows.append(f'({kernels}, ({needed}), {tiles}, "{shape}")')
+                rows.append(f'({kernels}, ({needed}), {tiles}, "{shape}", {_places(writer)})')
             tables[side].append(f"({', '.join(rows)},)")
     query_passes = (
-        "# For every body and pass: its kernels, the tables they read, the number of tiles, and what shape\n"
-        "# of tile suits them.\n"
+        "# For every body and pass: its kernels, the tables they read, the number of tiles, what shape of\n"
+        "# tile suits them, and how many positions a tile sweeps, where few tiles come in shares.\n"
         f"_QUERY_PASSES = ({', '.join(tables['query'])},)\n"
         "# Whether some passes go on with what others found, in 32 bits.\n"
         f"_JOINED = {any(writer.part.continues for query, _ in bodies for writer in query)}\n"
     )
     return "\n\n".join(texts), query_passes, f"_KEY_PASSES = ({', '.join(tables['key'])},)\n"
+
+
+def _places(writer: KernelWriter) -> str:
+    """How many positions a tile sweeps at the most, and whether the number of tiles is known beforehand."""
+    if not writer.long:
+        return "None"
+    return f"(lambda n: {Printer('host', {'n': 'n'})(writer.part.longest)}, {writer.counted})"
 
 
 def _tile_count(part: Pass) -> str:

@@ -74,6 +74,7 @@ def weighed_small() -> Iterator[None]:
         patch.object(planner, "TILE", 8),
         patch.object(planner, "STEP", 4),
         patch.object(planner, "JOINING", 4),
+        patch.object(planner, "LONG", 4),
         patch.object(counting, "SCATTERED", 3),
     ):
         yield
@@ -96,7 +97,17 @@ def planned(
 def tiles(module: ModuleType, queries: int, keys: int) -> Iterator[None]:
     """Whatever a module launches in here has tiles of that size."""
     sizes = {"BLOCK_M": queries, "BLOCK_N": keys, "num_warps": 4, "num_stages": 1}
-    with patch.object(module, "_tile_sizes", lambda *_: sizes):
+    with patch.object(module, "_tile_sizes", lambda *_: sizes), shared(module):
+        yield
+
+
+@contextmanager
+def shared(module: ModuleType, steps: int = 1, programs: int = 4096) -> Iterator[None]:
+    """Whatever a module launches in here comes in shares of that many steps, if it knows of shares."""
+    if not hasattr(module, "_SHARE_STEPS"):
+        yield
+        return
+    with patch.object(module, "_SHARE_STEPS", steps), patch.object(module, "_PROGRAMS", programs):
         yield
 
 

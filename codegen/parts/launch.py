@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 try:
@@ -20,6 +22,8 @@ def _progressions(heads): ...
 def _tables(inputs, n_q, n, heads, device): ...
 def _pack(member): ...
 def _tile_lists(*args): ...
+def _shares(places, block, tiles, heads, counted): ...
+def _Cells(given, found, heads, split, shares, block): ...
 
 
 # --- begin: sizes ---
@@ -206,17 +210,37 @@ class _Launcher:
                 # --- only: end ---
         return given
 
-    def run(self, kernel, side, needed, tiles_of, shape, numbers, given, kind):
-        """One launch for every arithmetic progression of heads."""
+    def run(self, kernel, side, needed, tiles_of, shape, places, numbers, given, kind, found, add):
+        """One launch for every arithmetic progression of heads.
+
+        places: how many positions a tile sweeps, where tiles may come in shares. found: the results' names;
+        add: whether they hold something that is added to.
+        """
         sizes = self.sizes(kind, shape)
-        tiles = 0
-        if self.n_q:
-            tiles = tiles_of(self.n_q, self.n, sizes["BLOCK_M"] if side == "query" else sizes["BLOCK_N"])
+        own, other = ("BLOCK_M", "BLOCK_N") if side == "query" else ("BLOCK_N", "BLOCK_M")
+        tiles = tiles_of(self.n_q, self.n, sizes[own]) if self.n_q else 0
         given = given | self.needs(needed, side, sizes) | sizes | {"tiles": tiles}
         for start, step, count in _progressions(numbers):
-            programs = tiles * self.batch * (count if side == "query" else self.key_heads)
-            if programs:
-                kernel[(programs,)](head_start=start, head_step=step, head_count=count, **given)
+            heads, turns = (count if side == "query" else self.key_heads), tiles
+            launch = given | {"head_start": start, "head_step": step, "head_count": count}
+            if side == "query":
+                launch["abreast"] = math.gcd(count, max(1, self.heads // self.key_heads // step))
+            # --- only: shares ---
+            if places is not None:
+                longest, counted = places
+                split, shares = _shares(longest(self.n), sizes[other], tiles, self.batch * heads, counted)
+                numbered = (start, step, count) if side == "query" else (0, 1, heads)
+                named = dict(zip(("head_start", "head_step", "head_count"), numbered, strict=True))
+                cells = _Cells(given, found, named, split, shares, sizes[own])
+                turns += split * (shares - 1)
+                launch |= cells.arguments() | ({"SHARES": shares > 1} if counted else {})
+            # --- only: end ---
+            if turns * self.batch * heads:
+                kernel[(turns * self.batch * heads,)](**launch)
+                # --- only: shares ---
+                if places is not None:
+                    cells.join(add)
+                # --- only: end ---
 
 
 def _precision(dtype):
@@ -239,8 +263,8 @@ def _forward_triton(q, k, v, inputs, scale):
     # --- only: end ---
     given = call.arguments(out=out, lse=lse)
     for numbers, passes in zip(_head_sets(call.heads), _QUERY_PASSES, strict=True):
-        for kernel, _, needed, tiles, shape in passes:
-            call.run(kernel, "query", needed, tiles, shape, numbers, given, "forward")
+        for kernel, _, *rest in passes:
+            call.run(kernel, "query", *rest, numbers, given, "forward", ("out", "lse"), False)
     return out.to(q.dtype), lse
 
 
@@ -255,8 +279,8 @@ def _backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     given |= {f"{name}_ptr": x for name, x in sums.rows.items()}
     # --- only: end ---
     for numbers, passes in zip(_head_sets(call.heads), _QUERY_PASSES, strict=True):
-        for _, kernel, needed, tiles, shape in passes:
-            call.run(kernel, "query", needed, tiles, shape, numbers, given, "query")
+        for i, (_, kernel, *rest) in enumerate(passes):
+            call.run(kernel, "query", *rest, numbers, given, "query", ("dq",), i > 0)
     # Several launches add up in fp32, in a fixed order; a single one writes the result.
     launches = sum(
         len(_progressions(numbers)) * len(passes)
@@ -271,8 +295,8 @@ def _backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     given |= {f"{name}_ptr": x for name, x in sums.columns.items()}
     # --- only: end ---
     for numbers, passes in zip(_head_sets(call.heads), _KEY_PASSES, strict=True):
-        for kernel, needed, tiles, shape in passes:
-            call.run(kernel, "key", needed, tiles, shape, numbers, given, "key")
+        for kernel, *rest in passes:
+            call.run(kernel, "key", *rest, numbers, given, "key", ("dk", "dv"), launches > 1)
     # --- only: plain ---
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
     # --- only: weights ---

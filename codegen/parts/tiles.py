@@ -27,7 +27,8 @@ def _jit(function):
     if not _COMPILES:
         return function
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
-    free = {"n", "n_q", "heads", "group", "tiles", "head_start", "head_step", "head_count"}
+    free = {"n", "n_q", "heads", "group", "tiles", "head_start", "head_step", "head_count", "abreast"}
+    free |= {"split", "shares"}
     # --- only: pairs ---
     free |= {"low", "length", "first", "rows"}
     # --- only: end ---

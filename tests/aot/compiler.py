@@ -92,6 +92,11 @@ class Launch:
         return str(self.kernel.__name__)
 
     @property
+    def label(self) -> str:
+        """The kernel's name, and whether it is the binary for tiles that come in shares."""
+        return self.name + " in shares" * bool(dict(self.constants).get("SHARES"))
+
+    @property
     def kind(self) -> str:
         """``forward``, ``query_gradient`` or ``key_gradient``."""
         return re.sub(r"^_|(_kernel)?(_\d+)*$", "", self.name)
@@ -104,6 +109,8 @@ class Launch:
     @property
     def tile(self) -> str:
         constants = dict(self.constants)
+        if "ROWS" in constants:  # joins what others found
+            return f"{constants['ROWS']} rows"
         if "BLOCK" in constants:
             return f"{constants['BLOCK']} x {constants['BLOCK']}"
         return f"{constants['BLOCK_M']} x {constants['BLOCK_N']}"
@@ -208,17 +215,35 @@ def load(text: str, name: str) -> ModuleType:
 
 @cache
 def launches(name: str, dtype: torch.dtype, dim: int, tiles: str) -> tuple[Launch, ...]:
-    """What the forward and the backward of an example launch; 4 heads that share 2 key heads, 512 tokens."""
-    return record(example(name), dtype, dim, tiles)
+    """What the forward and the backward of an example launch; 4 heads that share 2 key heads, 512 tokens.
+
+    First as if tiles were many, then as if they were few.
+    """
+    many = record(example(name), dtype, dim, tiles)
+    return (
+        *many,
+        *(found for found in record(example(name), dtype, dim, tiles, few=True) if found not in many),
+    )
 
 
-def record(module: ModuleType, dtype: torch.dtype, dim: int, tiles: str, n: int = 512) -> tuple[Launch, ...]:
-    """What the forward and the backward of a module launch with one table of tile sizes."""
+def record(
+    module: ModuleType, dtype: torch.dtype, dim: int, tiles: str, n: int = 512, few: bool = False
+) -> tuple[Launch, ...]:
+    """What the forward and the backward of a module launch with one table of tile sizes.
+
+    few: as if there were too few tiles for the device, so that they come in shares.
+    """
     found: list[Launch] = []
     replaced = {
         "_QUERY_PASSES": _recorders(module._QUERY_PASSES, found),
         "_KEY_PASSES": _recorders(module._KEY_PASSES, found),
         "_tiles_of": lambda device: getattr(module, tiles),
+        **{
+            name: _Recorder(getattr(module, name), found)
+            for name in ("_join_kernel", "_sum_kernel")
+            if hasattr(module, name)
+        },
+        **({"_PROGRAMS": 1 << 16 if few else 0, "_SHARE_STEPS": 1} if hasattr(module, "_PROGRAMS") else {}),
     }
     if hasattr(module, "_PAIR_KERNELS"):
         replaced["_PAIR_KERNELS"] = _recorders(module._PAIR_KERNELS, found)

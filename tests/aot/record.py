@@ -24,8 +24,8 @@ def main() -> None:
                 if launch.identity not in known:
                     binary = compiler.build(launch, target)
                     known[launch.identity] = budget.Use(binary.registers, binary.spilled, binary.shared)
-                    print(name, dim, launch.name, known[launch.identity], flush=True)
-                uses[name, dim, launch.name] = known[launch.identity]
+                    print(name, dim, launch.label, known[launch.identity], flush=True)
+                uses[name, dim, launch.label] = known[launch.identity]
     budget.Budget(triton.__version__, uses).write()
 
 

@@ -89,14 +89,14 @@ _SWEPT = {case for case in CASES if all((name, *case[1:]) in CASES for name in E
 def test_kernels_compile_and_fit(name: str, target: str, dtype: str, dim: int) -> None:
     problems = []
     for launch, binary in compiled(name, target, dtype, dim):
-        where = f"{launch.name} with {dict(launch.options)}, {launch.tile}"
+        where = f"{launch.label} with {dict(launch.options)}, {launch.tile}"
         if binary.shared > compiler.TARGETS[target].shared:
             problems.append(f"{where}: needs {binary.shared} bytes of shared memory")
         if target == "sm_90" and dtype != "fp32":
             problems += [f"{where}: {problem}" for problem in _on_hopper(launch, binary, dim)]
         if (target, dtype) == ("sm_90", "bf16") and dim in budget.DIMS and _recorded_here():
             used = budget.Use(binary.registers, binary.spilled, binary.shared)
-            beyond = used.beyond(budget.Budget.read().uses[name, dim, launch.name])
+            beyond = used.beyond(budget.Budget.read().uses[name, dim, launch.label])
             problems += [f"{where}: {much} (tests/aot/record.py writes budgets)" for much in beyond]
         if target == "gfx942" and dim <= 128 and binary.spilled:
             problems.append(f"{where}: spills {binary.spilled} bytes a thread")
@@ -129,7 +129,7 @@ def _on_hopper(launch: Any, binary: Any, dim: int) -> Iterator[str]:
 
 def test_every_kernel_has_a_budget_and_every_budget_a_kernel() -> None:
     launched = {
-        (name, dim, launch.name)
+        (name, dim, launch.label)
         for name in EXAMPLES
         for dim in budget.DIMS
         for launch in compiler.launches(name, torch.bfloat16, dim, "_TILES")
@@ -158,7 +158,8 @@ def test_equal_kernels_are_recognized_and_different_ones_are_not() -> None:
     assert {launch.identity for launch in one} == {launch.identity for launch in other}
     mistral = compiler.launches("mistral", torch.bfloat16, 64, "_TILES")
     assert not {launch.identity for launch in one} & {launch.identity for launch in mistral}
-    assert {launch.kind for launch in one} == {"forward", "query_gradient", "key_gradient"}
+    kinds = {launch.kind for launch in one}
+    assert kinds == {"forward", "query_gradient", "key_gradient", "join", "sum"}
 
 
 def test_lengths_are_no_part_of_a_kernel() -> None:
@@ -174,7 +175,7 @@ def test_a_forced_spill_is_seen() -> None:
     (launch,) = {
         launch.identity: launch
         for launch in compiler.launches("mistral", torch.bfloat16, 128, "_TILES")
-        if launch.kind == "key_gradient"
+        if launch.label == "_key_gradient_kernel"
     }.values()
     binary = compiler.build(launch.with_tile(64, 64, warps=4, stages=2), compiler.TARGETS["sm_90"])
     assert binary.spilled > 0 and binary.spills_in_loops > 0

@@ -1,0 +1,73 @@
+"""Few tiles with long sweeps, shared out between programs, under Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from attnc import reference
+from tests import oracle
+from tests.test_oracle_torch import call
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+
+# A pattern, what is called, and how many launches join outputs and add up gradients.
+CASES: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
+    "one token": ("attend all", {"n_q": 1, "heads": 4, "key_heads": 2}, (1, 3)),
+    "causal, a few tokens": ("attend causal", {"n_q": 19, "value_dim": 20}, (1, 3)),
+    "rows and columns": ("input hub: bool[n] attend to(hub) | from(hub)", {}, (1, 3)),
+    "a second pass": ("attend window(20) | stride(5)", {"n_q": 23}, (2, 6)),
+    "some heads": (
+        "heads even { attend window(20) } heads odd { attend stride(3) & causal }",
+        {"n_q": 20, "heads": 4, "key_heads": 2},
+        (2, 6),
+    ),
+    "edges one by one": ("attend (causal & stride(2)) | offsets(powers(2))", {"n_q": 17}, (1, 3)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_shares_are_joined_exactly_and_always_alike(name: str) -> None:
+    text, changes, wanted = CASES[name]
+    done = oracle.compiled(f"pattern p() {{ {text} }}", small=True)
+    given = call(**{"n": 50, "n_q": 50, "dim": 16, "value_dim": 16, **changes})
+    joined: list[str] = []
+
+    class Counting(done.module._Cells):  # type: ignore[misc, name-defined]
+        def join(self, add: bool) -> None:
+            joined.extend(name for name in self.names if name != "lse" and self.tiles)
+            super().join(add)
+
+    args, grads = oracle.tensors(given)
+    tables = oracle.inputs(done.pattern, given)
+    with patch.object(done.module, "_Cells", Counting), oracle.tiles(done.module, 16, 16):
+        got, again = (
+            oracle.ours(done.module, args, grads, list(tables.values()), given, "triton") for _ in range(2)
+        )
+    arrays = {name: table.numpy() for name, table in tables.items()}
+    mask = reference.mask(done.pattern, given.n, given.heads, arrays, given.n_q)
+    assert oracle.against(got, args, grads, mask, given, torch.float32) == []
+    assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
+    assert (joined.count("out"), len(joined) - joined.count("out")) == (2 * wanted[0], 2 * wanted[1])
+
+
+def test_enough_tiles_are_launched_once() -> None:
+    """One kernel forward, and none that joins, where tiles are many or sweeps short."""
+    done = oracle.compiled("pattern p() { attend causal }")
+    launched: list[Any] = []
+
+    class Recorder:
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            return lambda **given: launched.append((grid, given["SHARES"]))
+
+    (((_, *rest),),) = done.module._QUERY_PASSES
+    q = torch.zeros(1, 16, 4096, 16)
+    with patch.object(done.module, "_QUERY_PASSES", (((Recorder(), *rest),),)):
+        done.module._forward_triton(q, q, q, [], 1.0)
+    block = done.module._tile_sizes("forward", 16, 4, done.module._TILES)["BLOCK_M"]
+    assert launched == [((16 * 4096 // block,), False)]
