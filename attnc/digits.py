@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import prod
 
 from attnc.expression import (
@@ -86,6 +87,9 @@ class Radix:
 
 
 PLAIN = Radix()
+
+# More digits than these, beside the first, are not worth their arithmetic in a kernel.
+MOST_DIGITS = 2
 
 
 @dataclass(frozen=True)
@@ -253,11 +257,21 @@ def _multiples(expr: Expr, step: int) -> tuple[Expr, Expr]:
 def radices(condition: Expr) -> tuple[Radix, ...]:
     """Ways of counting positions in which a condition may be plain, the plain way first.
 
-    A remainder names a digit: that of ``q % s`` and, in a grid of three axes, that of ``q // X % Y``.
+    A remainder names a digit: that of ``q % s`` and, in a grid of three axes, that of ``q // X % Y``. Numbers
+    that divide each other name several digits at once: chunks within a grid's rows (``q % 56 // 7``).
     """
     found: dict[Radix, None] = {PLAIN: None}
+    weights: set[int] = set()
     for part in walk(condition):
-        if isinstance(part, Mod) and (size := constant(part.right)) is not None and size > 1:
-            inner = constant(part.left.right) if isinstance(part.left, FloorDiv) else 1
-            found[Radix((size,) if inner == 1 or inner is None else (size, inner))] = None
+        match part:
+            case Mod(left, Const(size)) if size > 1:
+                inner = constant(left.right) if isinstance(left, FloorDiv) else 1
+                found[Radix((size,) if inner == 1 or inner is None else (size, inner))] = None
+                if inner is not None and inner > 0:
+                    weights |= {inner, size * inner}
+            case FloorDiv(Mod(_, Const(size)), Const(inner)) if size > 1 and inner > 1:
+                weights |= {inner, size}
+    chain = sorted(weights - {1})
+    if 1 < len(chain) <= MOST_DIGITS and not any(b % a for a, b in pairwise(chain)):
+        found[Radix(tuple(b // a for a, b in pairwise((1, *chain)))[::-1])] = None
     return tuple(found)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
 from math import prod
 
+from attnc.congruences import joined
 from attnc.counting import STEP, TILE, grows, longest, passed_over, touched, unmasked
 from attnc.digits import PLAIN, Radix, radices
 from attnc.expression import (
@@ -135,9 +136,12 @@ def _packed_passes(side: Side, own: Var, axis: Axis, terms: list[Term], n: int) 
 def _spread_passes(side: Side, own: Var, terms: list[Term], owned: Expr, n: int) -> list[Pass]:
     """Passes over all positions of one side; several, where no one way of tiling suits all terms."""
     frames = [Pass(side, Walk(own), (), owned, ())]
-    for radix in dict.fromkeys(radix for term in terms for radix in radices(term.formula())[1:]):
+    told = (ways for term in terms for ways in _ways(term))
+    for radix in dict.fromkeys(radix for ways in told for radix in radices(ways.formula())[1:]):
         limits = tuple(radix.ranges(own).values())
-        for spans in dict.fromkeys((tuple(1 for _ in radix.sizes), _spans(radix.sizes))):
+        for spans in dict.fromkeys(
+            (tuple(1 for _ in radix.sizes), _spans(radix.sizes), *_chunks(radix.sizes))
+        ):
             frames.append(Pass(side, Walk(own, radix, limits), spans, owned, ()))
     found = [[_best(frame, term, n) for term in terms] for frame in frames]
     if not terms:
@@ -166,8 +170,27 @@ def _spans(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(min(size, most) for size in sizes)
 
 
+def _chunks(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Extents that end where a small last digit does: a chunk of a grid's rows, or one residue of them."""
+    if len(sizes) > 1 and sizes[-1] <= 16:
+        *more, last = sizes
+        yield (*(1 for _ in more), last)
+        yield (*(min(size, max(1, 16 // len(more) // 2)) for size in more), 1)
+
+
+def _ways(term: Term) -> tuple[Term, ...]:
+    """A term as it stands and, where that is something else, with its congruences joined."""
+    one = replace(term, leftover=joined(term.leftover))
+    return (term,) if len(one.leftover) == len(term.leftover) else (term, one)
+
+
 def _best(frame: Pass, term: Term, n: int) -> tuple[float, Sweep]:
     """The sweep for one term that touches the fewest pairs, and how many."""
+    return min((_best_told(frame, ways, n) for ways in _ways(term)), key=lambda item: item[0])
+
+
+def _best_told(frame: Pass, term: Term, n: int) -> tuple[float, Sweep]:
+    """The same, of the term as it is told."""
     walked = frame.walk
     plain = _sweep(frame, term, PLAIN)
     alone = scattered(plain, walked.var)

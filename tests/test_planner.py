@@ -73,6 +73,26 @@ CHOSEN: dict[str, tuple[str, list[tuple[Any, ...]], list[tuple[Any, ...]] | None
         [((64,), (8,), [(64,)])],
         None,
     ),
+    "windows of odd sizes": (
+        "grid(y: 56, x: 56) attend chunk(7, axis=y) & chunk(7, axis=x)",
+        [((8, 7), (1, 7), [(56,)])],
+        None,
+    ),
+    "a neighbourhood of every fourth column": (
+        "grid(y: 256, x: 256) attend window(6, 6, axis=y) & window(6, 6, dilation=4, axis=x)",
+        [((64, 4), (8, 1), [(64, 4)])],
+        None,
+    ),
+    "several remainders": (
+        "attend where (q - k) % 6 == 1 and (q - k) % 10 == 3 and (q - k) % 4 == 3",
+        [((60,), (1,), [(60,)])],
+        None,
+    ),
+    "remainders that seldom meet": (
+        "attend where (q - k) % 64 == 0 and (q - k) % 8191 == 0",
+        [((), (), [(524224,)])],
+        None,
+    ),
     "a column": ("grid(y: 256, x: 256) attend chunk(1, axis=x)", [((256,), (1,), [(256,)])], None),
     "a row": ("grid(y: 256, x: 256) attend chunk(1, axis=y)", [((), (), [()])], None),
 }

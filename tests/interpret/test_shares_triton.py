@@ -21,10 +21,10 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
     "one token": ("attend all", {"n_q": 1, "heads": 4, "key_heads": 2}, (1, 3)),
     "causal, a few tokens": ("attend causal", {"n_q": 19, "value_dim": 20}, (1, 3)),
     "rows and columns": ("input hub: bool[n] attend to(hub) | from(hub)", {}, (1, 3)),
-    "a second pass": ("attend window(20) | stride(5)", {"n_q": 23}, (2, 6)),
+    "a second pass": ("attend window(20) | stride(5)", {"n": 90, "n_q": 23, "heads": 1}, (2, 6)),
     "some heads": (
         "heads even { attend window(20) } heads odd { attend stride(3) & causal }",
-        {"n_q": 20, "heads": 4, "key_heads": 2},
+        {"n": 70, "n_q": 20, "key_heads": 1},
         (2, 6),
     ),
     "edges one by one": ("attend (causal & stride(2)) | offsets(powers(2))", {"n_q": 17}, (1, 3)),
