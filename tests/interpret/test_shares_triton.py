@@ -71,3 +71,21 @@ def test_enough_tiles_are_launched_once() -> None:
         done.module._forward_triton(q, q, q, [], 1.0)
     block = done.module._tile_sizes("forward", 16, 4, done.module._TILES)["BLOCK_M"]
     assert launched == [((16 * 4096 // block,), False)]
+
+
+def test_a_sink_is_in_one_share() -> None:
+    """Against softmax in fp64 with one column more, which is then dropped."""
+    done = oracle.compiled("pattern p() { input x: float[H] attend causal sink x[h] }", small=True)
+    args, (grad, _) = oracle.tensors(call(n=40, n_q=20, dim=16, value_dim=16))
+    x = torch.tensor([0.5, -1.0], requires_grad=True)
+    with oracle.tiles(done.module, 16, 16), oracle.poisoned():
+        out = done.module.p(*args, x=x, backend="triton")
+        got = torch.autograd.grad(out, (*args, x), grad)
+    q, k, v, sink = (a.detach().double().requires_grad_() for a in (*args, x))
+    later = torch.ones(20, 40, dtype=torch.bool).triu(21)
+    scores = (q @ k.transpose(2, 3) / 4).masked_fill(later, -torch.inf)
+    column = sink[None, :, None, None].expand(*scores.shape[:3], 1)
+    exact = torch.cat((scores, column), 3).softmax(3)[..., :-1] @ v
+    wanted = torch.autograd.grad(exact, (q, k, v, sink), grad.double())
+    for a, b in zip((out, *got), (exact, *wanted), strict=True):
+        torch.testing.assert_close(a.double(), b, atol=1e-5, rtol=1e-5)
