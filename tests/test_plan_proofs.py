@@ -140,6 +140,9 @@ DAMAGED = {
     "sparse": "attend (window(3) | stride(5)) & causal",
     "shifted": "attend where (q - k) % 5 == 2 and abs(q - k) <= 16",
     "powers": "attend (window(3) | offsets(powers(2))) & causal",
+    "squares": "grid(y: 6, x: 6) attend chunk(3, axis=y) & chunk(3, axis=x)",
+    "columns": "grid(y: 5, x: 8) attend window(1, 1, axis=y) & window(1, 1, dilation=2, axis=x)",
+    "remainders": "attend where (q - k) % 4 == 1 and (q - k) % 6 == 3",
     "scattered": "attend where k == (q * 7) % 31",
 }
 

@@ -241,3 +241,28 @@ def test_bigbird_wastes_nothing() -> None:
     edges = int(reference.mask(blocks, N // 64, 1).sum()) * 64 * 64
     for passes in (item.query, item.key):
         assert computed(passes, N) / edges <= 1.05
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "edges", "most"),
+    [
+        ("grid(y: 56, x: 56) attend chunk(7, axis=y) & chunk(7, axis=x)", 56 * 56, 56 * 56 * 49, 3.0),
+        (
+            "grid(y: 256, x: 256) attend window(6, 6, axis=y) & window(6, 6, dilation=4, axis=x)",
+            N,
+            near(256, 6, 6) * 4 * near(64, 6, 6),
+            2.7,
+        ),
+        (
+            "attend where (q - k) % 6 == 0 and (q - k) % 10 == 0",
+            N,
+            sum(len(range(residue, N, 30)) ** 2 for residue in range(30)),
+            1.1,
+        ),
+    ],
+    ids=["windows of a grid", "every fourth column", "two remainders"],
+)
+def test_digits_within_digits_waste_little(text: str, n: int, edges: int, most: float) -> None:
+    item = planned(text)
+    for passes in (item.query, item.key):
+        assert 1 <= computed(passes, n) / edges <= most
