@@ -17,11 +17,11 @@ from attnc.bench import peers, run
 from attnc.bench.case import BadCase
 from attnc.bench.clock import Job, alternate, peak_memory
 from attnc.bench.formula import masks_of
-from attnc.bench.progress import Bar
 from attnc.bench.results import duration
 from attnc.bench.run import Wrong, measure
 from attnc.bench.truth import SOME_ROWS, truth
 from attnc.cli import main
+from attnc.progress import Bar
 from tests.benching import (
     CEILING,
     CPU,

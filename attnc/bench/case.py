@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import torch
 
 from attnc.bench.formula import MaskFunction, by_head, mask_function, masks_of
-from attnc.evaluation import Env, evaluate
-from attnc.pattern import Input, Pattern
+from attnc.fills import BadFill, chosen, filled
+from attnc.pattern import Pattern
 from attnc.request import Request
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -20,14 +18,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 # Entries of the whole mask up to which every edge is counted; beyond, on rows spread over the sequence.
 MOST_COUNTED = {"cpu": 1 << 31, "cuda": 1 << 38}
 SPREAD_ROWS = 4096
-
-# How an input is filled when nothing is said: a few per cent, eight documents, numbers around zero.
-DEFAULTS = {"bool": "random:0.02", "int": "runs:8", "float": "normal"}
-_FORMS = {
-    "bool": "first:COUNT, every:STEP or random:SHARE",
-    "int": "runs:COUNT",
-    "float": "normal",
-}
 
 
 class BadCase(ValueError):
@@ -114,12 +104,11 @@ def make_case(
 
     Raises ``BadCase`` for fills of inputs that are not there or cannot be filled so.
     """
-    fills = fills or {}
-    given = {item.name: item for item in pattern.inputs}
-    for name in fills:
-        if name not in given:
-            known = f"its inputs are {', '.join(given)}" if given else "it has none"
-            raise BadCase(f"`{pattern.name}` has no input {name!r}: {known}")
+    try:
+        arrays = filled(pattern, shape.n, shape.heads, fills, seed)
+        words = chosen(pattern, fills)
+    except BadFill as error:
+        raise BadCase(str(error)) from None
     generator = torch.Generator().manual_seed(seed)
     dtype = DTYPES[shape.dtype]
 
@@ -129,39 +118,6 @@ def make_case(
 
     q, k, v = random(shape.heads), random(shape.kv_heads), random(shape.kv_heads)
     grad = random(shape.heads)
-    chosen = {name: fills.get(name, DEFAULTS[item.kind]) for name, item in given.items()}
-    inputs = {name: _filled(item, chosen[name], shape, generator).to(device) for name, item in given.items()}
+    inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
     params = {**{param.name: param.value for param in pattern.params}, **dict(pattern.float_params)}
-    return Case(request, pattern, shape, device, q, k, v, grad, inputs, chosen, seed, params)
-
-
-def _filled(item: Input, fill: str, shape: Shape, generator: torch.Generator) -> torch.Tensor:
-    """One input, of the shape that the pattern declares."""
-    places = Env({"n": shape.n, "H": shape.heads})
-    sizes = tuple(int(evaluate(size, places)) for size in item.shape)
-    word, _, number = fill.partition(":")
-    match item.kind, word:
-        case "bool", "first" if _whole(number):
-            return (torch.arange(sizes[-1]) < int(number)).expand(sizes).contiguous()
-        case "bool", "every" if _whole(number) and int(number):
-            return (torch.arange(sizes[-1]) % int(number) == 0).expand(sizes).contiguous()
-        case "bool", "random" if re.fullmatch(r"0?\.\d+|0|1|[01]\.0*", number):
-            return torch.rand(sizes, generator=generator) < float(number)
-        case "int", "runs" if _whole(number) and int(number):
-            # Runs of equal numbers whose borders fall anywhere: documents of random length.
-            borders = np.zeros(sizes, dtype=np.int64)
-            count = min(int(number), max(sizes[-1], 1)) - 1
-            for row in borders.reshape(-1, sizes[-1]):
-                places_ = 1 + torch.randperm(max(sizes[-1] - 1, 0), generator=generator)[:count]
-                row[places_.numpy()] = 1
-            return torch.from_numpy(borders.cumsum(-1))
-        case "float", "normal" if not number:
-            return torch.randn(sizes, generator=generator)
-    raise BadCase(
-        f"input `{item.name}` is of kind {item.kind} and cannot be filled by {fill!r}: "
-        f"write {_FORMS[item.kind]}"
-    )
-
-
-def _whole(text: str) -> bool:
-    return re.fullmatch(r"[0-9]{1,9}", text) is not None
+    return Case(request, pattern, shape, device, q, k, v, grad, inputs, words, seed, params)

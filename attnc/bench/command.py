@@ -15,11 +15,11 @@ from attnc.bench import plot
 from attnc.bench.case import DTYPES, BadCase, Shape, make_case
 from attnc.bench.clock import Ceiling, measure_ceiling
 from attnc.bench.peers import Peer, default_names, select
-from attnc.bench.progress import Bar
 from attnc.bench.results import Json, document, table
 from attnc.bench.run import Result, measure, steps
 from attnc.files import Output, output
 from attnc.pipeline import settle_pattern
+from attnc.progress import Bar
 from attnc.request import Request
 
 

@@ -1,0 +1,96 @@
+"""Plausible contents for inputs, told in a word: ``first:16``, ``every:512``, ``random:0.02``, ``runs:8``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from attnc.evaluation import Env, evaluate
+from attnc.pattern import Input, Pattern
+
+# How an input is filled when nothing is said: a few per cent, eight documents, numbers around zero.
+DEFAULTS = {"bool": "random:0.02", "int": "runs:8", "float": "normal"}
+_FORMS = {
+    "bool": "first:COUNT, every:STEP or random:SHARE",
+    "int": "runs:COUNT",
+    "float": "normal",
+}
+
+
+class BadFill(ValueError):
+    """An input that is not there or cannot be filled so; the text says what and how to mend it."""
+
+
+def chosen(pattern: Pattern, fills: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The word for every input: the one that was given, or the usual one of its kind.
+
+    Raises ``BadFill`` for inputs that the pattern does not have.
+    """
+    given = {item.name: item for item in pattern.inputs}
+    for name in fills or {}:
+        if name not in given:
+            known = f"its inputs are {', '.join(given)}" if given else "it has none"
+            raise BadFill(f"`{pattern.name}` has no input {name!r}: {known}")
+    return {name: (fills or {}).get(name, DEFAULTS[item.kind]) for name, item in given.items()}
+
+
+def filled(
+    pattern: Pattern, n: int, heads: int, fills: Mapping[str, str] | None = None, seed: int = 0
+) -> dict[str, npt.NDArray[Any]]:
+    """An array for every input, of the shape that the pattern declares: bool, int64 or float32.
+
+    Raises ``BadFill`` for inputs that are not there or cannot be filled so.
+    """
+    words = chosen(pattern, fills)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return {item.name: _filled(item, words[item.name], n, heads, generator) for item in pattern.inputs}
+
+
+def true_entries(item: Input, fill: str, n: int) -> int:
+    """About how many entries of a bool input are true when it is filled so, with one head."""
+    size = int(np.prod(_shape(item, n, 1)))
+    word, _, number = fill.partition(":")
+    match word:
+        case "first":
+            return min(int(number), size)
+        case "every":
+            return -(-size // int(number))
+    return round(float(number) * size)
+
+
+def _shape(item: Input, n: int, heads: int) -> tuple[int, ...]:
+    places = Env({"n": n, "H": heads})
+    return tuple(max(int(evaluate(size, places)), 0) for size in item.shape)
+
+
+def _filled(item: Input, fill: str, n: int, heads: int, generator: np.random.Generator) -> npt.NDArray[Any]:
+    shape = _shape(item, n, heads)
+    word, _, number = fill.partition(":")
+    match item.kind, word:
+        case "bool", "first" if _whole(number):
+            return np.broadcast_to(np.arange(shape[-1]) < int(number), shape).copy()
+        case "bool", "every" if _whole(number) and int(number):
+            return np.broadcast_to(np.arange(shape[-1]) % int(number) == 0, shape).copy()
+        case "bool", "random" if re.fullmatch(r"0?\.\d+|0|1|[01]\.0*", number):
+            return np.asarray(generator.random(shape) < float(number))
+        case "int", "runs" if _whole(number) and int(number):
+            # Runs of equal numbers whose borders fall anywhere: documents of random length.
+            borders = np.zeros(shape, dtype=np.int64)
+            count = min(int(number), max(shape[-1], 1)) - 1
+            for row in borders.reshape(-1, shape[-1]) if borders.size else ():
+                row[1 + np.argsort(generator.random(shape[-1] - 1))[:count]] = 1
+            return np.asarray(borders.cumsum(-1))
+        case "float", "normal" if not number:
+            return generator.standard_normal(shape, dtype=np.float32)
+    raise BadFill(
+        f"input `{item.name}` is of kind {item.kind} and cannot be filled by {fill!r}: "
+        f"write {_FORMS[item.kind]}"
+    )
+
+
+def _whole(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,9}", text) is not None
