@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from attnc import __version__
-from attnc.commands import bench, check, compile, explain
+from attnc.commands import bench, check, compile, explain, graph
 from attnc.commands.options import Misuse, print_json
 from attnc.diagnostics import Diagnostic, Source, Span, to_json
 
-COMMANDS = (check, compile, bench, explain)
+COMMANDS = (check, compile, graph, bench, explain)
 
 
 class _Parser(argparse.ArgumentParser):

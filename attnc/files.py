@@ -109,6 +109,18 @@ def write_whole(path: Path, data: bytes, mode: int | None = None) -> None:
         raise
 
 
+def create_whole(path: Path, data: bytes) -> None:
+    """Writes a file that must not be there yet; raises ``FileExistsError`` and changes nothing if it is."""
+    draft = path.with_name(f".{path.name[:40]}.{os.urandom(6).hex()}.tmp")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            file.write(data)
+        os.link(draft, path)  # in one step, unlike a look and then a rename
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
 def write_module(output: str, text: str, *, source: str | None, force: bool) -> Path:
     """Writes a compiled module where the user asked for it; gives the path that was written.
 
@@ -151,10 +163,13 @@ class Output:
             raise Refused(f"cannot write {self.shown}: {error.strerror or error}") from None
 
 
-def output(given: str, suffixes: Sequence[str], sources: Sequence[str] = ()) -> Output:
+def output(
+    given: str, suffixes: Sequence[str], sources: Sequence[str] = (), only_ours: bool = False
+) -> Output:
     """A file for results, looked at before there are any; only its name says that it may be overwritten.
 
     suffixes: what the name must end in. sources: files that were read and must stay.
+    only_ours: whether what attnc did not write must stay, too.
     Raises ``Refused``, with a message that names the path.
     """
     place = _place(given, sources)
@@ -163,6 +178,10 @@ def output(given: str, suffixes: Sequence[str], sources: Sequence[str] = ()) -> 
         raise Refused(f"cannot write {place.shown}: its name must end in {wanted}")
     if not os.access(place.target.parent, os.W_OK):
         raise Refused(f"cannot write {place.shown}: the folder is read-only")
+    if only_ours and place.target.exists() and not _is_ours(place.target):
+        raise Refused(
+            f"will not overwrite {place.shown}: attnc did not write it; `--force` overwrites it anyway"
+        )
     return place
 
 
@@ -216,8 +235,10 @@ def _misnamed(name: str) -> str | None:
 
 
 def _is_ours(path: Path) -> bool:
+    """Whether attnc wrote a file: its first line says so, or the head of a PNG, which has no lines."""
     try:
         with path.open("rb") as file:
-            return MARKER in file.readline(1024)
+            head = file.read(1024)
     except OSError:
         return False
+    return MARKER in (head if head.startswith(b"\x89PNG") else head.partition(b"\n")[0])

@@ -15,8 +15,8 @@ TICK = 0.2  # seconds
 class Bar:
     """Tells of ``total`` steps on one line of ``stream``, which it leaves empty behind it.
 
-    In a ``with`` statement the seconds go on while a step takes its time, and nothing is shown of what is over
-    within a second.
+    In a ``with`` statement the seconds go on while a step takes its time, and nothing is shown of what is
+    over within a second.
     """
 
     def __init__(self, total: int, stream: IO[str] | None) -> None:

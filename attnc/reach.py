@@ -185,7 +185,7 @@ def _constants(pattern: Pattern) -> set[int]:
 
 def _masks(pattern: Pattern, n: int) -> Iterator[Bools]:
     """One layer's flow at length ``n``, all heads together, for a few contents of the inputs."""
-    heads = _heads(pattern)
+    heads = least_heads(pattern)
     for inputs in _contents(pattern, n, heads):
         yield np.asarray(mask(pattern, n, heads, inputs).any(axis=0) | np.eye(n, dtype=np.bool_))
 
@@ -195,8 +195,8 @@ def _contents(pattern: Pattern, n: int, heads: int) -> Iterator[dict[str, npt.ND
         yield fill(pattern, Answer("proven"), n, heads, style)
 
 
-def _heads(pattern: Pattern) -> int:
-    """A number of heads for which every body has one."""
+def least_heads(pattern: Pattern) -> int:
+    """The fewest heads with which every body has one."""
     for heads in range(1, 65):
         places = Env({"h": np.arange(heads), "H": heads})
         chosen = [np.broadcast_to(evaluate(body.heads.condition, places), heads) for body in pattern.bodies]
@@ -207,7 +207,7 @@ def _heads(pattern: Pattern) -> int:
 
 def _tiles(pattern: Pattern, n: int, tile: int) -> Iterator[Bools]:
     """Which tile may hear of which in one layer: never less than what the masks say."""
-    heads = _heads(pattern)
+    heads = least_heads(pattern)
     bodies = decompose(pattern)
     for inputs in _contents(pattern, n, heads):
         found = np.eye(ceil(n / tile), dtype=np.bool_)
