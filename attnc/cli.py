@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from attnc import __version__
-from attnc.commands import bench, check, compile, explain, graph
+from attnc.commands import bench, check, compile, completion, explain, fmt, graph, new
 from attnc.commands.options import Misuse, print_json
 from attnc.diagnostics import Diagnostic, Source, Span, to_json
 
-COMMANDS = (check, compile, graph, bench, explain)
+COMMANDS = (check, compile, graph, fmt, new, bench, explain, completion)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     try:
-        options = parser().parse_args(words)
-        options.words = words
+        known = parser()
+        options = known.parse_args(words)
+        options.words, options.parser, options.version = words, known, __version__
         status: int = options.command(options)
         return status
     except Misuse as misuse:

@@ -185,6 +185,11 @@ def output(
     return place
 
 
+def rewritable(given: str) -> Output:
+    """A file that is there and is to be written anew. Raises ``Refused``, with a message that names it."""
+    return _place(given, ())
+
+
 def _place(output: str, sources: Sequence[str]) -> Output:
     """Where ``output`` leads to, if a file can be written there that is none of ``sources``."""
     path = Path(output)

@@ -50,6 +50,11 @@ def filled(
     return {item.name: _filled(item, words[item.name], n, heads, generator) for item in pattern.inputs}
 
 
+def calm(pattern: Pattern, n: int) -> dict[str, str]:
+    """Words for pictures: a few true entries far apart, where random ones would touch every tile."""
+    return {item.name: f"every:{max(2, n // 5)}" for item in pattern.inputs if item.kind == "bool"}
+
+
 def true_entries(item: Input, fill: str, n: int) -> int:
     """About how many entries of a bool input are true when it is filled so, with one head."""
     size = int(np.prod(_shape(item, n, 1)))

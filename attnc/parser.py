@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,30 @@ _LARK = Lark(
     maybe_placeholders=False,
     transformer=_TreeBuilder(),
 )
+
+
+# --- what the grammar says of its words -----------------------------------------------------------------
+
+
+def lexemes(text: str) -> Iterator[Token]:
+    """Every word of a text in order, spaces and comments included; together they are the text.
+
+    Raises lark's ``UnexpectedCharacters`` where there is none.
+    """
+    return _LARK.lex(text, dont_ignore=True)
+
+
+def terminals() -> dict[str, str | None]:
+    """The name of every terminal, with its text where that is always the same."""
+    return {item.name: item.pattern.value if item.pattern.type == "str" else None for item in _LARK.terminals}
+
+
+def productions() -> tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]:
+    """The grammar's rules: what is made, and of what; each symbol's name and whether it is a terminal."""
+    return tuple(
+        (rule.origin.name, tuple((symbol.name, symbol.is_term) for symbol in rule.expansion))
+        for rule in _LARK.rules
+    )
 
 
 # --- doors ----------------------------------------------------------------------------------------------

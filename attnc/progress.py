@@ -57,6 +57,10 @@ class Bar:
         """Steps that will not come."""
         self.total -= steps
 
+    def more(self, steps: int) -> None:
+        """Steps that nobody knew of."""
+        self.total += steps
+
     def show(self, label: str) -> None:
         self.label = label
         seconds = time.monotonic() - self.started

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ Bools = npt.NDArray[np.bool_]
 LONGEST_MASK = 1024
 MOST_TILES = 128
 SHORT = 20
+LONGEST_PICTURE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,16 @@ def _constants(pattern: Pattern) -> set[int]:
             elif isinstance(part, Sum):
                 found |= {abs(part.constant), *(abs(c) for c, _ in part.terms)}
     return found - {0}
+
+
+def telling_length(pattern: Pattern) -> int:
+    """A length at which a picture shows the pattern's sizes: its grid's, or some times the greatest."""
+    if pattern.grid:
+        return prod(size for _, size in pattern.grid)
+    n = 64
+    while n < min(12 * max(_constants(pattern), default=8), LONGEST_PICTURE):
+        n *= 2
+    return n
 
 
 # --- flow -----------------------------------------------------------------------------------------------

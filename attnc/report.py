@@ -15,6 +15,7 @@ from attnc.expression import TRUE
 from attnc.pattern import Pattern
 from attnc.pipeline import PASSES, Decomposed, Judged, Parsed, Pass, Planned, Settled, advance, parameters
 from attnc.planner import usual_length
+from attnc.progress import Bar
 from attnc.proofs import ClaimResult, Finding
 from attnc.reach import Reach
 from attnc.reach import reach as measure_reach
@@ -48,6 +49,7 @@ class PatternReport:
     terms: how the relation was taken apart, for each body: which heads, and how each part is walked.
     plan: how the kernels walk it; lost: what could not be proven of that and is masked instead.
     waste: for each body what its tiles compute beside what its edges need, where no inputs decide it.
+    made: what the passes made of it: a ``Planned`` where all claims hold, else a ``Judged``.
     """
 
     name: str
@@ -62,6 +64,7 @@ class PatternReport:
     plan: str | None
     lost: tuple[str, ...]
     waste: tuple[Waste, ...]
+    made: Judged
 
     def to_json(self) -> dict[str, Any]:
         cost = self.cost
@@ -96,10 +99,11 @@ class PatternReport:
     def __str__(self) -> str:
         bound = ", ".join(f"{name} = {value}" for name, value in self.params)
         lines = [f"{self.name}({bound})" if bound else self.name]
-        lines += _aligned(self._rows())
+        lines += _aligned(self.rows())
         return "\n".join(lines)
 
-    def _rows(self) -> Iterator[tuple[str, str]]:
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """What people are told, as names of facts and facts; an empty name goes on with the one before."""
         if self.inputs:
             yield "inputs", ", ".join(self.inputs)
         yield "causal", _finding_text(self.causal)
@@ -150,12 +154,26 @@ class Report:
     def __str__(self) -> str:
         return self.render()
 
+    def _repr_html_(self) -> str:
+        """For notebooks: every pattern's facts beside its picture, then what is wrong."""
+        from attnc.drawing.notebook import shown
+
+        facts = [
+            (pattern.made.pattern, pattern.made.bodies, list(pattern.rows())) for pattern in self.patterns
+        ]
+        return shown(facts, [render(found) for found in self.diagnostics])
+
 
 # --- from a request to a report -------------------------------------------------------------------------
 
 
-def examine(request: Request) -> Report:
-    """The report on the pattern that was asked for, or on the whole file; nothing that is wrong is raised."""
+def examine(request: Request, bar: Bar | None = None) -> Report:
+    """The report on the pattern that was asked for, or on the whole file; nothing that is wrong is raised.
+
+    bar: told of every step.
+    """
+    bar = bar or Bar(1, None)
+    bar.step("reading the patterns")
     try:
         parsed, _ = advance(_pass("syntax"), request)
         resolved = resolve(parsed.file, request.params, request.pattern)
@@ -163,9 +181,10 @@ def examine(request: Request) -> Report:
         return Report((), error.diagnostics)
     reports: list[PatternReport] = []
     diagnostics: list[Diagnostic] = list(resolved.warnings)
+    bar.more(_STEPS * len(resolved.patterns))
     for pattern in resolved.patterns:
         try:
-            report, problems = _examine(parsed, pattern)
+            report, problems = _examine(parsed, pattern, bar)
             reports.append(report)
             diagnostics += problems
         except AttncError as error:
@@ -173,24 +192,38 @@ def examine(request: Request) -> Report:
     return Report(tuple(reports), tuple(diagnostics))
 
 
-def _examine(parsed: Parsed, pattern: Pattern) -> tuple[PatternReport, list[Diagnostic]]:
+_STEPS = 5
+
+
+def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport, list[Diagnostic]]:
+    def step(what: str) -> None:
+        bar.step(f"{pattern.name}: {what}")
+
     pattern, held = indexing.clamped(pattern)
     settled = Settled(**vars(parsed), pattern=pattern, warnings=held)
     problems = [*held, *_pass("pattern").verify(settled)]
+    step("taking it apart")
     decomposed: Decomposed = _advance("terms", settled, problems)
+    step("proving its claims")
     judged: Judged = _advance("claims", decomposed, problems)
     plan, lost = None, ()
     waste: tuple[Waste, ...] = ()
+    made = judged
+    step("planning")
     if not any(problem.level == "error" for problem in problems):
-        planned = _advance("schedule", judged, problems)
+        made = planned = _advance("schedule", judged, problems)
         plan, lost = _pass("schedule").show(planned), planned.schedule.reports
         waste = tuple(_waste(planned))
+    step("whether it is causal, whether rows are empty")
+    causal = _known(judged, "causal", lambda: proofs.causal(pattern))
+    nonempty = _known(judged, "nonempty", lambda: proofs.nonempty(pattern, judged.bodies))
+    step("how information spreads")
     report = PatternReport(
         name=pattern.name,
         params=parameters(pattern),
         inputs=tuple(item.name for item in pattern.inputs),
-        causal=_known(judged, "causal", lambda: proofs.causal(pattern)),
-        nonempty=_known(judged, "nonempty", lambda: proofs.nonempty(pattern, judged.bodies)),
+        causal=causal,
+        nonempty=nonempty,
         cost=judged.cost,
         claims=judged.claims,
         reach=measure_reach(pattern),
@@ -198,6 +231,7 @@ def _examine(parsed: Parsed, pattern: Pattern) -> tuple[PatternReport, list[Diag
         plan=plan,
         lost=tuple(lost),
         waste=waste,
+        made=made,
     )
     return report, problems
 

@@ -7,7 +7,6 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from attnc import __version__
 from attnc.commands.options import (
     Misuse,
     add_fills,
@@ -81,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
             json=options.json,
             plot=options.plot,
             command=shlex.join(("attnc", *options.words)),
-            version=__version__,
+            version=options.version,
         )
         try:
             bench(plan)

@@ -1,0 +1,104 @@
+"""What kinds of words there are, as the grammar has them: a new item of the language is known at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Literal
+
+from lark.exceptions import UnexpectedCharacters
+
+from attnc import parser
+
+Look = Literal["keyword", "call", "name", "number", "sign", "comment", "space", "unknown"]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A stretch of a text. kind: the terminal's name; look: what it is to a reader."""
+
+    kind: str
+    text: str
+    start: int
+    look: Look
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+
+@cache
+def item_starts() -> frozenset[str]:
+    """Terminals that begin an item."""
+    return _first("item")
+
+
+@cache
+def pattern_starts() -> frozenset[str]:
+    """Terminals that begin a pattern."""
+    return _first("pattern")
+
+
+@cache
+def hugging() -> frozenset[tuple[str, str]]:
+    """Terminals that an opening bracket belongs to, such as the name of a call; with that bracket."""
+    found = set()
+    for _, symbols in parser.productions():
+        for (before, is_word), (bracket, is_bracket) in pairwise(symbols):
+            if is_word and is_bracket and bracket in ("LPAR", "LSQB"):
+                found.add((before, bracket))
+    return frozenset(found)
+
+
+def _first(rule: str) -> frozenset[str]:
+    found: set[str] = set()
+    seen, todo = {rule}, [rule]
+    while todo:
+        made = todo.pop()
+        for origin, symbols in parser.productions():
+            if origin != made or not symbols:
+                continue
+            name, is_terminal = symbols[0]
+            if is_terminal:
+                found.add(name)
+            elif name not in seen:
+                seen.add(name)
+                todo.append(name)
+    return frozenset(found)
+
+
+@cache
+def _looks() -> dict[str, Look]:
+    looks: dict[str, Look] = {"SPACE": "space", "COMMENT": "comment", "NAME": "name"}
+    for name, text in parser.terminals().items():
+        if text is not None:
+            looks[name] = "keyword" if text.isidentifier() else "sign"
+        else:
+            looks.setdefault(name, "number")
+    return looks
+
+
+def words(text: str) -> Iterator[Word]:
+    """A text word by word, spaces and comments included; what is no word comes as one last piece."""
+    looks, at = _looks(), 0
+    pending: Word | None = None
+    try:
+        for token in parser.lexemes(text):
+            found = Word(token.type, str(token), at, looks.get(token.type, "sign"))
+            at = found.end
+            if pending is not None:
+                called = (pending.kind, found.kind) in hugging()
+                yield Word(pending.kind, pending.text, pending.start, "call") if called else pending
+                pending = None
+            if found.look == "name":
+                pending = found
+            else:
+                yield found
+    except UnexpectedCharacters:
+        pass
+    if pending is not None:
+        yield pending
+    if at < len(text):
+        yield Word("", text[at:], at, "unknown")
