@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from attnc import __version__
-from attnc.commands import bench, check, compile, completion, explain, fmt, graph, new
+from attnc.commands import bench, check, compile, completion, explain, fmt, graph, new, report
 from attnc.commands.options import Misuse, print_json
 from attnc.diagnostics import Diagnostic, Source, Span, to_json
 
-COMMANDS = (check, compile, graph, fmt, new, bench, explain, completion)
+COMMANDS = (check, compile, graph, report, fmt, new, bench, explain, completion)
 
 
 class _Parser(argparse.ArgumentParser):

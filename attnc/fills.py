@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,15 @@ def chosen(pattern: Pattern, fills: Mapping[str, str] | None = None) -> dict[str
             known = f"its inputs are {', '.join(given)}" if given else "it has none"
             raise BadFill(f"`{pattern.name}` has no input {name!r}: {known}")
     return {name: (fills or {}).get(name, DEFAULTS[item.kind]) for name, item in given.items()}
+
+
+def known(fills: Iterable[str], patterns: Sequence[Pattern]) -> None:
+    """Raises ``BadFill`` for a name that is no input of any of the patterns."""
+    everywhere = {item.name for pattern in patterns for item in pattern.inputs}
+    for name in fills:
+        if name not in everywhere:
+            names = f"the inputs are {', '.join(sorted(everywhere))}" if everywhere else "there are none"
+            raise BadFill(f"there is no input {name!r} to fill: {names}")
 
 
 def filled(

@@ -7,7 +7,7 @@ token otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 from typing import Any
@@ -36,11 +36,12 @@ from attnc.expression import (
     le,
     variables,
 )
+from attnc.fills import filled
 from attnc.graph import Kind, block_graph
 from attnc.paths import Union, prove_paths
 from attnc.pattern import Pattern, formula
 from attnc.reference import mask
-from attnc.relation import POSITIONS
+from attnc.relation import POSITIONS, BodyTerms
 from attnc.solver import Answer, valid
 from attnc.witness import fill
 
@@ -191,6 +192,47 @@ def telling_length(pattern: Pattern) -> int:
     return n
 
 
+@dataclass(frozen=True)
+class Spread:
+    """What has arrived after 1, 2, … layers, as shares of all pairs that may ever.
+
+    tile: positions that were followed together; beyond 1 the shares are never less than the truth.
+    settled: whether nothing more happens in further layers.
+    """
+
+    n: int
+    tile: int
+    causal: bool
+    shares: tuple[float, ...]
+    settled: bool
+
+
+def spread(
+    pattern: Pattern, bodies: Sequence[BodyTerms], n: int, fills: Mapping[str, str], layers: int = 12
+) -> Spread:
+    """Layer by layer at length ``n``, with inputs that are filled so (``attnc.fills``).
+
+    Raises ``BadFill`` for inputs that cannot be.
+    """
+    causal, heads = is_causal(pattern), least_heads(pattern)
+    inputs = filled(pattern, n, heads, fills)
+    tile = 1 if n <= LONGEST_MASK else ceil(n / MOST_TILES)
+    if tile == 1:
+        step = np.asarray(mask(pattern, n, heads, inputs).any(axis=0) | np.eye(n, dtype=np.bool_))
+    else:
+        step = _tile_flow(bodies, n, tile, heads, inputs)
+    legal = np.tri(len(step), dtype=np.bool_) if causal else np.ones_like(step)
+    shares: list[float] = []
+    arrived = step
+    settled = False
+    while not settled and len(shares) < layers:
+        shares.append(float((arrived & legal).sum() / legal.sum()))
+        further = _product(arrived, step)
+        settled = bool((further == arrived).all())
+        arrived = further
+    return Spread(n, tile, causal, tuple(shares), settled)
+
+
 # --- flow -----------------------------------------------------------------------------------------------
 
 
@@ -221,17 +263,23 @@ def _tiles(pattern: Pattern, n: int, tile: int) -> Iterator[Bools]:
     heads = least_heads(pattern)
     bodies = decompose(pattern)
     for inputs in _contents(pattern, n, heads):
-        found = np.eye(ceil(n / tile), dtype=np.bool_)
-        for body in bodies:
-            places = Env({"h": np.arange(heads), "H": heads})
-            chosen = np.broadcast_to(evaluate(body.body.heads.condition, places), heads)
-            # Other heads of a body differ by what they draw, or by name: one graph for each then.
-            hangs = any({"h", "H"} & variables(term.formula()) for term in body.terms)
-            for head in np.flatnonzero(chosen)[: None if hangs else 1].tolist():
-                for i, row in enumerate(block_graph(body, n, tile, head, heads, inputs).rows()):
-                    for run in row:
-                        found[i, run.start : run.stop] |= run.kind is not Kind.EMPTY
-        yield found
+        yield _tile_flow(bodies, n, tile, heads, inputs)
+
+
+def _tile_flow(
+    bodies: Sequence[BodyTerms], n: int, tile: int, heads: int, inputs: Mapping[str, npt.NDArray[Any]]
+) -> Bools:
+    found = np.eye(ceil(n / tile), dtype=np.bool_)
+    for body in bodies:
+        places = Env({"h": np.arange(heads), "H": heads})
+        chosen = np.broadcast_to(evaluate(body.body.heads.condition, places), heads)
+        # Other heads of a body differ by what they draw, or by name: one graph for each then.
+        hangs = any({"h", "H"} & variables(term.formula()) for term in body.terms)
+        for head in np.flatnonzero(chosen)[: None if hangs else 1].tolist():
+            for i, row in enumerate(block_graph(body, n, tile, head, heads, inputs).rows()):
+                for run in row:
+                    found[i, run.start : run.stop] |= run.kind is not Kind.EMPTY
+    return found
 
 
 def _product(one: Bools, other: Bools) -> Bools:

@@ -106,15 +106,15 @@ class PatternReport:
         """What people are told, as names of facts and facts; an empty name goes on with the one before."""
         if self.inputs:
             yield "inputs", ", ".join(self.inputs)
-        yield "causal", _finding_text(self.causal)
-        yield "nonempty", _finding_text(self.nonempty)
+        yield "causal", finding_text(self.causal)
+        yield "nonempty", finding_text(self.nonempty)
         yield "edges", _edges_text(self.cost)
         yield "growth", self.cost.growth
         if self.reach is not None:
             yield "reach", str(self.reach)
         for result in self.claims:
             trust = "taken on trust; " if _on_trust(result) else ""
-            word = trust + _finding_text(result.finding)
+            word = trust + finding_text(result.finding)
             yield ("assume" if result.claim.assumed else "require"), f"{_bare(result.claim.text)}: {word}"
         for heads, terms in self.bodies:
             for place, term in enumerate(dict.fromkeys(terms)):
@@ -298,7 +298,7 @@ def _edges_text(cost: Cost) -> str:
     return f"{least}{values} {hidden}"
 
 
-def _finding_text(finding: Finding) -> str:
+def finding_text(finding: Finding) -> str:
     witness = finding.witness or {}
     words = str(finding.verdict)
     if "q" in witness and "n" in witness:

@@ -18,6 +18,8 @@ from attnc.bench.peers import Peer, default_names, select
 from attnc.bench.results import Json, document, table
 from attnc.bench.run import Result, measure, steps
 from attnc.files import Output, output
+from attnc.fills import BadFill, known
+from attnc.pattern import Pattern
 from attnc.pipeline import settle_pattern
 from attnc.progress import Bar
 from attnc.request import Request
@@ -63,7 +65,7 @@ def bench(plan: Plan, print_table: bool = True) -> Json:
     files = _outputs(plan)
     shapes = _shapes(plan, device)
     patterns = [(request, settle_pattern(request).pattern) for request in plan.requests]
-    fills = _fills(plan.fills, [{item.name for item in pattern.inputs} for _, pattern in patterns])
+    fills = _fills(plan.fills, [pattern for _, pattern in patterns])
     bar = Bar(len(patterns) * len(shapes) * steps(len(peers), plan.repeats, plan.backward), sys.stderr)
     ceilings: dict[str, Ceiling] = {}
     results: list[Result] = []
@@ -138,11 +140,11 @@ def _shapes(plan: Plan, device: torch.device) -> list[Shape]:
     ]
 
 
-def _fills(given: Sequence[tuple[str, str]], inputs: Sequence[set[str]]) -> list[Mapping[str, str]]:
+def _fills(given: Sequence[tuple[str, str]], patterns: Sequence[Pattern]) -> list[Mapping[str, str]]:
     """The fills of every pattern: one that has no such input is not concerned, but some pattern must be."""
-    everywhere: set[str] = set().union(*inputs)
-    for name, _ in given:
-        if name not in everywhere:
-            known = f"the inputs are {', '.join(sorted(everywhere))}" if everywhere else "there are none"
-            raise BadCase(f"there is no input {name!r} to fill: {known}")
+    try:
+        known((name for name, _ in given), patterns)
+    except BadFill as error:
+        raise BadCase(str(error)) from None
+    inputs = [{item.name for item in pattern.inputs} for pattern in patterns]
     return [{name: fill for name, fill in given if name in own} for own in inputs]

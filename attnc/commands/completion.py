@@ -182,7 +182,7 @@ def _fish(commands: list[Command]) -> str:
 
 def _plain(text: str) -> str:
     """A description without what shells and their completions read something into."""
-    return re.sub(r"[\[\]:`'\"\\$]", "", text).strip()
+    return re.sub(r"[\[\]:`\"\\$]", "", text).strip()
 
 
 def _quoted(text: str) -> str:

@@ -15,6 +15,7 @@ from attnc.commands.options import (
     colored,
     complain,
     fills_of,
+    heads,
     length,
     params_of,
     request,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from attnc.drawing.picture import Picture
 
 FORMATS = ("svg", "png", "html", "dot", "json")
-# Heads that can be asked for: beyond, only the first panels are drawn anyway.
-MOST_HEADS = 4096
 
 
 def add(commands: Commands) -> None:
@@ -37,18 +36,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("--n", metavar="N", type=length, default=4096, help="tokens (default: 4096)")
     parser.add_argument("--tile", metavar="SIZE", type=whole_number, help="positions a side of a tile")
     parser.add_argument(
-        "--heads", metavar="H", type=_heads, help="query heads (default: one for each kind of head)"
+        "--heads", metavar="H", type=heads, help="query heads (default: one for each kind of head)"
     )
     add_fills(parser)
     add_output(parser, "OUT.svg|png|html|dot|json")
     parser.set_defaults(command=run)
-
-
-def _heads(text: str) -> int:
-    heads = whole_number(text)
-    if heads > MOST_HEADS:
-        raise argparse.ArgumentTypeError(f"{heads} heads are more than can be drawn: {MOST_HEADS} at most")
-    return heads
 
 
 def run(options: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Longer sequences than this take no picture: positions of columns and draws are looked at one by one.
 LONGEST = 1 << 24
+MOST_HEADS = 4096
 
 
 class Misuse(Exception):
@@ -121,6 +122,14 @@ def length(text: str) -> int:
     if n > LONGEST:
         raise argparse.ArgumentTypeError(f"{n} tokens are more than can be drawn: {LONGEST} at most")
     return n
+
+
+def heads(text: str) -> int:
+    """A number of heads that something can be drawn for."""
+    count = whole_number(text)
+    if count > MOST_HEADS:
+        raise argparse.ArgumentTypeError(f"{count} heads are more than can be drawn: {MOST_HEADS} at most")
+    return count
 
 
 def listed(kind: Callable[[str], Any]) -> Callable[[str], Any]:

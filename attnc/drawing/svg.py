@@ -51,13 +51,37 @@ def svg(seen: Picture, standalone: bool = True, title: bool = True) -> str:
         x = LEFT + (place % across) * (SIDE + GAP)
         parts += _panel(seen, panel, x, y + TOP + (LINE if headed else 0) + (place // across) * step)
     y += step * -(-len(seen.panels) // across) + 6
-    for mark, text in _legend(seen):
+    for paint, strength, text in legend(seen):
         lines = _wrapped(text, width - LEFT - 30)
-        parts.append(f'<g transform="translate({LEFT} {y - 10})">{mark}</g>')
+        faint = "" if strength == 1 else f' fill-opacity="{strength:.2g}"'
+        parts.append(f'<rect x="{LEFT}" y="{y - 10}" width="22" height="11" fill="{paint}"{faint}/>')
         for line in lines:
             parts.append(f'<text x="{LEFT + 30}" y="{y}" {MONO}>{escape(line)}</text>')
             y += LINE
     return _document(seen, width, y, parts, standalone)
+
+
+def panels(seen: Picture) -> list[str]:
+    """Every panel as an SVG of its own, for pages that arrange them themselves."""
+    found = []
+    for panel in seen.panels:
+        top = TOP + (LINE if panel.title else 0)
+        parts = list(_panel(seen, panel, LEFT, top))
+        found.append(_document(seen, LEFT + SIDE + 4, top + SIDE + 4, parts, standalone=False))
+    return found
+
+
+def legend(seen: Picture) -> list[tuple[str, float, str]]:
+    """What the colors mean: a color, how strongly it is painted, and words."""
+    found = [(color(number), 1.0, term) for number, term in enumerate(seen.terms)]
+    if not seen.terms:
+        found.append(("currentColor", 0.06, "no query reads any key"))
+    if seen.tokens or not seen.terms:
+        return found
+    for kind, strength in ((Kind.FULL, 0.8), (Kind.PARTIAL, 0.35), (Kind.EMPTY, 0.06)):
+        count = sum(panel.graph.counts()[kind] for panel in seen.panels)
+        found.append(("currentColor", strength, f"{count} tiles {_state(seen, kind)}"))
+    return found
 
 
 def _document(seen: Picture, width: int, height: int, parts: list[str], standalone: bool) -> str:
@@ -142,24 +166,6 @@ def _paths(panel: Panel) -> dict[tuple[int, Kind], str]:
     for ink in inks.values():
         ink.close(panel.graph.tiles + 1)
     return {key: "".join(ink.done) for key, ink in sorted(inks.items())}
-
-
-def _legend(seen: Picture) -> Iterator[tuple[str, str]]:
-    """Marks and what they mean: terms, then states."""
-    square = '<rect width="22" height="11" fill="{}"{}/>'
-    for number, term in enumerate(seen.terms):
-        yield square.format(color(number), ""), term
-    if not seen.terms:
-        yield square.format("currentColor", ' fill-opacity=".06"'), "no query reads any key"
-    if seen.tokens or not seen.terms:
-        return
-    kinds = {kind: sum(panel.graph.counts()[kind] for panel in seen.panels) for kind in Kind}
-    for kind in (Kind.FULL, Kind.PARTIAL, Kind.EMPTY):
-        ink = {Kind.FULL: ".8", Kind.PARTIAL: ".35", Kind.EMPTY: ".06"}[kind]
-        yield (
-            square.format("currentColor", f' fill-opacity="{ink}"'),
-            f"{kinds[kind]} tiles {_state(seen, kind)}",
-        )
 
 
 def _state(seen: Picture, kind: Kind) -> str:

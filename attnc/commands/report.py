@@ -1,0 +1,67 @@
+"""``attnc report``: a page about a file's patterns, with nothing from elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from attnc.commands.options import (
+    Misuse,
+    add_fills,
+    add_output,
+    add_source,
+    complain,
+    fills_of,
+    heads,
+    length,
+    params_of,
+    request,
+)
+from attnc.diagnostics import AttncError
+
+if TYPE_CHECKING:
+    from attnc.commands.options import Commands
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser("report", help="write a page: source, picture, proofs, cost, plan, kernels")
+    add_source(parser)
+    parser.add_argument(
+        "--n", metavar="N", type=length, help="tokens of the picture (default: what shows most)"
+    )
+    parser.add_argument(
+        "--heads", metavar="H", type=heads, help="query heads (default: one for each kind of head)"
+    )
+    add_fills(parser)
+    add_output(parser, "OUT.html", required=True)
+    parser.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    params, fills = params_of(options), fills_of(options)
+    try:
+        asked = request(options, params)
+    except AttncError as error:
+        complain(error.diagnostics)
+        return 1
+    from attnc.drawing.picture import BadPicture
+    from attnc.files import Refused, output
+    from attnc.fills import BadFill, known
+    from attnc.pages.report import Wishes, report_page
+    from attnc.progress import Bar
+    from attnc.report import examine
+
+    try:
+        place = output(options.output, ("html",), (options.file,), only_ours=not options.force)
+        with Bar(1, sys.stderr) as bar:
+            report = examine(asked, bar)
+            if report.patterns:
+                known(fills, [pattern.made.pattern for pattern in report.patterns])
+                text = report_page(report, Wishes(options.n, options.heads, fills), bar)
+        complain(report.diagnostics)
+        if report.patterns:
+            place.write(text.encode())
+    except (BadFill, BadPicture, Refused) as error:
+        raise Misuse(str(error)) from None
+    return 0 if report.ok else 1

@@ -1,0 +1,228 @@
+"""The report on a file's patterns as a page: source, picture, claims, cost, reach, plan and kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from html import escape
+
+from attnc import fills as contents
+from attnc.cost import Cost
+from attnc.diagnostics import Source, Span, render
+from attnc.drawing.colors import color
+from attnc.drawing.highlight import highlighted
+from attnc.drawing.picture import Picture, picture
+from attnc.pages import python, words
+from attnc.pages.charts import Curve, bars, curves, short
+from attnc.pages.figure import figure
+from attnc.pages.frame import page
+from attnc.pattern import Pattern
+from attnc.pipeline import Judged, Planned, module_pass
+from attnc.progress import Bar
+from attnc.reach import Spread, spread, telling_length
+from attnc.report import PatternReport, Report
+
+LENGTHS = tuple(1 << power for power in range(6, 21))
+# Lengths whose cost stands in the table, too.
+TABLED = (1 << 10, 1 << 13, 1 << 16, 1 << 20)
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a page is asked to show. n, heads: of the picture; None for what shows the pattern best.
+
+    fills: what inputs hold, as in ``attnc.fills``.
+    """
+
+    n: int | None = None
+    heads: int | None = None
+    fills: Mapping[str, str] = field(default_factory=dict)
+
+
+def report_page(report: Report, wishes: Wishes | None = None, bar: Bar | None = None) -> str:
+    """The whole page. Raises ``BadFill`` and ``BadPicture`` for wishes that cannot be met."""
+    wishes, bar = wishes or Wishes(), bar or Bar(1, None)
+    bar.more(STEPS * len(report.patterns))
+    names = [pattern.name for pattern in report.patterns]
+    parts = [f"<h1>{escape(', '.join(names))}</h1>"]
+    if report.patterns:
+        source = report.patterns[0].made.file.source
+        parts.append(f'<p class="soft">From <code>{escape(source.name)}</code>. {_links(names)}</p>')
+    parts += [_diagnostic(render(found)) for found in report.diagnostics]
+    for pattern in report.patterns:
+        parts += _pattern(pattern, wishes, bar)
+    return page(f"{', '.join(names)}: who reads whom", "\n".join(parts))
+
+
+def _links(names: list[str]) -> str:
+    if len(names) < 2:
+        return ""
+    return " · ".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in names)
+
+
+def _diagnostic(text: str) -> str:
+    return f'<pre class="refuted">{escape(text)}</pre>'
+
+
+def _pattern(report: PatternReport, wishes: Wishes, bar: Bar) -> Iterator[str]:
+    made = report.made
+    pattern = made.pattern
+    own = {
+        name: fill for name, fill in wishes.fills.items() if name in {item.name for item in pattern.inputs}
+    }
+    bar.step(f"{report.name}: drawing it")
+    n = wishes.n or telling_length(pattern)
+    held = {**contents.calm(pattern, n), **own}
+    seen = picture(pattern, made.bodies, n, heads=wishes.heads, fills=held)
+
+    yield f'<h2 id="{escape(report.name)}"><code>{escape(seen.title)}</code></h2>'
+    yield f'<div class="wide"><table>{"".join(_facts(report))}</table></div>'
+    yield "<h3>The pattern</h3>"
+    yield f"<pre>{_source(made, seen)}</pre>"
+    yield "<h3>Who reads whom</h3>"
+    yield f'<p class="soft">{escape(seen.caption)}. Rows are queries, columns the keys that they read.</p>'
+    yield figure(seen)
+    yield "<h3>What is proven</h3>"
+    yield from _claims(report)
+    yield "<h3>What it costs</h3>"
+    yield from _cost(pattern, report.cost, {**contents.chosen(pattern), **own})
+    bar.step(f"{report.name}: following what spreads")
+    yield "<h3>What reaches whom</h3>"
+    yield from _reach(report, spread(pattern, made.bodies, n, held), seen.fills)
+    yield "<h3>How it is walked</h3>"
+    bar.step(f"{report.name}: writing its kernels")
+    if isinstance(made, Planned):
+        yield from words.plan(made.schedule)
+        plan = escape(report.plan or "")
+        yield f"<details><summary>The schedule, word for word</summary><pre>{plan}</pre></details>"
+        yield "<h3>The module</h3>"
+        yield from _module(made)
+    else:
+        yield "<p>Nothing is planned for a pattern whose claims do not hold.</p>"
+
+
+def _facts(report: PatternReport) -> Iterator[str]:
+    skipped = {"require", "assume", "reach"}
+    for name, fact in report.rows():
+        if name not in skipped:
+            text = escape(fact).replace("\n", "<br>")
+            yield f"<tr><th>{escape(name)}</th><td>{text}</td></tr>"
+
+
+def _source(made: Judged, seen: Picture) -> str:
+    """The pattern's own part of the file, what stands before it included, terms underlined in their colors."""
+    source = made.pattern.source
+    start, end = _part(made, source)
+    numbers = {term: place for place, term in enumerate(seen.terms)}
+    marks = [
+        (term.span, numbers[" ".join(term.origin.split())]) for body in made.bodies for term in body.terms
+    ]
+    return highlighted(source.text, Span(start, end), marks)
+
+
+def _part(made: Judged, source: Source) -> tuple[int, int]:
+    start = 0
+    for pattern in made.file.patterns:
+        end = pattern.span.end
+        if pattern.name.text == made.pattern.name:
+            # Behind the brace a comment may end the line.
+            line = source.text.find("\n", end)
+            end = len(source.text) if line < 0 else line
+            while start < end and source.text[start].isspace():
+                start += 1
+            return start, end
+        start = end
+    return 0, len(source.text)
+
+
+def _claims(report: PatternReport) -> Iterator[str]:
+    rows = [words.claim_row(result) for result in report.claims]
+    claimed = {result.claim.kind for result in report.claims}
+    for kind, finding in (("causal", report.causal), ("nonempty", report.nonempty)):
+        if kind not in claimed:
+            rows.append(
+                f'<tr><td><code>{kind}</code> <span class="soft">(not claimed)</span></td>'
+                f"<td>{words.verdict(finding)}</td><td>{words.proof(kind, finding)}</td></tr>"
+            )
+    yield f'<div class="wide"><table>{"".join(rows)}</table></div>'
+
+
+# --- cost -----------------------------------------------------------------------------------------------
+
+
+def _cost(pattern: Pattern, cost: Cost, fills: Mapping[str, str]) -> Iterator[str]:
+    bools = [item for item in pattern.inputs if item.kind == "bool"]
+
+    def at(n: int) -> int:
+        return cost.at(n, **{item.name: contents.true_entries(item, fills[item.name], n) for item in bools})
+
+    try:
+        points = tuple((n, at(n)) for n in LENGTHS)
+    except ValueError as error:
+        yield f"<p>{escape(str(error))}.</p>"
+        return
+    held = ", ".join(f"{item.name}={fills[item.name]}" for item in bools)
+    given = f" With {escape(held)}." if held else ""
+    bound = "" if cost.exact else " It is an upper bound: the number itself hangs on what is drawn or given."
+    yield f"<p>Edges of one head against the number of tokens.{given}{bound}</p>"
+    dense = Curve("dense", tuple((n, n * n) for n in LENGTHS), "currentColor", dashed=True)
+    half = Curve("causal", tuple((n, n * (n + 1) // 2) for n in LENGTHS), "#8a93a0", dashed=True)
+    lines = [dense, half, Curve("this pattern", points, color(0))]
+    yield f"<figure>{curves(lines, 'tokens', 'edges')}</figure>"
+    rows = "".join(
+        f'<tr><td class="number">{n}</td><td class="number">{count}</td>'
+        f'<td class="number">{_ratio(n * n, count)}</td><td class="number">{short(4 * 64 * count)}</td></tr>'
+        for n, count in points
+        if n in TABLED
+    )
+    yield (
+        '<div class="wide"><table><tr><th class="number">tokens</th><th class="number">edges</th>'
+        '<th class="number">dense has</th><th class="number">FLOPs forward, d = 64</th></tr>'
+        f"{rows}</table></div>"
+    )
+
+
+def _ratio(dense: int, count: int) -> str:
+    return f"{dense / count:.3g}x" if count else "no end"
+
+
+# --- reach ----------------------------------------------------------------------------------------------
+
+
+def _reach(report: PatternReport, found: Spread, fills: Mapping[str, str]) -> Iterator[str]:
+    if report.reach is not None:
+        yield f"<p>{escape(str(report.reach)[:1].upper() + str(report.reach)[1:])}.</p>"
+    cells = "" if found.tile == 1 else f", in tiles of {found.tile}, which is never less than the truth"
+    given = "".join(f", {name}={fill}" for name, fill in fills.items())
+    pairs = "earlier tokens" if found.causal else "tokens"
+    yield (
+        f"<p>Of all pairs of a token and the {pairs} that it may hear of, the share that has arrived after so "
+        f"many layers, at n = {found.n}{cells}{given}.</p>"
+    )
+    rows = [
+        (f"{i} layer{'s' if i > 1 else ''}", share, _percent(share))
+        for i, share in enumerate(found.shares, 1)
+    ]
+    yield f"<figure>{bars(rows, color(2))}</figure>"
+    if not found.settled:
+        yield '<p class="soft">More layers bring more.</p>'
+    elif found.shares and found.shares[-1] < 1:
+        yield '<p class="soft">More layers bring nothing more.</p>'
+
+
+def _percent(share: float) -> str:
+    return "all" if share == 1 else f"{100 * share:.3g} %" if share < 0.9995 else "nearly all"
+
+
+# --- module ---------------------------------------------------------------------------------------------
+
+
+def _module(made: Planned) -> Iterator[str]:
+    text = module_pass(made).text
+    count = text.count("\n")
+    yield (
+        f"<p>What <code>attnc compile</code> writes: {count} lines that need torch and Triton, and nothing of "
+        "attnc.</p>"
+    )
+    yield (f"<details><summary>Its text</summary><pre>{python.highlighted(text)}</pre></details>")
