@@ -11,17 +11,21 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from attnc import __version__
-from attnc.commands import bench, check, compile, completion, explain, fmt, graph, new, report
+from attnc.commands import bench, check, compile, completion, explain, fmt, gallery, graph, new, report
 from attnc.commands.options import Misuse, print_json
 from attnc.diagnostics import Diagnostic, Source, Span, to_json
 
-COMMANDS = (check, compile, graph, report, fmt, new, bench, explain, completion)
+COMMANDS = (check, compile, graph, report, gallery, fmt, new, bench, explain, completion)
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        # A shortened option would mean something else as soon as there is a longer one.
+        super().__init__(**{"allow_abbrev": False, **options})
+
     def error(self, message: str) -> NoReturn:
         raise Misuse(message, usage=self.format_usage())
 

@@ -28,7 +28,7 @@ from attnc.diagnostics import Source
 from attnc.docstring import docstring_source
 from attnc.files import is_source_text, read_source
 from attnc.request import Header, ParamValue, Request, gather
-from attnc.runtime import Attention, bind, check_backend, input_names, ready
+from attnc.runtime import Attention, bind, check_backend, input_names, notebook, ready
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -155,6 +155,7 @@ def _decorate(
             made[values] = attend
         return attend(*args, **kwargs)
 
+    vars(attention).update(notebook(first))
     return attention
 
 

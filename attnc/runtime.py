@@ -16,6 +16,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +171,28 @@ def ready(request: Request) -> Attention:
             if entry is None:
                 entry, code = _compile(request, key)
             function = _functions[key] = getattr(_module(entry, code), entry.function)
+            shows(function, request)
         return function
+
+
+def shows(function: Any, request: Request) -> None:
+    """From now on a notebook shows the pattern's picture and facts where it would show the function.
+
+    The function itself stays as it is: this is an attribute, which is also copied by ``functools.wraps``.
+    """
+
+    @functools.cache
+    def html() -> str:
+        from attnc.report import examine
+
+        return examine(replace(request, pattern=request.pattern or function.__name__))._repr_html_()
+
+    function._repr_html_ = html
+
+
+def notebook(function: Attention) -> dict[str, Any]:
+    """What a wrapper of an emitted function must have so that notebooks show it as they show the function."""
+    return {"_repr_html_": vars(function)["_repr_html_"]}
 
 
 def key_of(request: Request) -> str:

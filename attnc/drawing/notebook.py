@@ -36,7 +36,8 @@ def shown(patterns: Sequence[Facts], wrong: Sequence[str]) -> str:
             drawn = escape(str(error))
         parts.append(
             '<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start">'
-            f'<div style="flex:0 1 auto">{drawn}</div><table>{cells}</table></div>'
+            f'<div style="flex:0 1 auto">{drawn}</div>'
+            f'<div style="flex:1 1 24em;overflow-x:auto"><table>{cells}</table></div></div>'
         )
     parts += [f'<pre style="overflow-x:auto">{escape(text)}</pre>' for text in wrong]
     return "\n".join(parts)

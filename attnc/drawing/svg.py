@@ -71,6 +71,16 @@ def panels(seen: Picture) -> list[str]:
     return found
 
 
+def thumbnail(seen: Picture) -> str:
+    """A small file of the panels alone, without a word, for tables and galleries."""
+    across = len(seen.panels)
+    width = across * SIDE + (across - 1) * GAP // 2 + 2
+    parts: list[str] = []
+    for place, panel in enumerate(seen.panels):
+        parts += _plot(seen, panel, 1 + place * (SIDE + GAP // 2), 1)
+    return _document(seen, width, SIDE + 2, parts, standalone=True)
+
+
 def legend(seen: Picture) -> list[tuple[str, float, str]]:
     """What the colors mean: a color, how strongly it is painted, and words."""
     found = [(color(number), 1.0, term) for number, term in enumerate(seen.terms)]
@@ -106,6 +116,10 @@ def _panel(seen: Picture, panel: Panel, x: int, y: int) -> Iterator[str]:
     yield f'<text x="{x + 3}" y="{y - 6}">0</text>'
     yield f'<text x="{x + SIDE}" y="{y - 6}" text-anchor="end">{last}</text>'
     yield f'<text transform="translate({x - 8} {y + SIDE // 2}) rotate(-90)">queries</text></g>'
+    yield from _plot(seen, panel, x, y)
+
+
+def _plot(seen: Picture, panel: Panel, x: int, y: int) -> Iterator[str]:
     yield f'<rect x="{x}" y="{y}" width="{SIDE}" height="{SIDE}" fill-opacity=".06"/>'
     scale = f"{SIDE / seen.tiles:.6g}"
     yield f'<g transform="translate({x} {y}) scale({scale})" shape-rendering="crispEdges">'

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
-WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 118, 14, 40
-_FACE = 'font-family="system-ui,sans-serif" font-size="11"'
+WIDTH, HEIGHT = 460, 280
+LEFT, RIGHT, TOP, BOTTOM = 58, 96, 14, 42
+_FACE = 'font-family="system-ui,sans-serif" font-size="12"'
 SUFFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
@@ -52,7 +52,7 @@ def curves(lines: Sequence[Curve], across: str, up: str) -> str:
 
 def bars(shares: Sequence[tuple[str, float, str]], color: str) -> str:
     """Horizontal bars: what each is called, how long it is from 0 to 1, and what is written behind it."""
-    left, length, step = 78, 320, 24
+    left, length, step = 70, 240, 24
     parts = []
     for place, (name, share, text) in enumerate(shares):
         y = 6 + place * step
@@ -62,7 +62,7 @@ def bars(shares: Sequence[tuple[str, float, str]], color: str) -> str:
             f'<rect x="{left}" y="{y}" width="{length * share:.1f}" height="16" fill="{color}"/>'
             f'<text x="{left + length + 8}" y="{y + 12}">{escape(text)}</text>'
         )
-    return _document(left + length + 110, 10 + len(shares) * step, "shares", parts)
+    return _document(left + length + 84, 10 + len(shares) * step, "shares", parts)
 
 
 @dataclass(frozen=True)

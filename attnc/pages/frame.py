@@ -31,8 +31,9 @@ table { border-collapse: collapse; margin: .5rem 0; } th, td { text-align: left;
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 h2 code { font-size: inherit; } .panels { display: flex; flex-wrap: wrap; gap: .8rem 1.4rem; }
 .panels > div { flex: 0 1 auto; min-width: 0; }
-.legend { list-style: none; margin: .6rem 0; padding: 0; } .legend li { margin: .15rem 0; }
-.legend i { display: inline-block; width: 1.6em; height: .8em; margin-right: .6em; }
+.legend { list-style: none; margin: .6rem 0; padding: 0; }
+.legend li { display: flex; gap: .6em; margin: .15rem 0; }
+.legend i { flex: none; width: 1.6em; height: .8em; margin-top: .35em; }
 .legend i[style*="currentColor"] { background: var(--ink) !important; }
 details { margin: .6rem 0; } summary { cursor: pointer; }
 .proven { color: var(--good); } .refuted { color: var(--bad); } .undecided { color: var(--unsure); }

@@ -111,7 +111,7 @@ def _facts(report: PatternReport) -> Iterator[str]:
 
 
 def _source(made: Judged, seen: Picture) -> str:
-    """The pattern's own part of the file, what stands before it included, terms underlined in their colors."""
+    """The pattern's part of the file, what stands before it included, terms underlined in their colors."""
     source = made.pattern.source
     start, end = _part(made, source)
     numbers = {term: place for place, term in enumerate(seen.terms)}
@@ -197,8 +197,8 @@ def _reach(report: PatternReport, found: Spread, fills: Mapping[str, str]) -> It
     given = "".join(f", {name}={fill}" for name, fill in fills.items())
     pairs = "earlier tokens" if found.causal else "tokens"
     yield (
-        f"<p>Of all pairs of a token and the {pairs} that it may hear of, the share that has arrived after so "
-        f"many layers, at n = {found.n}{cells}{given}.</p>"
+        f"<p>Of all pairs of a token and the {pairs} that it may hear of, the share that has arrived after "
+        f"so many layers, at n = {found.n}{cells}{given}.</p>"
     )
     rows = [
         (f"{i} layer{'s' if i > 1 else ''}", share, _percent(share))
@@ -222,7 +222,7 @@ def _module(made: Planned) -> Iterator[str]:
     text = module_pass(made).text
     count = text.count("\n")
     yield (
-        f"<p>What <code>attnc compile</code> writes: {count} lines that need torch and Triton, and nothing of "
-        "attnc.</p>"
+        f"<p>What <code>attnc compile</code> writes: {count} lines that need torch and Triton, and nothing "
+        "of attnc.</p>"
     )
     yield (f"<details><summary>Its text</summary><pre>{python.highlighted(text)}</pre></details>")

@@ -39,25 +39,29 @@ def proof(kind: str, finding: Finding) -> str:
             more = "" if said and note.startswith("proven") else _sentence(note)
             return escape(f"{said} {more}".strip())
         case "refuted":
-            return escape(_refuted(finding))
+            return escape(_refuted(kind, finding))
     return escape(_sentence(finding.note) or "Neither a proof nor a counterexample was found.")
 
 
-def _refuted(finding: Finding) -> str:
+def _refuted(kind: str, finding: Finding) -> str:
     at = finding.witness or {}
     head = f" of head {finding.head} of {finding.heads}" if finding.heads > 1 else ""
-    if "q" in at and "n" in at:
-        key = at.get("k")
-        does = "has no key" if key is None else f"reads key {key}"
-        words = f"With {at['n']} token{'s' if at['n'] != 1 else ''}, query {at['q']}{head} {does}."
-    elif "n" in at:
-        words = f"It fails with n = {at['n']}."
-    else:
-        words = finding_text(finding) + "."
+    tokens = f"With {at.get('n')} token{'s' if at.get('n') != 1 else ''}"
+    note = finding.note.strip()
+    if kind in ("edges", "flops") or "q" not in at or "n" not in at:
+        return _sentence(note) or _sentence(finding_text(finding))
+    match kind, at.get("k"):
+        case "reach", key:
+            words = f"{tokens}, query {at['q']} has heard nothing of key {key} after so many layers."
+        case _, None:
+            words = f"{tokens}, query {at['q']}{head} has no key."
+        case _, key:
+            words = f"{tokens}, query {at['q']}{head} reads key {key}."
     held = ", ".join(f"{name} = {told(value)}" for name, value in finding.inputs.items())
-    return " ".join(
-        part for part in (words, f"There {held}." if held else "", _sentence(finding.note)) if part
-    )
+    # What the note says of the length and the inputs has been said.
+    more = note.partition("; ")[2] if note.startswith("refuted for") else note
+    parts = (words, f"The inputs hold {held}." if held else "", _sentence(f"it {more}" if more else ""))
+    return " ".join(part for part in parts if part)
 
 
 def _sentence(text: str) -> str:
@@ -101,7 +105,7 @@ def _body(item: BodyPlan) -> Iterator[str]:
         sweeps = "".join(f"<li>{_sweep(sweep)}</li>" for sweep in part.sweeps)
         yield f"<ul>{sweeps}</ul>" if sweeps else "<p>Nothing: the result is zero.</p>"
     back = _number(len(item.key), "pass", "passes")
-    yield f"<p>The gradients of keys and values take {back} over the keys: the same pairs, seen from there.</p>"
+    yield f"<p>Gradients of keys and values take {back} over the keys: the same pairs, seen from there.</p>"
 
 
 def _number(count: int, one: str, many: str) -> str:
