@@ -173,7 +173,7 @@ def _paths(panel: Panel) -> dict[tuple[int, Kind], str]:
                     continue
                 # Where several terms meet, each has its share of the row.
                 share = 1 / len(part.terms)
-                top = f"{i + place * share:.4g}" if i < 1000 else f"{i + place * share:.6g}"
+                top = f"{round(i + place * share, 3):.7g}"
                 ink.done.append(f"M{part.start} {top}h{part.stop - part.start}v{share:.3g}H{part.start}z")
         for ink in inks.values():
             ink.close(i + 1)
