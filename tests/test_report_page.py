@@ -60,7 +60,7 @@ def test_page_of_an_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "is_global=random:0.02",
         "two passes over the queries",
         "the queries with is_global[q], packed side by side",
-        "@triton.jit",
+        "import triton",
         "def longformer(",
         "Beltagy et al.",
     ):
@@ -132,9 +132,7 @@ def test_curves() -> None:
     assert points is not None and "a&lt;b" in made and "red" not in made
     x0, y0, x1, y1 = map(float, points.groups())
     assert x1 > x0 and y1 < y0, "more is further right, and further up"
-    assert "250" in bars([("one", 0.5, "half")], "red") or 'width="120.0"' in bars(
-        [("one", 0.5, "half")], "red"
-    )
+    assert 'width="120.0"' in bars([("one", 0.5, "half")], "red")
     assert [short(n) for n in (7, 999, 1024, 12_345, 10**6, 2**40)] == [
         "7",
         "999",
