@@ -48,15 +48,25 @@ def known(fills: Iterable[str], patterns: Sequence[Pattern]) -> None:
 
 
 def filled(
-    pattern: Pattern, n: int, heads: int, fills: Mapping[str, str] | None = None, seed: int = 0
+    pattern: Pattern,
+    n: int,
+    heads: int,
+    fills: Mapping[str, str] | None = None,
+    seed: int = 0,
+    dim: int = 64,
 ) -> dict[str, npt.NDArray[Any]]:
     """An array for every input, of the shape that the pattern declares: bool, int64 or float32.
 
+    dim: of a head; 0 leaves out float inputs, which choose no edges.
     Raises ``BadFill`` for inputs that are not there or cannot be filled so.
     """
     words = chosen(pattern, fills)
     generator = np.random.Generator(np.random.PCG64(seed))
-    return {item.name: _filled(item, words[item.name], n, heads, generator) for item in pattern.inputs}
+    return {
+        item.name: _filled(item, words[item.name], {"n": n, "H": heads, "d": dim}, generator)
+        for item in pattern.inputs
+        if dim or item.kind != "float"
+    }
 
 
 def calm(pattern: Pattern, n: int) -> dict[str, str]:
@@ -66,7 +76,7 @@ def calm(pattern: Pattern, n: int) -> dict[str, str]:
 
 def true_entries(item: Input, fill: str, n: int) -> int:
     """About how many entries of a bool input are true when it is filled so, with one head."""
-    size = int(np.prod(_shape(item, n, 1)))
+    size = int(np.prod(_shape(item, {"n": n, "H": 1, "d": 1})))
     word, _, number = fill.partition(":")
     match word:
         case "first":
@@ -76,13 +86,14 @@ def true_entries(item: Input, fill: str, n: int) -> int:
     return round(float(number) * size)
 
 
-def _shape(item: Input, n: int, heads: int) -> tuple[int, ...]:
-    places = Env({"n": n, "H": heads})
-    return tuple(max(int(evaluate(size, places)), 0) for size in item.shape)
+def _shape(item: Input, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(max(int(evaluate(size, Env(sizes))), 0) for size in item.shape)
 
 
-def _filled(item: Input, fill: str, n: int, heads: int, generator: np.random.Generator) -> npt.NDArray[Any]:
-    shape = _shape(item, n, heads)
+def _filled(
+    item: Input, fill: str, sizes: Mapping[str, int], generator: np.random.Generator
+) -> npt.NDArray[Any]:
+    shape = _shape(item, sizes)
     word, _, number = fill.partition(":")
     match item.kind, word:
         case "bool", "first" if _whole(number):

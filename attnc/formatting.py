@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from attnc import syntax as tree
 from attnc.diagnostics import Source, Span
-from attnc.lexicon import Word, hugging, item_starts, pattern_starts, words
+from attnc.lexicon import Word, hugging, words
 from attnc.parser import parse
 
 WIDTH = 110
@@ -68,8 +68,13 @@ class _Chain:
 
 @dataclass
 class _Facts:
-    """What the tree says about words, by where they begin."""
+    """What the tree says about words, by where they begin.
 
+    begins: patterns and items. sets: braces that are no block's. keywords: from the name of an argument to
+    its value.
+    """
+
+    begins: set[int] = field(default_factory=set)
     chains: dict[int, _Chain] = field(default_factory=dict)
     prefixes: set[int] = field(default_factory=set)
     sets: set[int] = field(default_factory=set)
@@ -90,6 +95,8 @@ class _Facts:
                     facts.prefixes.add(operator.span.start)
                 case tree.Listing(span=span):
                     facts.sets |= {span.start, span.end - 1}
+                case tree.Pattern(items=items, span=span) | tree.Heads(items=items, span=span):
+                    facts.begins |= {span.start, *(item.span.start for item in items)}
                 case tree.Argument(tree.Ident(span=name), value):
                     facts.keywords.append((name.end, value.span.start))
             todo += [(child, depth + 1) for child in _children(node)]
@@ -185,7 +192,7 @@ class _Layout:
             start = item.word.start
             if opened and (item.lines or item.is_comment):
                 opened = [(brace, at, False, count) for brace, at, _, count in opened]
-            if item.kind in item_starts():
+            if start in self.facts.begins:
                 opened = [(brace, at, may, count + 1) for brace, at, may, count in opened]
             if item.kind == "LBRACE" and start not in self.facts.sets:
                 opened.append((start, place, True, 0))
@@ -289,9 +296,8 @@ class _Layout:
         if place == len(self.lexemes):
             return True
         item = self.lexemes[place]
-        return item.kind in item_starts() | pattern_starts() or (
-            item.kind == "RBRACE" and item.word.start in self.blocks
-        )
+        closes = item.kind == "RBRACE" and item.word.start in self.blocks
+        return closes or item.word.start in self.facts.begins
 
     def _empty_line(self, place: int, before: _Lexeme, depth: int, brackets: list[int]) -> bool:
         item = self.lexemes[place]

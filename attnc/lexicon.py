@@ -30,18 +30,6 @@ class Word:
 
 
 @cache
-def item_starts() -> frozenset[str]:
-    """Terminals that begin an item."""
-    return _first("item")
-
-
-@cache
-def pattern_starts() -> frozenset[str]:
-    """Terminals that begin a pattern."""
-    return _first("pattern")
-
-
-@cache
 def hugging() -> frozenset[tuple[str, str]]:
     """Terminals that an opening bracket belongs to, such as the name of a call; with that bracket."""
     found = set()
@@ -49,23 +37,6 @@ def hugging() -> frozenset[tuple[str, str]]:
         for (before, is_word), (bracket, is_bracket) in pairwise(symbols):
             if is_word and is_bracket and bracket in ("LPAR", "LSQB"):
                 found.add((before, bracket))
-    return frozenset(found)
-
-
-def _first(rule: str) -> frozenset[str]:
-    found: set[str] = set()
-    seen, todo = {rule}, [rule]
-    while todo:
-        made = todo.pop()
-        for origin, symbols in parser.productions():
-            if origin != made or not symbols:
-                continue
-            name, is_terminal = symbols[0]
-            if is_terminal:
-                found.add(name)
-            elif name not in seen:
-                seen.add(name)
-                todo.append(name)
     return frozenset(found)
 
 

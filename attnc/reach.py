@@ -215,8 +215,8 @@ def spread(
     Raises ``BadFill`` for inputs that cannot be.
     """
     causal, heads = is_causal(pattern), least_heads(pattern)
-    inputs = filled(pattern, n, heads, fills)
     tile = 1 if n <= LONGEST_MASK else ceil(n / MOST_TILES)
+    inputs = filled(pattern, n, heads, fills, dim=1 if tile == 1 else 0)
     if tile == 1:
         step = np.asarray(mask(pattern, n, heads, inputs).any(axis=0) | np.eye(n, dtype=np.bool_))
     else:

@@ -127,6 +127,11 @@ def test_documents_are_laid_out(file: str) -> None:
             "pattern p() {\n    attend window(1,\n                  2, axis=x)\n         | all\n}\n",
         ),
         ("pattern p() { attend to({1,\n}) }", "pattern p() {\n    attend to({1})\n}\n"),
+        (
+            "pattern p() { attend all  with score s/2 attend causal kernel elu( x )+1 decay g exclusive }",
+            "pattern p() {\n    attend all with score s / 2\n    attend causal\n    kernel elu(x) + 1\n"
+            "    decay g exclusive\n}\n",
+        ),
     ],
 )
 def test_layouts(text: str, tidy: str | None) -> None:
@@ -194,8 +199,9 @@ def test_what_would_be_lost_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_the_grammar_is_asked_for_its_words() -> None:
-    assert {"ATTEND", "HEADS", "REQUIRE", "ASSUME", "INPUT", "LET", "GRID"} <= lexicon.item_starts()
-    assert lexicon.pattern_starts() == {"PATTERN"}
+    looks = {word.text: word.look for word in words("pattern p() { score s with x } 1.5 2 # c")}
+    assert looks["pattern"] == looks["score"] == looks["with"] == "keyword"
+    assert looks["1.5"] == looks["2"] == "number" and looks["# c"] == "comment" and looks["p"] == "call"
     assert {("NAME", "LPAR"), ("NAME", "LSQB"), ("GRID", "LPAR")} <= lexicon.hugging()
     assert ("WHERE", "LPAR") not in lexicon.hugging()
 

@@ -74,6 +74,18 @@ def test_page_of_an_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert str(cost.at(8192, is_global=round(0.02 * 8192))) in said and "dense" in said
 
 
+def test_page_of_weighed_edges(tmp_path: Path) -> None:
+    (tmp_path / "p.attn").write_text(
+        "pattern p() { input slope: float[H] attend causal score s + slope[h] * (k - q) }"
+    )
+    assert main(["report", str(tmp_path / "p.attn"), "-o", str(tmp_path / "p.html")]) == 0
+    said = assert_self_contained((tmp_path / "p.html").read_text())
+    assert "What an edge weighs" in said and "slope[h] * (k - q)" in said
+    (tmp_path / "p.attn").write_text("pattern p() { attend causal }")
+    assert main(["report", str(tmp_path / "p.attn"), "-o", str(tmp_path / "p.html")]) == 0
+    assert "What an edge weighs" not in (tmp_path / "p.html").read_text()
+
+
 def test_page_of_what_is_wrong(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "wrong<i>.attn", "-o", "out.html", "--input", "x=first:2"]) == 1
     out, err = capsys.readouterr()

@@ -105,7 +105,7 @@ def make_case(
     Raises ``BadCase`` for fills of inputs that are not there or cannot be filled so.
     """
     try:
-        arrays = filled(pattern, shape.n, shape.heads, fills, seed)
+        arrays = filled(pattern, shape.n, shape.heads, fills, seed, shape.dim)
         words = chosen(pattern, fills)
     except BadFill as error:
         raise BadCase(str(error)) from None

@@ -172,7 +172,7 @@ def picture(
         which = head_bodies(pattern, heads)
     except ValueError as error:
         raise BadPicture(str(error)) from None
-    inputs = contents.filled(pattern, n, heads, fills, seed)
+    inputs = contents.filled(pattern, n, heads, fills, seed, dim=0)
     terms: dict[str, int] = {}
     for body in bodies:
         for term in body.terms:
@@ -188,7 +188,7 @@ def picture(
         for body, group in groups[:MOST_PANELS]
     )
     left_out = sum(len(group) for _, group in groups[MOST_PANELS:])
-    words = contents.chosen(pattern, fills)
+    words = {name: word for name, word in contents.chosen(pattern, fills).items() if name in inputs}
     return Picture(pattern, n, tile, heads, panels, tuple(terms), words, left_out)
 
 

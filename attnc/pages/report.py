@@ -8,6 +8,7 @@ from html import escape
 
 from attnc import fills as contents
 from attnc.cost import Cost
+from attnc.description import weight_lines
 from attnc.diagnostics import Source, Span, render
 from attnc.drawing.colors import color
 from attnc.drawing.highlight import highlighted
@@ -83,6 +84,7 @@ def _pattern(report: PatternReport, wishes: Wishes, bar: Bar) -> Iterator[str]:
     yield "<h3>Who reads whom</h3>"
     yield f'<p class="soft">{escape(seen.caption)}. Rows are queries, columns the keys that they read.</p>'
     yield figure(seen)
+    yield from _weights(pattern)
     yield "<h3>What is proven</h3>"
     yield from _claims(report)
     yield "<h3>What it costs</h3>"
@@ -134,6 +136,22 @@ def _part(made: Judged, source: Source) -> tuple[int, int]:
             return start, end
         start = end
     return 0, len(source.text)
+
+
+def _weights(pattern: Pattern) -> Iterator[str]:
+    """What edges weigh, where it is more than softmax."""
+    if all(part.weights.plain for body in pattern.bodies for part in body.parts):
+        return
+    yield "<h3>What an edge weighs</h3>"
+    rows = []
+    for body in pattern.bodies:
+        heads = f"heads {body.heads.text}: " if body.heads.text else ""
+        for part in body.parts:
+            where = " ".join(pattern.source.text[part.span.start : part.span.end].split())
+            lines = weight_lines(part.weights) or ["softmax of the scaled dot product"]
+            written = "<br>".join(f"<code>{escape(line)}</code>" for line in lines)
+            rows.append(f"<tr><td><code>{escape(heads + where)}</code></td><td>{written}</td></tr>")
+    yield f'<div class="wide"><table>{"".join(rows)}</table></div>'
 
 
 def _claims(report: PatternReport) -> Iterator[str]:
