@@ -36,7 +36,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_in_a_terminal(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["graph", "hubs.attn", "--n", "640", "--input", "x=every:100", "-p", "window=20"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("hubs(window=20)\nn = 640, tiles of 32, x=every:100\n") and err == ""
+    assert out.startswith("hubs(window = 20)\nn = 640, tiles of 32, x=every:100\n") and err == ""
     assert max(map(len, out.splitlines())) <= 60 and "\x1b" not in out
     assert main(["graph", "hubs.attn", "--n", "640", "--tile", "10"]) == 2
     assert "64 x 64 tiles are too many for 60 columns" in capsys.readouterr().err

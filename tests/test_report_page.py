@@ -53,7 +53,7 @@ def test_page_of_an_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     page = out.read_text()
     said = assert_self_contained(page)
     for words in (
-        "longformer(window=64)",
+        "longformer(window = 64)",
         "Every query has a key",
         "The closed form of the number of edges never exceeds the bound",
         "With 2 tokens, query 0 reads key 1.",
@@ -206,7 +206,7 @@ def test_functions_show_their_patterns() -> None:
         "pattern near(w: int = 4) { attend window(w) }\npattern far() { attend all }", "near", w=7
     )
     shown = function._repr_html_()  # type: ignore[attr-defined]
-    assert "near(w=7)" in shown and "<svg" in shown and "far" not in shown
+    assert "near(w = 7)" in shown and "<svg" in shown and "far" not in shown
 
     @attention_pattern
     def recent(q, k, v, *, w: int = 5):  # type: ignore[no-untyped-def]
@@ -215,5 +215,5 @@ def test_functions_show_their_patterns() -> None:
         require causal
         """
 
-    assert "recent(w=5)" in recent._repr_html_() and "window(w - 1)" in recent._repr_html_()
+    assert "recent(w = 5)" in recent._repr_html_() and "window(w - 1)" in recent._repr_html_()
     assert recent.__name__ == "recent" and "require causal" in recent.__doc__ and recent.__wrapped__

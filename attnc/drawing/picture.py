@@ -127,7 +127,7 @@ class Picture:
     def title(self) -> str:
         """The pattern's name and parameters."""
         params = [(param.name, param.value) for param in self.pattern.params]
-        bound = ", ".join(f"{name}={value}" for name, value in (*params, *self.pattern.float_params))
+        bound = ", ".join(f"{name} = {value}" for name, value in (*params, *self.pattern.float_params))
         return f"{self.pattern.name}({bound})"
 
     @cached_property
