@@ -115,7 +115,14 @@ def create_whole(path: Path, data: bytes) -> None:
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             file.write(data)
-        os.link(draft, path)  # in one step, unlike a look and then a rename
+        try:
+            os.link(draft, path)  # in one step, unlike a look and then a rename
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            if path.exists():
+                raise FileExistsError(str(path)) from None
+            os.replace(draft, path)
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()

@@ -321,3 +321,8 @@ def test_what_is_imported(here: Path) -> None:
     assert _heavy("import attnc.runtime, attnc.decorator") == set()
     assert not _heavy("attnc.cli.main(['check', 'sliding.attn'])") & {"torch", "triton"}
     assert not _heavy("attnc.cli.main(['compile', 'sliding.attn', '-o', 'o.py'])") & {"torch", "triton"}
+    assert not _heavy("attnc.cli.main(['graph', 'sliding.attn', '-o', 'o.svg'])") & {"torch", "triton"}
+    assert not _heavy("attnc.cli.main(['report', 'sliding.attn', '-o', 'o.html'])") & {"torch", "triton"}
+    assert _heavy("attnc.cli.main(['fmt', '--check', 'sliding.attn'])") == {"lark"}
+    assert _heavy("attnc.cli.main(['new', 'other'])") == set()
+    assert _heavy("attnc.cli.main(['completion', 'bash'])") == set()

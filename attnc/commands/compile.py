@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from attnc.commands.options import Misuse, add_source, complain, params_of, request
@@ -38,11 +39,15 @@ def run(options: argparse.Namespace) -> int:
     try:
         asked = request(options, params)
         from attnc.pipeline import compile_pattern, emit
+        from attnc.progress import Bar
 
-        if options.output is None and options.emit is not None:
-            print(emit(asked, options.emit).rstrip("\n"))
+        with Bar(1, sys.stderr) as bar:
+            bar.step(f"compiling {options.file}")
+            shown = None if options.output is not None else emit(asked, str(options.emit))
+            emitted = None if shown is not None else compile_pattern(asked)
+        if emitted is None:
+            print(str(shown).rstrip("\n"))
             return 0
-        emitted = compile_pattern(asked)
     except AttncError as error:
         complain(error.diagnostics)
         return 1

@@ -56,11 +56,12 @@ def run(options: argparse.Namespace) -> int:
         place = output(options.output, ("html",), (options.file,), only_ours=not options.force)
         with Bar(1, sys.stderr) as bar:
             report = examine(asked, bar)
+            text = ""
             if report.patterns:
                 known(fills, [pattern.made.pattern for pattern in report.patterns])
                 text = report_page(report, Wishes(options.n, options.heads, fills), bar)
         complain(report.diagnostics)
-        if report.patterns:
+        if text:
             place.write(text.encode())
     except (BadFill, BadPicture, Refused) as error:
         raise Misuse(str(error)) from None
