@@ -22,6 +22,7 @@ from attnc.diagnostics import AttncError
 
 if TYPE_CHECKING:
     from attnc.commands.options import Commands
+    from attnc.request import Request
 
 
 def add(commands: Commands) -> None:
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         return 1
     from attnc.drawing.picture import BadPicture
     from attnc.files import Refused, output
-    from attnc.fills import BadFill, known
+    from attnc.fills import BadFill
     from attnc.pages.report import Wishes, report_page
     from attnc.progress import Bar
     from attnc.report import examine
@@ -55,10 +56,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         place = output(options.output, ("html",), (options.file,), only_ours=not options.force)
         with Bar(1, sys.stderr) as bar:
+            _check_fills(asked, fills)
             report = examine(asked, bar)
             text = ""
             if report.patterns:
-                known(fills, [pattern.made.pattern for pattern in report.patterns])
                 text = report_page(report, Wishes(options.n, options.heads, fills), bar)
         complain(report.diagnostics)
         if text:
@@ -66,3 +67,21 @@ def run(options: argparse.Namespace) -> int:
     except (BadFill, BadPicture, Refused) as error:
         raise Misuse(str(error)) from None
     return 0 if report.ok else 1
+
+
+def _check_fills(asked: Request, fills: dict[str, str]) -> None:
+    """Raises ``BadFill`` before anything takes its time; what is wrong with the patterns is told later."""
+    from attnc.fills import filled, known
+    from attnc.parser import parse
+    from attnc.resolver import resolve
+
+    if not fills:
+        return
+    try:
+        patterns = resolve(parse(asked.source), asked.params, asked.pattern).patterns
+    except AttncError:
+        return
+    known(fills, patterns)
+    for pattern in patterns:
+        own = {item.name for item in pattern.inputs}
+        filled(pattern, 8, 1, {name: fill for name, fill in fills.items() if name in own})

@@ -29,7 +29,7 @@ figure { margin: .6rem 0; overflow-x: auto; } svg { display: block; }
 table { border-collapse: collapse; margin: .5rem 0; } th, td { text-align: left; vertical-align: top;
   padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--line); } th { font-weight: 600; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-h2 code { font-size: inherit; } .panels { display: flex; flex-wrap: wrap; gap: .8rem 1.4rem; }
+h1 code, h2 code { font-size: inherit; } .panels { display: flex; flex-wrap: wrap; gap: .8rem 1.4rem; }
 .panels > div { flex: 0 1 auto; min-width: 0; }
 .legend { list-style: none; margin: .6rem 0; padding: 0; }
 .legend li { display: flex; gap: .6em; margin: .15rem 0; }
