@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+import pickle
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from attnc import attention_pattern, check, load
 from attnc.cli import main
@@ -217,3 +221,11 @@ def test_functions_show_their_patterns() -> None:
 
     assert "recent(w = 5)" in recent._repr_html_() and "window(w - 1)" in recent._repr_html_()
     assert recent.__name__ == "recent" and "require causal" in recent.__doc__ and recent.__wrapped__
+    # They are functions all the same: pickled by name, wrapped, and compiled without a break.
+    assert pickle.loads(pickle.dumps(function)) is function
+    assert functools.wraps(function)(lambda *_: None).__name__ == "near"
+    assert list(inspect.signature(function).parameters) == ["q", "k", "v", "scale", "backend"]
+    q, k, v = torch.randn(3, 1, 2, 20, 16)
+    for one in (function, recent):
+        compiled = torch.compile(one, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(q, k, v), one(q, k, v))
