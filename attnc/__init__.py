@@ -12,8 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attnc import nn
     from attnc.decorator import attention_pattern
     from attnc.diagnostics import AttncError
+    from attnc.masks.mask_mod import from_mask_mod
+    from attnc.masks.recognition import from_mask
     from attnc.report import Report
     from attnc.runtime import check, compile, load, mask
 
@@ -26,8 +29,11 @@ __all__ = [
     "attention_pattern",
     "check",
     "compile",
+    "from_mask",
+    "from_mask_mod",
     "load",
     "mask",
+    "nn",
 ]
 
 _HOMES = {
@@ -36,18 +42,24 @@ _HOMES = {
     "attention_pattern": "attnc.decorator",
     "check": "attnc.runtime",
     "compile": "attnc.runtime",
+    "from_mask": "attnc.masks.recognition",
+    "from_mask_mod": "attnc.masks.mask_mod",
     "load": "attnc.runtime",
     "mask": "attnc.runtime",
 }
 
 
+# Modules that are asked for as `attnc.NAME`.
+_MODULES = {"nn"}
+
+
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
-    if home is None:
+    if home is None and name not in _MODULES:
         raise AttributeError(f"module 'attnc' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(home), name)
+    value = import_module(f"attnc.{name}") if home is None else getattr(import_module(home), name)
     globals()[name] = value
     return value
 

@@ -340,6 +340,17 @@ _TEXTS: dict[str, str] = {
         input's declared shape. Guard it with a condition beside it, as in
         `where q >= 3 and x[q - 3] == x[k]`: what is read where the guard is false is never used.
         """,
+    # --- masks from elsewhere ---
+    "untraceable": """
+        A mask function does something to positions that patterns do not know. It is read by running it once
+        on symbols, which have no values: `if`, `and`, `or`, `not` and chains of comparisons need one, and so
+        does `int(…)`. Functions of torch that mean nothing on whole numbers are not known either, nor are
+        tensors of fractions.
+
+        Join conditions by `&`, `|` and `~`, choose by `torch.where`, divide by `//`, and read tensors of
+        integers or booleans at a position, all axes at once. What hangs on the batch entry is a tensor that
+        is read at `b` first: `allowed[b, kv_idx]`.
+        """,
 }
 
 
