@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import CodeType
 from typing import Any
@@ -279,13 +279,18 @@ def advance(step: Pass, value: Any) -> tuple[Any, Problems]:
     return outcome, problems
 
 
-def run(request: Request, last: str = "module") -> Any:
-    """The outcome of the pass named ``last``. Raises ``AttncError`` with every error that a pass found."""
+def run(request: Request, last: str = "module", derive: Callable[[Pattern], Pattern] | None = None) -> Any:
+    """The outcome of the pass named ``last``. Raises ``AttncError`` with every error that a pass found.
+
+    derive: makes another pattern of the one that was asked for, as soon as that is settled.
+    """
     value: Any = request
     for step in PASSES:
         value, problems = advance(step, value)
         if any(problem.level == "error" for problem in problems):
             raise AttncError(problems)
+        if derive is not None and step.name == "pattern":
+            value = replace(value, pattern=derive(value.pattern))
         if step.name == last:
             return value
     raise ValueError(f"no pass is called {last!r}: there are {', '.join(step.name for step in PASSES)}")
@@ -303,7 +308,7 @@ def settle_pattern(request: Request) -> Settled:
     return settled
 
 
-def compile_pattern(request: Request) -> Emitted:
-    """All of it: the module's text, and everything that was found on the way."""
-    emitted: Emitted = run(request)
+def compile_pattern(request: Request, derive: Callable[[Pattern], Pattern] | None = None) -> Emitted:
+    """All of it: the module's text, and everything that was found on the way; ``derive`` as in ``run``."""
+    emitted: Emitted = run(request, derive=derive)
     return emitted

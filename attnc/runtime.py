@@ -28,6 +28,7 @@ from attnc.request import Request, gather
 if TYPE_CHECKING:
     import torch
 
+    from attnc.pattern import Pattern
     from attnc.report import Report
 
 BACKENDS = ("triton", "torch")
@@ -161,15 +162,18 @@ _functions: dict[str, Attention] = {}
 _modules: dict[str, ModuleType] = {}
 
 
-def ready(request: Request) -> Attention:
-    """The function for a request: this process's own, or from the cache, or freshly compiled."""
-    key = key_of(request)
+def ready(request: Request, derive: Callable[[Pattern], Pattern] | None = None) -> Attention:
+    """The function for a request: this process's own, or from the cache, or freshly compiled.
+
+    derive: makes another pattern of the settled one; a function of a module, whose name the cache keeps.
+    """
+    key = key_of(request, "" if derive is None else f"{derive.__module__}.{derive.__qualname__}")
     with _lock:
         function = _functions.get(key)
         if function is None:
             entry, code = cache.fetch(key), None
             if entry is None:
-                entry, code = _compile(request, key)
+                entry, code = _compile(request, key, derive)
             function = _functions[key] = getattr(_module(entry, code), entry.function)
             shows(function, request)
         return function
@@ -195,7 +199,7 @@ def notebook(function: Attention) -> dict[str, Any]:
     return {"_repr_html_": vars(function)["_repr_html_"]}
 
 
-def key_of(request: Request) -> str:
+def key_of(request: Request, derived: str = "") -> str:
     """The cache's name for the outcome of a request; a file that was only moved keeps it."""
     head = request.header
     return cache.key(
@@ -205,14 +209,17 @@ def key_of(request: Request) -> str:
             "prefer": request.prefer,
             "params": {name: [type(value).__name__, value] for name, value in request.params.items()},
             "header": None if head is None else [head.name, head.params, head.inputs],
+            "derived": derived,
         }
     )
 
 
-def _compile(request: Request, key: str) -> tuple[cache.Entry, CodeType]:
+def _compile(
+    request: Request, key: str, derive: Callable[[Pattern], Pattern] | None
+) -> tuple[cache.Entry, CodeType]:
     from attnc.pipeline import code_of, compile_pattern
 
-    emitted = compile_pattern(request)
+    emitted = compile_pattern(request, derive)
     _warn(emitted.warnings, 5)
     return cache.store(key, emitted.text, emitted.pattern.name), code_of(emitted.text)
 

@@ -148,7 +148,7 @@ class _Tables:
         return self.wanted.get(id(self.tensors[temporary]), "table")
 
     def _composed(self, lookup: Lookup) -> tuple[tuple[str, ...], torch.Tensor, tuple[Expr, ...]]:
-        """The names of the tensors that an entry comes from, one tensor in their place, and its place there."""
+        """The names of the tensors that an entry comes from, one tensor in their place, its place there."""
         tensor = self.tensors[lookup.table]
         match lookup.index:
             case (Lookup() as inner,):

@@ -336,7 +336,7 @@ def _bits(name: str) -> Operation:
     def operation(tables: Tables, left: Any, right: Any) -> Symbol:
         one, other = _symbol(tables, left), _symbol(tables, right)
         if one.is_bool and other.is_bool:
-            return _logical(_JOINS[name])(tables, one, other)
+            return Symbol(_JOINS[name](one.expr, other.expr), True, tables)
         number, bits = (one, constant(other.expr)) if not one.is_bool else (other, None)
         if bits is None:
             number, bits = other, constant(one.expr)

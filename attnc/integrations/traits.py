@@ -1,0 +1,129 @@
+"""What must be known of a pattern before it may stand in for a model's own attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from attnc import proofs
+from attnc.expression import (
+    HEAD,
+    Const,
+    Drawn,
+    Expr,
+    K,
+    Lookup,
+    N,
+    Q,
+    Var,
+    add,
+    children,
+    eq,
+    fold,
+    le,
+    lt,
+    rebuild,
+    sub,
+    substitute,
+    variables,
+    walk,
+)
+from attnc.pattern import Atom, Body, Input, Intersection, Pattern, formula
+from attnc.pipeline import settle_pattern
+from attnc.request import Request
+from attnc.solver import valid
+
+SEGMENT = "segment"
+
+
+@dataclass(frozen=True)
+class Traits:
+    """causal: no query reads a key after it, by proof or by an ``assume``; else ``why_not`` says why not.
+
+    moves: the same tokens have the same edges wherever they stand in a longer sequence.
+    asks_length: edges between tokens may change when tokens are added behind them.
+    """
+
+    pattern: Pattern
+    causal: bool
+    why_not: str
+    moves: bool
+    asks_length: bool
+    _within: dict[int, bool] = field(default_factory=dict, compare=False)
+
+    def within(self, distance: int) -> bool:
+        """Whether it is proven that no query reads a key more than ``distance`` tokens before it."""
+        if distance not in self._within:
+            self._within[distance] = all(
+                valid(
+                    le(sub(Q, K), distance),
+                    [le(0, K), lt(K, N), le(0, Q), lt(Q, N), fold(formula(body.relation))],
+                ).outcome
+                == "proven"
+                for body in self.pattern.bodies
+            )
+        return self._within[distance]
+
+
+def traits(request: Request) -> Traits:
+    """Raises ``AttncError`` when the pattern does not resolve."""
+    pattern = settle_pattern(request).pattern
+    finding = proofs.causal(pattern)
+    assumed = any(claim.kind == "causal" and claim.assumed for claim in pattern.claims)
+    relations = [fold(formula(body.relation)) for body in pattern.bodies]
+    why_not = finding.note or finding.verdict
+    if finding.witness:
+        at = finding.witness
+        why_not = f"q = {at['q']} reads k = {at['k']} when n = {at['n']}"
+    asks_length = any("n" in variables(relation) for relation in relations)
+    return Traits(
+        pattern,
+        causal=assumed or finding.verdict == "proven",
+        why_not=why_not,
+        moves=not asks_length and all(_moves(relation, pattern) for relation in relations),
+        asks_length=asks_length,
+    )
+
+
+def _moves(relation: Expr, pattern: Pattern) -> bool:
+    """Whether positions matter by their distance, and by what inputs say of them, alone."""
+    if any(isinstance(part, Drawn) for part in walk(relation)):
+        return False
+    shapes = {item.name: item.shape for item in pattern.inputs}
+    hidden = _hidden(relation, shapes)
+    if any(isinstance(part, Lookup) for part in walk(hidden)):
+        return False
+    shift = Var("shift")
+    return substitute(hidden, {Q: add(Q, shift), K: add(K, shift)}) == hidden
+
+
+def _hidden(expr: Expr, shapes: dict[str, tuple[Expr, ...]]) -> Expr:
+    """The expression with entries that belong to a token, or to none, as variables."""
+    if isinstance(expr, Lookup):
+        fitting = (
+            place in (Q, K) if "n" in variables(size) else place == HEAD or isinstance(place, Const)
+            for place, size in zip(expr.index, shapes[expr.table], strict=True)
+        )
+        return Var(f"{expr.table}{expr.index}") if all(fitting) else expr
+    parts = children(expr)
+    return rebuild(expr, tuple(_hidden(part, shapes) for part in parts)) if parts else expr
+
+
+def segment_name(pattern: Pattern) -> str:
+    """What the input that ``segmented`` adds is called."""
+    name = SEGMENT
+    while any(item.name == name for item in pattern.inputs):
+        name += "_"
+    return name
+
+
+def segmented(pattern: Pattern) -> Pattern:
+    """The pattern within segments: a query reads only keys with its own entry in one more input."""
+    name = segment_name(pattern)
+    where = pattern.span
+    entries = Input(name, "int", (N,), where)
+    same = Atom(eq(Lookup(name, (Q,)), Lookup(name, (K,))), f"same({name})", where)
+    bodies = tuple(
+        Body(body.heads, Intersection((body.relation, same), body.relation.span)) for body in pattern.bodies
+    )
+    # Its claims were judged without segments.
+    return replace(pattern, inputs=(*pattern.inputs, entries), bodies=bodies, claims=())
