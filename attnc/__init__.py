@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attnc import nn
+    import attnc.nn as nn
     from attnc.decorator import attention_pattern
     from attnc.diagnostics import AttncError
     from attnc.masks.mask_mod import from_mask_mod

@@ -32,8 +32,6 @@ from attnc.pipeline import settle_pattern
 from attnc.request import Request
 from attnc.solver import valid
 
-SEGMENT = "segment"
-
 
 @dataclass(frozen=True)
 class Traits:
@@ -108,22 +106,40 @@ def _hidden(expr: Expr, shapes: dict[str, tuple[Expr, ...]]) -> Expr:
     return rebuild(expr, tuple(_hidden(part, shapes) for part in parts)) if parts else expr
 
 
-def segment_name(pattern: Pattern) -> str:
-    """What the input that ``segmented`` adds is called."""
-    name = SEGMENT
+def _free(name: str, pattern: Pattern) -> str:
     while any(item.name == name for item in pattern.inputs):
         name += "_"
     return name
 
 
+def segment_name(pattern: Pattern) -> str:
+    """What the input that ``segmented`` adds is called."""
+    return _free("segment", pattern)
+
+
 def segmented(pattern: Pattern) -> Pattern:
     """The pattern within segments: a query reads only keys with its own entry in one more input."""
     name = segment_name(pattern)
-    where = pattern.span
-    entries = Input(name, "int", (N,), where)
-    same = Atom(eq(Lookup(name, (Q,)), Lookup(name, (K,))), f"same({name})", where)
+    same = eq(Lookup(name, (Q,)), Lookup(name, (K,)))
+    return _narrowed(pattern, Input(name, "int", (N,), pattern.span), same, f"same({name})")
+
+
+def kept_name(pattern: Pattern) -> str:
+    """What the input that ``kept`` adds is called."""
+    return _free("kept", pattern)
+
+
+def kept(pattern: Pattern) -> Pattern:
+    """The pattern over some keys alone: those at which one more input is true."""
+    name = kept_name(pattern)
+    there = Lookup(name, (K,), "bool")
+    return _narrowed(pattern, Input(name, "bool", (N,), pattern.span), there, f"to({name})")
+
+
+def _narrowed(pattern: Pattern, entries: Input, condition: Expr, text: str) -> Pattern:
+    atom = Atom(condition, text, pattern.span)
     bodies = tuple(
-        Body(body.heads, Intersection((body.relation, same), body.relation.span)) for body in pattern.bodies
+        Body(body.heads, Intersection((body.relation, atom), body.relation.span)) for body in pattern.bodies
     )
-    # Its claims were judged without segments.
+    # Its claims were judged by themselves.
     return replace(pattern, inputs=(*pattern.inputs, entries), bodies=bodies, claims=())
