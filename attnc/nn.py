@@ -174,8 +174,8 @@ class PatternAttention(nn.Module):
         self._refuse(need_weights, attn_mask, is_causal)
         if query.is_nested:
             raise NotImplementedError(
-                f"PatternAttention ({self._name}): nested tensors are not read; where `nn.TransformerEncoder` makes "
-                "them of a padding mask, set its `use_nested_tensor = False`"
+                f"PatternAttention ({self._name}): nested tensors are not read: if `nn.TransformerEncoder` "
+                "makes them of a padding mask, set its `use_nested_tensor = False`"
             )
         batched = query.dim() == 3
         if not batched:

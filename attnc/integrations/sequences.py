@@ -18,8 +18,8 @@ from attnc.runtime import Attention
 
 PADDING, UNWRITTEN = 0, -1
 
-# The shape of an input, but for a batch axis, with so many keys and heads.
-Shape = Callable[[int, int], tuple[int, ...]]
+# The shape of an input, but for a batch axis, with so many keys, heads and channels.
+Shape = Callable[[int, int, int], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def shapes(function: Attention) -> dict[str, Shape]:
 
 def first(shape: Shape, table: torch.Tensor, n: int, heads: int) -> torch.Tensor:
     """A table without the entries of tokens that are not there yet."""
-    wanted, longer = shape(n, heads), shape(n + _MORE, heads)
+    wanted, longer = (shape(length, heads, 1) for length in (n, n + _MORE))
     offset = table.dim() - len(wanted)
     for axis, (size, grown) in enumerate(zip(wanted, longer, strict=True)):
         if size != grown and 0 <= axis + offset < table.dim() and table.shape[axis + offset] > size:
@@ -98,7 +98,7 @@ class Cut:
 
     def between(self, rows: torch.Tensor | None, start: int, stop: int) -> torch.Tensor:
         """The entries of tokens ``start`` to ``stop`` in some rows. ``ValueError`` where blocks are cut."""
-        wanted, longer = (self.shape(n, self.heads) for n in (self.n, self.n + _MORE))
+        wanted, longer = (self.shape(n, self.heads, 1) for n in (self.n, self.n + _MORE))
         table = self.table
         offset = table.dim() - len(wanted)
         if offset == 1 and rows is not None:

@@ -236,4 +236,117 @@ def _differentiate(ctx, grad, lse_grad):
 torch.library.register_autograd(f"{_LABEL}_forward", _differentiate, setup_context=_save)
 
 
+class _Transformed(torch.autograd.Function):
+    """The same for ``torch.func``, which does not look for the gradients of registered operators."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(q, k, v, scale, backend, *tables):
+        return _forward(q, k, v, tables, scale, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        q, k, v, scale, backend, *tables = inputs
+        _save(ctx, (q, k, v, tables, scale, backend), output)
+
+    @staticmethod
+    def backward(ctx, grad, lse_grad):
+        q, k, v, *tables, out, lse = ctx.saved_tensors
+        given = (grad, lse_grad, q, k, v, out, lse, ctx.scale, ctx.backend)
+        dq, dk, dv, *weighing = _Gradients.apply(*given, *tables)
+        # --- only: plain ---
+        return dq, dk, dv, None, None, *[None] * len(tables)
+        # --- only: weights ---
+        gradients = dict(zip(WEIGHING, weighing, strict=True))
+        return dq, dk, dv, None, None, *[gradients.get(i) for i in range(len(tables))]
+        # --- only: end ---
+
+
+class _Gradients(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad, lse_grad, q, k, v, out, lse, scale, backend, *tables):
+        found = _backward(grad, lse_grad, q, k, v, tables, out, lse, scale, backend)
+        # --- only: plain ---
+        return found
+        # --- only: weights ---
+        return *found[:3], *found[3]
+        # --- only: end ---
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise NotImplementedError(
+            f"{NAME}: there are no second derivatives: use dense attention with this module's mask()"
+        )
+
+
+def _attend(q, k, v, inputs, scale, backend):
+    """Output and log-sum-exp, differentiable by autograd and within ``torch.func``."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        return _Transformed.apply(q, k, v, scale, backend, *inputs)
+    return _forward(q, k, v, inputs, scale, backend)
+
+
+def _fold(x, axis, size):
+    """(…, size, …) or, shared by all, (…): with that axis in front, then as one with the batch."""
+    x = x.expand(size, *x.shape) if axis is None else x.movedim(axis, 0)
+    return x.flatten(0, 1)
+
+
+def _fold_inputs(inputs, axes, size, batch, apart=()):
+    """Inputs for a batch ``size`` times as large; what is shared stays as it is, but for ``apart``."""
+    # Behind the declared ones stand sinks, if there are any.
+    ranks = [*(len(shape(1, 1, 1)) for _, shape in INPUTS.values()), 1]
+    folded = []
+    for i, (x, axis) in enumerate(zip(inputs, axes, strict=True)):
+        own = x.dim() - (axis is not None) > ranks[i]
+        if axis is None and not own and i not in apart:
+            folded.append(x)
+            continue
+        x = x.expand(size, *x.shape) if axis is None else x.movedim(axis, 0)
+        x = x if own else x[:, None].expand(size, batch, *x.shape[1:])
+        folded.append(x.flatten(0, 1))
+    return folded
+
+
+@_forward.register_vmap
+def _(info, axes, q, k, v, inputs, scale, backend):
+    size = info.batch_size
+    q, k, v = (_fold(x, axis, size) for x, axis in zip((q, k, v), axes[:3], strict=True))
+    tables = _fold_inputs(inputs, axes[3], size, q.shape[0] // size)
+    found = _forward(q, k, v, tables, scale, backend)
+    return tuple(x.unflatten(0, (size, -1)) for x in found), (0, 0)
+
+
+@_backward.register_vmap
+def _(info, axes, grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):
+    size = info.batch_size
+    given = (grad, lse_grad, q, k, v)
+    grad, lse_grad, q, k, v = (_fold(x, axis, size) for x, axis in zip(given, axes[:5], strict=True))
+    out, lse = (_fold(x, axis, size) for x, axis in zip((out, lse), axes[6:8], strict=True))
+    # --- only: plain ---
+    tables = _fold_inputs(inputs, axes[5], size, q.shape[0] // size)
+    # --- only: weights ---
+    tables = _fold_inputs(inputs, axes[5], size, q.shape[0] // size, WEIGHING)
+    # --- only: end ---
+    found = _backward(grad, lse_grad, q, k, v, tables, out, lse, scale, backend)
+    dq, dk, dv = (x.unflatten(0, (size, -1)) for x in found[:3])
+    # --- only: plain ---
+    return (dq, dk, dv), (0, 0, 0)
+    # --- only: weights ---
+    weighing = []
+    for i, x in zip(WEIGHING, found[3], strict=True):
+        x = x.unflatten(0, (size, -1))
+        shared = inputs[i].dim() - (axes[5][i] is not None) < x.dim() - 1
+        weighing.append(x.sum(1) if shared else x)  # what a whole batch shares has one gradient for it
+    return (dq, dk, dv, weighing), (0, 0, 0, [0] * len(weighing))
+    # --- only: end ---
+
+
 # --- end ---
