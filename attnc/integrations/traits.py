@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from attnc import proofs
+from attnc import proofs, real
 from attnc.expression import (
     HEAD,
     Const,
@@ -27,7 +28,7 @@ from attnc.expression import (
     variables,
     walk,
 )
-from attnc.pattern import Atom, Body, Input, Intersection, Pattern, formula
+from attnc.pattern import Atom, Input, Intersection, Pattern, Relation, Weights, formula
 from attnc.pipeline import settle_pattern
 from attnc.request import Request
 from attnc.solver import valid
@@ -72,14 +73,31 @@ def traits(request: Request) -> Traits:
     if finding.witness:
         at = finding.witness
         why_not = f"q = {at['q']} reads k = {at['k']} when n = {at['n']}"
-    asks_length = any("n" in variables(relation) for relation in relations)
+    weighed = [expr for body in pattern.bodies for part in body.parts for expr in _integers(part.weights)]
+    asks_length = any("n" in variables(expr) for expr in (*relations, *weighed))
     return Traits(
         pattern,
         causal=assumed or finding.verdict == "proven",
         why_not=why_not,
-        moves=not asks_length and all(_moves(relation, pattern) for relation in relations),
+        moves=not asks_length
+        and all(_moves(expr, pattern) for expr in (*relations, *weighed))
+        and not any(_runs_on(part.weights) for body in pattern.bodies for part in body.parts),
         asks_length=asks_length,
     )
+
+
+def _integers(weights: Weights) -> Iterator[Expr]:
+    """What a score hangs on besides the scaled dot product: positions, and entries of inputs."""
+    for node in real.everywhere(weights.score):
+        if isinstance(node, real.Entry):
+            yield Lookup(node.table, node.index, "float")
+        else:
+            yield from map(fold, real.integers(node))
+
+
+def _runs_on(weights: Weights) -> bool:
+    """Whether an edge's weight hangs on what lies between its ends, or on more than its row."""
+    return replace(weights, score=real.S, sink=None) != Weights()
 
 
 def _moves(relation: Expr, pattern: Pattern) -> bool:
@@ -138,8 +156,17 @@ def kept(pattern: Pattern) -> Pattern:
 
 def _narrowed(pattern: Pattern, entries: Input, condition: Expr, text: str) -> Pattern:
     atom = Atom(condition, text, pattern.span)
+
+    def narrowed(relation: Relation) -> Relation:
+        return Intersection((relation, atom), relation.span)
+
     bodies = tuple(
-        Body(body.heads, Intersection((body.relation, atom), body.relation.span)) for body in pattern.bodies
+        replace(
+            body,
+            relation=narrowed(body.relation),
+            parts=tuple(replace(part, relation=narrowed(part.relation)) for part in body.parts),
+        )
+        for body in pattern.bodies
     )
     # Its claims were judged by themselves.
     return replace(pattern, inputs=(*pattern.inputs, entries), bodies=bodies, claims=())
