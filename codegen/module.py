@@ -243,7 +243,7 @@ def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
     inputs = {given}
     _check(q, k, v, inputs, scale, backend)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
-    return _attend(q, k, v, {tables}, scale, backend or "")[0]
+    return _operate(q, k, v, {tables}, scale, backend or "")[0]
 '''
 
 

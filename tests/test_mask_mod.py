@@ -331,7 +331,7 @@ def test_what_cannot_be_traced_is_marked_where_it_stands(fn: Any, message: str, 
     [
         (lambda b, h, q, k: q - k, "answers with a condition, and this one with a number"),
         (lambda b, h, q, k: None, "this one with NoneType"),
-        (lambda b, h, q, k: (b == 0) & (q >= k), "hangs on the number of the batch entry"),
+        (lambda b, h, q, k: (b == 0) & (q >= k), "it hangs on the number of the batch entry"),
         (lambda b, h, q, k: STARTS[DOCUMENT[q] + 1] < k, "computed from another tensor's entries"),
         (lambda b, h, q, k: BY_BATCH.T[q, b] == 0, "read at `b` in an axis that is not its first"),
     ],

@@ -27,6 +27,8 @@ class Table:
 
     @property
     def kind(self) -> str:
+        if self.tensor.dtype.is_floating_point:
+            return "float"
         return "bool" if self.tensor.dtype == torch.bool else "int"
 
     def declared(self, name: str) -> str:

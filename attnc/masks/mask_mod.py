@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from attnc import real
 from attnc.expression import (
     HEAD,
+    TRUE,
     Const,
     Expr,
     FloorDiv,
@@ -20,6 +22,7 @@ from attnc.expression import (
     Q,
     Var,
     children,
+    conj,
     constant,
     rebuild,
     variables,
@@ -27,22 +30,34 @@ from attnc.expression import (
 )
 from attnc.masks.bound import BoundPattern, Size, Table
 from attnc.masks.places import refuse_function
+from attnc.masks.scores import said
 from attnc.masks.tidying import tidy
-from attnc.masks.tracing import BATCH, trace
+from attnc.masks.tracing import BATCH, trace, trace_score
 from attnc.masks.wording import words
 from attnc.names import FUNCTIONS, RELATIONS, RESERVED, SETS, refusal
 
 MaskMod = Callable[[Any, Any, Any, Any], Any]
+ScoreMod = Callable[[Any, Any, Any, Any, Any], Any]
 
 
-def from_mask_mod(fn: MaskMod, *, n: int | None = None, name: str | None = None) -> BoundPattern:
+def from_mask_mod(
+    fn: MaskMod | None,
+    *,
+    score_mod: ScoreMod | None = None,
+    n: int | None = None,
+    name: str | None = None,
+) -> BoundPattern:
     """The pattern that a FlexAttention ``mask_mod(b, h, q_idx, kv_idx)`` says.
 
     fn: the function; also several, joined by ``and_masks`` and ``or_masks``. It is run once, on symbols in
         the place of positions. Whole numbers that it closes over become numbers of the pattern, tensors its
         inputs: those read at ``b`` first have a batch axis. What it does to positions must be known to
         patterns: ``+ - * // %``, ``abs``, ``torch.minimum``, ``torch.maximum``, ``torch.where``, comparisons,
-        ``& | ~ ^``, and tensors of integers or booleans read at a position.
+        ``& | ~ ^``, and tensors of integers or booleans read at a position. None for all pairs.
+    score_mod: ``score_mod(score, b, h, q_idx, kv_idx)``, which changes scores: with ``+ - * /``, ``abs``,
+        ``torch.minimum``, ``torch.maximum``, ``exp``, ``exp2``, ``log``, ``log2``, ``sqrt``, ``tanh``,
+        ``sigmoid``, ``softplus``, ``relu``, ``elu``, ``sin``, ``cos``, ``torch.where``, and tensors of
+        fractions read at positions, which get gradients. Minus infinity takes an edge out.
     n: the number of keys that the function was written for, if it knows one: the tensors that it reads are
         then held against it at once.
     name: of the pattern; the function's own by default.
@@ -56,21 +71,32 @@ def from_mask_mod(fn: MaskMod, *, n: int | None = None, name: str | None = None)
     ``attnc.load`` raises when the pattern does not compile. ``TypeError`` for what is no function, ``n`` that
     is no integer, and a name that patterns cannot have.
     """
-    if not callable(fn):
+    if not callable(fn) and (fn is not None or score_mod is None):
         raise TypeError(f"from_mask_mod takes a function of (b, h, q_idx, kv_idx); got {fn!r:.80}")
+    if score_mod is not None and not callable(score_mod):
+        raise TypeError(
+            f"`score_mod` must be a function of (score, b, h, q_idx, kv_idx); got {score_mod!r:.80}"
+        )
     length = None if n is None else operator.index(n)
     if name is not None and (why := _unfit(name, "pattern")):
         raise TypeError(f"a pattern cannot be called {name!r:.60}: {why}")
-    condition, tensors = trace(fn)
-    condition = tidy(condition)
-    tables = _Tables(fn, tensors, length)
-    condition = tables.settled(condition)
-    own = name or _fit(_own_name(fn), "pattern", "mask_mod", set(tables.found))
-    return BoundPattern(_text(own, condition, tables.found, length), own, tables.found)
+    tables = _Tables(length)
+    condition: Expr = TRUE
+    score = ""
+    if fn is not None:
+        condition, tensors = trace(fn)
+        condition = tables.settled(fn, tensors, tidy(condition))
+    if score_mod is not None:
+        changed, edges, tensors = trace_score(score_mod)
+        condition = conj(condition, tables.settled(score_mod, tensors, tidy(edges)))
+        changed = tables.settled_score(score_mod, tensors, changed)
+        score = "" if changed == real.S else f" score {said(changed)}"
+    own = name or _fit(_own_name(score_mod if fn is None else fn), "pattern", "mask_mod", set(tables.found))
+    return BoundPattern(_text(own, condition, score, tables.found, length), own, tables.found)
 
 
-def _text(name: str, condition: Expr, tables: dict[str, Table], n: int | None) -> str:
-    body = words(condition)
+def _text(name: str, condition: Expr, score: str, tables: dict[str, Table], n: int | None) -> str:
+    body = words(condition, score)
     lines = [table.declared(name) for name, table in tables.items()]
     if body.width is not None:
         height = body.width if n is None else max(1, -(-n // body.width))
@@ -87,18 +113,39 @@ def _text(name: str, condition: Expr, tables: dict[str, Table], n: int | None) -
 class _Tables:
     """Gives the tensors that were read their names, and the axes of each their sizes."""
 
-    def __init__(self, function: MaskMod, tensors: dict[str, torch.Tensor], n: int | None) -> None:
-        self.function, self.tensors, self.n = function, tensors, n
-        self.wanted = {id(tensor): name for name, tensor in _closed_over(function)}
+    def __init__(self, n: int | None) -> None:
+        self.n = n
+        self.function: Callable[..., Any] = tidy
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.wanted: dict[int, str] = {}
         self.found: dict[str, Table] = {}
-        self.names: dict[tuple[bool, tuple[str, ...]], str] = {}
+        self.names: dict[tuple[bool, tuple[int, ...]], str] = {}
 
-    def settled(self, condition: Expr) -> Expr:
-        expr = self._named(condition)
+    def settled(self, function: Callable[..., Any], tensors: dict[str, torch.Tensor], expr: Expr) -> Expr:
+        """An expression of what a function was traced to, with the names that tables have in the pattern."""
+        self.function, self.tensors = function, tensors
+        self.wanted |= {id(tensor): name for name, tensor in _closed_over(function)}
+        return self._without_batch(self._named(expr))
+
+    def settled_score(
+        self, function: Callable[..., Any], tensors: dict[str, torch.Tensor], score: real.Real
+    ) -> real.Real:
+        self.function, self.tensors = function, tensors
+
+        def entry(part: real.Real) -> real.Real | None:
+            if not isinstance(part, real.Entry):
+                return None
+            found = self._named(Lookup(part.table, part.index, "float"))
+            assert isinstance(found, Lookup)
+            return real.Entry(found.table, tuple(map(self._without_batch, found.index)))
+
+        return real.rebuilt(score, entry, lambda expr: self._without_batch(self._named(expr)))
+
+    def _without_batch(self, expr: Expr) -> Expr:
         if BATCH in set(walk(expr)):
             refuse_function(
                 self.function,
-                "the mask hangs on the number of the batch entry, which patterns do not know",
+                "it hangs on the number of the batch entry, which patterns do not know",
                 "let it read a tensor at `b`, with an entry for every one: `allowed[b]`",
             )
         return expr
@@ -130,7 +177,7 @@ class _Tables:
             places, tensor = (Const(0),), tensor.unsqueeze(-1)
         name = self.names.get((batched, key))
         if name is None:
-            wish = "_of_".join(map(self._wish, key))
+            wish = "_of_".join(self.wanted.get(part, "table") for part in key)
             name = self.names[batched, key] = _fit(wish, "input", "table", set(self.found))
         sizes = tuple(
             _size(place, int(extent))
@@ -144,21 +191,19 @@ class _Tables:
             self.found[name].cut(name, self.n, tensor.device)
         return Lookup(name, places, lookup.kind)
 
-    def _wish(self, temporary: str) -> str:
-        return self.wanted.get(id(self.tensors[temporary]), "table")
-
-    def _composed(self, lookup: Lookup) -> tuple[tuple[str, ...], torch.Tensor, tuple[Expr, ...]]:
-        """The names of the tensors that an entry comes from, one tensor in their place, its place there."""
+    def _composed(self, lookup: Lookup) -> tuple[tuple[int, ...], torch.Tensor, tuple[Expr, ...]]:
+        """The tensors that an entry comes from, by id; one tensor in their place; and its place there."""
         tensor = self.tensors[lookup.table]
+        own = id(tensor)
         match lookup.index:
             case (Lookup() as inner,):
                 names, positions, places = self._composed(inner)
-                return (lookup.table, *names), tensor[positions.long()], places
+                return (own, *names), tensor[positions.long()], places
             case (Var("b"), Lookup() as inner) if inner.index[0] == BATCH:
                 names, positions, places = self._composed(inner)
                 rows = torch.arange(len(positions)).view(-1, *[1] * (positions.dim() - 1))
-                return (lookup.table, *names), tensor[rows.to(positions.device), positions.long()], places
-        return (lookup.table,), tensor, lookup.index
+                return (own, *names), tensor[rows.to(positions.device), positions.long()], places
+        return (own,), tensor, lookup.index
 
 
 def _rank(size: Size) -> int:

@@ -54,8 +54,8 @@ class Wording:
     width: int | None
 
 
-def words(expr: Expr) -> Wording:
-    """The body that says a condition over ``q k n h H`` and tables."""
+def words(expr: Expr, more: str = "") -> Wording:
+    """The body that says a condition over ``q k n h H`` and tables; ``more`` goes with each ``attend``."""
     expr = tidy(expr)
     width = _width(expr)
     if width is not None:
@@ -63,8 +63,8 @@ def words(expr: Expr) -> Wording:
     writer = _Writer(width is not None)
     parts = _by_head(expr)
     if len(parts) == 1:
-        return Wording((f"attend {writer.relation(parts[0][1], _UNION)}",), width)
-    lines = [f"heads {who} {{ attend {writer.relation(body, _UNION)} }}" for who, body in parts]
+        return Wording((f"attend {writer.relation(parts[0][1], _UNION)}{more}",), width)
+    lines = [f"heads {who} {{ attend {writer.relation(body, _UNION)}{more} }}" for who, body in parts]
     return Wording(tuple(lines), width)
 
 

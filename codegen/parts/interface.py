@@ -286,7 +286,7 @@ class _Gradients(torch.autograd.Function):
         )
 
 
-def _attend(q, k, v, inputs, scale, backend):
+def _operate(q, k, v, inputs, scale, backend):
     """Output and log-sum-exp, differentiable by autograd and within ``torch.func``."""
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
         return _Transformed.apply(q, k, v, scale, backend, *inputs)
