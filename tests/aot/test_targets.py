@@ -157,7 +157,9 @@ def test_equal_kernels_are_recognized_and_different_ones_are_not() -> None:
     one, other = (compiler.launches(name, torch.bfloat16, 64, "_TILES") for name in ("causal", "causal"))
     assert {launch.identity for launch in one} == {launch.identity for launch in other}
     mistral = compiler.launches("mistral", torch.bfloat16, 64, "_TILES")
-    assert not {launch.identity for launch in one} & {launch.identity for launch in mistral}
+    identities = {launch.identity for launch in one}
+    # What joins shares is the same for all patterns, and nothing else is.
+    assert {launch.kind for launch in mistral if launch.identity in identities} == {"join", "sum"}
     kinds = {launch.kind for launch in one}
     assert kinds == {"forward", "query_gradient", "key_gradient", "join", "sum"}
 
