@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attnc import syntax as tree
 from attnc.diagnostics import Span
 from attnc.expression import (
@@ -26,7 +28,7 @@ from attnc.scope import Scope
 LIMIT = 1 << 31
 LONGEST_PRODUCT = 32
 
-_COMPARISONS = {
+_COMPARISONS: dict[str, Callable[[Expr, Expr], Expr]] = {
     "==": eq,
     "!=": lambda a, b: negate(eq(a, b)),
     "<=": le,

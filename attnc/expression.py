@@ -60,7 +60,7 @@ def _made(kind: type[T], args: tuple[Any, ...]) -> T:
             found = object.__new__(kind)
             found.__dict__.update(zip(defaults, args, strict=True))
             held[args] = KeyedRef(found, kind._let_go, args)  # type: ignore[attr-defined]
-        return found  # type: ignore[no-any-return]
+        return found
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)

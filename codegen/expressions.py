@@ -7,7 +7,7 @@ from attnc.codegen.printer import Printer
 from attnc.codegen.real_text import RealPrinter
 from attnc.expression import Drawn, Expr, TileMax, TileMin, Var, substitute, variables, walk
 from attnc.pattern import Input
-from attnc.real import Entry, Real, Score, everywhere
+from attnc.real import Coordinate, Entry, Real, Score, everywhere
 from attnc.schedule import LEAST, MOST
 
 FAR = 2**31 - 1  # beyond every position
@@ -112,6 +112,15 @@ class KernelText:
         text = RealPrinter(printer, entry, score)(expr)
         hangs = any(isinstance(part, Score) for part in everywhere(expr))
         return text if hangs else f"tl.zeros_like({score}) + {text}"
+
+    def coordinates(self, expr: Real) -> str:
+        """A real expression over ``x``, the coordinates of a tile of vectors, as a tile."""
+        text = RealPrinter(self._printer({}), lambda entry: "")(expr)
+        return (
+            text
+            if any(isinstance(part, Coordinate) for part in everywhere(expr))
+            else f"tl.zeros_like(x) + {text}"
+        )
 
     def _drawn(self, drawn: Drawn, row: str, column: str) -> str:
         name, draw = self.names.of_draw(drawn)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from textwrap import indent
 
+from attnc.codegen.expressions import KernelText
 from attnc.codegen.kinds import KINDS, Kind
 from attnc.codegen.needs import Names, Need, bases_of, needs, parameters_of
 from attnc.codegen.shares import first_share, kept, share_of
@@ -16,7 +17,7 @@ from attnc.codegen.weights import BodyWeights, EntryKind
 from attnc.digits import PLAIN
 from attnc.expression import FALSE, TRUE, ZERO, Q
 from attnc.pattern import Input
-from attnc.real import ONE
+from attnc.real import ONE, X, derivative
 from attnc.schedule import SHIFT, Pass, Scatter, Sweep
 
 # Which sums of the scores' gradients a kernel keeps for the entries that weights read.
@@ -73,7 +74,8 @@ class KernelWriter(WalkWriter):
             state = kind.sunk or state
         if self.long and state != kind.begin:
             state = first_share(kind, state)
-        body = [self._prologue(kind), self._own_positions(kind), kind.load, state]
+        own = "query" if kind.side == "query" else "key"
+        body = [self._prologue(kind), self._own_positions(kind), kind.load, self._mapped(own), state]
         sums = self._entry_sums(kind)
         begin = "\n".join(f"{name} = tl.zeros([{self._own_block(kind)}], dtype=tl.float32)" for name in sums)
         keep = "\n".join(self._kept(name, kind) for name in sums)
@@ -90,6 +92,7 @@ class KernelWriter(WalkWriter):
         store = (self.part.continues and kind.add) or kind.store
         body += [
             kind.finish,
+            self._unmapped(kind),
             kept(kind, store, "SHARES" if self.counted else "shares > 1") if self.long else store,
         ]
         text = "\n".join(part.rstrip("\n") for part in body if part.strip())
@@ -143,6 +146,8 @@ class KernelWriter(WalkWriter):
             lines.append("tile = tiles - 1 - tile  # those with most to do first")
         lines.append("offset = n - n_q  # the first query's position")
         lines += bases_of(self.needs).splitlines()
+        if not self.weights.scaled:
+            lines.append("scale = 1.0  # it is a factor of weights, not of the products of features")
         lines.append("log2_scale = scale * 1.4426950408889634")
         for name in kind.strided:
             lines.append(f"{name}_row = {name}_row * UNIT")
@@ -166,6 +171,22 @@ class KernelWriter(WalkWriter):
         )
 
     # --- weights ---
+
+    def _mapped(self, name: str) -> str:
+        """A tile of vectors as their features."""
+        if self.weights.feature is None:
+            return ""
+        return f"{name} = _feature{self.weights.suffix}({name}, DIM, BLOCK_DIM)\n"
+
+    def _unmapped(self, kind: Kind) -> str:
+        """The gradients of features as those of the vectors."""
+        if self.weights.feature is None or kind.name == "forward":
+            return ""
+        own, base = ("query", "q") if kind.side == "query" else ("key", "k")
+        return (
+            f"{own} = _load_tile({base}_base, origin, row, {base}_row, inside, False, DIM, BLOCK_DIM)\n"
+            f"d_{own} *= _feature_slope{self.weights.suffix}({own})\n"
+        )
 
     def _entry_sums(self, kind: Kind) -> list[str]:
         """Names of the sums that a kernel keeps for the gradients of weights' entries."""
@@ -193,8 +214,9 @@ class KernelWriter(WalkWriter):
         mask: which pairs are edges; None: all of them. axis: over which sums are made; None: over none.
         """
         weights = self.weights
+        mapped = self._mapped("key" if kind.side == "query" else "query")
         if weights.plain:
-            return {"factor": "log2_scale", "weigh": "", "scores": "scores", "slope": ""}
+            return {"map": mapped, "factor": "log2_scale", "weigh": "", "scores": "scores", "slope": ""}
 
         def masked(text: str) -> str:
             return text if mask is None else f"tl.where({mask}, {text}, 0.0)"
@@ -210,7 +232,7 @@ class KernelWriter(WalkWriter):
         if weights.slope != ONE and kind.name != "forward":
             factor = self._real(weights.slope, names, "scores")
             slope += f"d_scores = {masked(f'd_scores * ({factor})')}\n"
-        return {"factor": "scale", "weigh": weigh, "scores": "logits", "slope": slope}
+        return {"map": mapped, "factor": "scale", "weigh": weigh, "scores": "logits", "slope": slope}
 
     # --- one sweep ---
 
@@ -353,3 +375,35 @@ class KernelWriter(WalkWriter):
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+class FeatureWriter(KernelText):
+    """Writes the feature map of a body for kernels."""
+
+    def __init__(self, weights: BodyWeights, names: Names) -> None:
+        super().__init__(Q, names, ())
+        self.weights = weights
+
+    def text(self) -> str:
+        """The map of a tile and its derivative; nothing where vectors are their own features."""
+        if self.weights.feature is None:
+            return ""
+        suffix = self.weights.suffix
+        value, slope = (
+            self.coordinates(expr) for expr in (self.weights.feature, derivative(self.weights.feature, X))
+        )
+        return f'''\
+@_jit
+def _feature{suffix}(vectors, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """The features of a tile of vectors; what pads them stays zero."""
+    x = vectors.to(tl.float32)
+    features = tl.where((tl.arange(0, BLOCK_DIM) < DIM)[None, :], {value}, 0.0)
+    return features.to(vectors.dtype)
+
+
+@_jit
+def _feature_slope{suffix}(vectors):
+    """The derivative of ``_feature``."""
+    x = vectors.to(tl.float32)
+    return {slope}
+'''

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class Kind:
     """One of the three kernels; ``swept``, ``step`` and ``alone`` have holes for the tile at hand.
 
-    In ``step`` and ``alone``, ``weigh`` makes of the ``scores``, which are scaled by ``factor``, what softmax
-    takes the exponentials of, in powers of two; ``slope`` leads their gradients back to the scores.
+    In ``step`` and ``alone``, ``map`` makes features of what is swept, ``weigh`` makes of the ``scores``,
+    which are scaled by ``factor``, what softmax takes the exponentials of, in powers of two; ``slope`` leads
+    their gradients back to the scores.
 
     load: what is read once a tile.
     begin, resume: the sums to start from, in a first pass and in one that goes on with what another found.
@@ -69,7 +70,7 @@ key = _load_tile(k_base, {place}, k_row, {inside}, {even}, DIM, BLOCK_DIM)
 value = _load_tile(v_base, {place}, v_row, {inside}, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
 """,
     """\
-scores = _tile_scores(query, key, {factor}, PRECISION)
+{map}scores = _tile_scores(query, key, {factor}, PRECISION)
 {weigh}total, row_max, row_sum = _attend(
     {scores}, value, {mask}, total, row_max, row_sum, {masked}, PRECISION
 )
@@ -77,7 +78,7 @@ scores = _tile_scores(query, key, {factor}, PRECISION)
     """\
 key = _load_tile(k_base, 0, k.to(tl.int64), k_row, {inside}, False, DIM, BLOCK_DIM)
 value = _load_tile(v_base, 0, k.to(tl.int64), v_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
-scores = _scores_alone(query, key, {factor})
+{map}scores = _scores_alone(query, key, {factor})
 {weigh}total, row_max, row_sum = _attend_alone({scores}, value, {inside}, total, row_max, row_sum)
 """,
     """\
@@ -120,14 +121,14 @@ d_query = tl.zeros([BLOCK_M, BLOCK_DIM], dtype=tl.float32)
     "",
     FORWARD.swept,
     """\
-scores = _tile_scores(query, key, {factor}, PRECISION)
+{map}scores = _tile_scores(query, key, {factor}, PRECISION)
 {weigh}d_scores = _score_gradient({scores}, grad, value, {mask}, lse, delta, {masked}, PRECISION)
 {slope}d_query = _dot(d_scores.to(key.dtype), key, d_query, PRECISION)
 """,
     """\
 key = _load_tile(k_base, 0, k.to(tl.int64), k_row, {inside}, False, DIM, BLOCK_DIM)
 value = _load_tile(v_base, 0, k.to(tl.int64), v_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
-scores = _scores_alone(query, key, {factor})
+{map}scores = _scores_alone(query, key, {factor})
 {weigh}_, d_scores = _gradient_alone({scores}, grad, value, {inside}, lse, delta)
 {slope}d_query += d_scores[:, None] * key.to(tl.float32)
 """,
@@ -167,7 +168,7 @@ lse = _load_row(lse_ptr + head_rows, {place}, {inside}, {even}) * 1.442695040888
 delta = _load_row(delta_ptr + head_rows, {place}, {inside}, {even})
 """,
     """\
-scores = _tile_scores(key, query, {factor}, PRECISION)
+{map}scores = _tile_scores(key, query, {factor}, PRECISION)
 {weigh}d_value, d_scores = _add_value_gradient(
     {scores}, grad, value, {mask}, lse, delta, d_value, {masked}, PRECISION
 )
@@ -179,7 +180,7 @@ query = _load_tile(q_base, 0, at, q_row, {inside}, False, DIM, BLOCK_DIM)
 grad = _load_tile(grad_base, 0, at, grad_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
 lse = _load_row(lse_ptr + head_rows, 0, q - offset, {inside}, False) * 1.4426950408889634
 delta = _load_row(delta_ptr + head_rows, 0, q - offset, {inside}, False)
-scores = _scores_alone(query, key, {factor})
+{map}scores = _scores_alone(query, key, {factor})
 {weigh}weights, d_scores = _gradient_alone({scores}, grad, value, {inside}, lse, delta)
 d_value += weights[:, None] * grad.to(tl.float32)
 {slope}d_key += d_scores[:, None] * query.to(tl.float32)

@@ -14,7 +14,7 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 from attnc.codegen.definition import DefinitionWriter, by_head
-from attnc.codegen.kernels import KernelWriter
+from attnc.codegen.kernels import FeatureWriter, KernelWriter
 from attnc.codegen.kinds import KINDS
 from attnc.codegen.needs import Names, identifier, tables_of
 from attnc.codegen.pairs import PairWriter
@@ -85,17 +85,20 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     found = tables_of(schedule.bodies, relations)
     text_of = WeightsWriter(names)
     tables = definition.tables(pattern, found, sinks, text_of.by_distance(weights))
+    undivided = any(not item.weights.normalized for item in weights)
     weights_text = (
+        _part("weights", "bodies") if weighed else "",
         text_of.bodies(weights) if weighed else "",
         text_of.sinks([plan.body for plan in schedule.bodies]) if sinks else "",
         _part("weights", "totals", have=have) if weighed else "",
+        _part("weights", "unnormalized") if undivided else "",
         _part("weights", "sinks") if sinks else "",
     )
     torch_parts = [_part("pieces", have=have), _part("torch_path", have=have)]
     torch_parts += [_part("weights", "torch")] if weighed else []
     sections = [
         _constants(pattern, weighing if weighed else None),
-        _function(pattern, facts, sinks),
+        _function(pattern, facts, sinks, undivided),
         _section("What the pattern means", mask, _head_sets(schedule)),
         _section(
             "Tables",
@@ -109,6 +112,7 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
             "The Triton path",
             _part("tiles", have=have),
             _part("shares", "kernels") if "shares" in have else "",
+            *(FeatureWriter(item, names).text() for item in weights),
             kernels,
             query_passes,
             key_passes,
@@ -210,7 +214,7 @@ def _constants(pattern: Pattern, weighing: Mapping[int, str] | None) -> str:
     return text
 
 
-def _function(pattern: Pattern, facts: Facts, sinks: bool) -> str:
+def _function(pattern: Pattern, facts: Facts, sinks: bool, undivided: bool) -> str:
     inputs = [item.name for item in pattern.inputs]
     keywords = "".join(f"{name}, " for name in inputs)
     given = "{" + ", ".join(f'"{name}": {name}' for name in inputs) + "}"
@@ -225,6 +229,14 @@ def _function(pattern: Pattern, facts: Facts, sinks: bool) -> str:
     if sinks:
         dtype = "torch.float64 if q.dtype == torch.float64 else torch.float32"
         tables = f"[*inputs.values(), _sinks(inputs, q.shape[1], {dtype}, q.device)]"
+    call = f'_operate(q, k, v, {tables}, scale, backend or "")'
+    result = f"return {call}[0]"
+    factor = "factor of the scores"
+    if undivided:
+        result = f"out, lse = {call}\n    return _not_divided(out, lse, scale)"
+        factor = (
+            "factor of the scores, or of weights that are products of features and not divided by their sum"
+        )
     return f'''\
 def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
     """Attention over exactly the edges of the pattern `{pattern.name}`; differentiable in {told}.
@@ -233,7 +245,7 @@ def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
         dtype: float16, bfloat16 or float32 (float64 on the torch path); any strides; dims up to 256; heads a
         multiple of key heads. With fewer queries than keys the queries are the last positions. Products of
         float32 are made in full unless `torch.set_float32_matmul_precision` asks for less.
-{arguments}    scale: factor of the scores, 1 / sqrt(dim) if None.
+{arguments}    scale: {factor}; 1 / sqrt(dim) if None.
     backend: "triton" or "torch"; None takes ATTNC_BACKEND, else Triton on a GPU and torch elsewhere.
 
     Returns (batch, heads, n_q, value dim) in the dtype of q; a query that reads no key gets zeros.
@@ -243,7 +255,7 @@ def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
     inputs = {given}
     _check(q, k, v, inputs, scale, backend)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
-    return _operate(q, k, v, {tables}, scale, backend or "")[0]
+    {result}
 '''
 
 

@@ -7,6 +7,7 @@ sweep. What hangs on both is summed pair by pair, in kernels of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,9 +37,28 @@ from attnc.expression import (
     variables,
     walk,
 )
-from attnc.pattern import Body, Input, Weights, formula
-from attnc.real import Entry, Real, S, derivative, entries, folded, replace
+from attnc.pattern import Body, Cosine, Elementwise, Input, Taylor, Weights, formula
+from attnc.real import (
+    ONE,
+    Entry,
+    Number,
+    Real,
+    S,
+    Whole,
+    X,
+    apply,
+    derivative,
+    entries,
+    folded,
+    over,
+    plus,
+    replace,
+    times,
+)
 
+# Less than this no weight is taken for, whose logarithm is needed: nothing beside others, and large enough
+# to be divided by.
+LEAST = Number(2.0**-60)
 # What the sum over the edges that read an entry runs along; or the entry is summed up pair by pair.
 EntryKind = Literal["row", "column", "diagonal", "pair"]
 
@@ -116,8 +136,45 @@ class BodyWeights:
 
     @cached_property
     def definition(self) -> Real:
-        """What softmax takes exponentials of, as it is defined."""
-        return folded(self.weights.score)
+        """What softmax takes exponentials of, as it is defined; under a feature map, logarithms of weights.
+
+        A sum of weights over their sum is the softmax of their logarithms.
+        """
+        weight = self._weight
+        return folded(self.weights.score) if weight is None else apply("log", weight)
+
+    @property
+    def _weight(self) -> Real | None:
+        """What an edge weighs under a feature map, from products of features; never less than ``LEAST``."""
+        match self.weights.feature:
+            case None:
+                return None
+            case Taylor():
+                return plus(ONE, S, times(Number(0.5), S, S))
+            case Cosine():
+                return apply("max", times(S, self._fading), LEAST)
+        return apply("max", S, LEAST)
+
+    @property
+    def _fading(self) -> Real:
+        """By what ``cosine`` weighs a distance."""
+        assert isinstance(self.weights.feature, Cosine)
+        return apply("cos", times(Number(math.pi / 2 / self.weights.feature.length), Whole(sub(Q, K))))
+
+    @property
+    def feature(self) -> Real | None:
+        """The map of every coordinate, where it changes any."""
+        match self.weights.feature:
+            case Elementwise(value) if value != X:
+                return folded(value)
+            case Cosine():
+                return apply("relu", X)
+        return None
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the scale is a factor of ``s``, and not of weights."""
+        return self.weights.feature is None or isinstance(self.weights.feature, Taylor)
 
     @cached_property
     def score(self) -> Real:
@@ -150,8 +207,16 @@ class BodyWeights:
 
     @cached_property
     def slope(self) -> Real:
-        """The derivative by the scaled dot product."""
-        return self._read(derivative(self.definition, S))
+        """The derivative by the scaled dot product, or by the product of features: at no weight, too."""
+        weight = self._weight
+        if weight is None:
+            return self._read(derivative(self.definition, S))
+        match self.weights.feature:
+            case Taylor():
+                return over(plus(ONE, S), weight)
+            case Cosine():
+                return over(self._fading, weight)
+        return over(ONE, weight)
 
     @cached_property
     def entries(self) -> tuple[Weighed, ...]:
@@ -187,16 +252,19 @@ class WeightsWriter(TensorText):
         for i, weights in enumerate(found):
             suffix = f"_{i}" if len(found) > 1 else ""
             if weights.plain:
-                rows.append("(None, None, ())")
+                rows.append("_Weights()")
                 continue
+            told = [f"score=_score{suffix}", f"slopes=_slopes{suffix}"]
+            if weights.entries:
+                told.append(f"entries=({''.join(f'{self._entry(item)}, ' for item in weights.entries)})")
+            if weights.feature is not None:
+                text += self.maps(weights, suffix) + "\n\n"
+                told.append(f"maps=(_map{suffix}, _map_slope{suffix})")
+            told += ["scaled=False"] * (not weights.scaled)
+            told += ["normalized=False"] * (not weights.weights.normalized)
             text += self._score(weights, suffix) + "\n\n" + self._slopes(weights, suffix) + "\n\n"
-            entries = "".join(f"{self._entry(item)}, " for item in weights.entries)
-            rows.append(f"(_score{suffix}, _slopes{suffix}, ({entries}))")
-        comment = (
-            "# For every body: what its scores become, the derivatives of that, and the entries of inputs\n"
-            "# that it reads: of which table, along what the edges that read one are summed, and where.\n"
-        )
-        return f"{text}{comment}_WEIGHTS = ({', '.join(rows)},)\n"
+            rows.append(f"_Weights({', '.join(told)})")
+        return f"{text}_WEIGHTS = ({', '.join(rows)},)\n"
 
     def _score(self, weights: BodyWeights, suffix: str) -> str:
         return (
@@ -213,6 +281,21 @@ class WeightsWriter(TensorText):
             '    """The derivatives of ``_score`` by ``s``, and by every entry that it reads."""\n'
             "    dtype = s.dtype\n"
             f"    return {self.real(weights.slope, _PLACES)}, ({slopes})\n"
+        )
+
+    def maps(self, weights: BodyWeights, suffix: str) -> str:
+        """The feature map of a body and its derivative, for torch."""
+        assert weights.feature is not None
+        slope = self.real(derivative(weights.feature, X), {})
+        return (
+            f"def _map{suffix}(x):\n"
+            '    """The features of vectors."""\n'
+            "    dtype = x.dtype\n"
+            f"    return {self.real(weights.feature, {})}\n\n\n"
+            f"def _map_slope{suffix}(x):\n"
+            '    """The derivative of ``_map``."""\n'
+            "    dtype = x.dtype\n"
+            f"    return {slope}\n"
         )
 
     def _entry(self, item: Weighed) -> str:

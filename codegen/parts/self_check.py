@@ -47,8 +47,10 @@ def _dense(q, k, v, edges, **inputs):
     weighed = []
     for h in range(heads):
         bodies = zip(_head_sets(heads), _WEIGHTS, strict=True)
-        score = next(score for numbers, (score, *_) in bodies if h in numbers)
-        own = scores[:, h]
+        weights = next(weights for numbers, weights in bodies if h in numbers)
+        score, own = weights.score, scores[:, h]
+        if weights.maps is not None:
+            own = weights.maps[0](q[:, h]) @ weights.maps[0](k[:, h]).transpose(1, 2)
         place = (*at, torch.tensor(h, device=q.device), n, heads, tables)
         weighed.append(own if score is None else score(own, *place).expand(own.shape))
     scores = torch.stack(weighed, 1).masked_fill(~edges, float("-inf"))

@@ -126,8 +126,12 @@ class _Call:
         self.offset, self.dtype = k.shape[2] - q.shape[2], dtype
         self.group, self.dim = q.shape[1] // k.shape[1], max(q.shape[3], v.shape[3])
         self.q, self.k, self.v = self.shared(q), self.padded(k)[:, :, None], self.padded(v)[:, :, None]
+        # --- only: plain ---
         # The library masks before it scales: what is not positive, goes into q.
         self.scale, self.factor = (scale, 1.0) if scale > 0 else (1.0, scale)
+        # --- only: weights ---
+        self.scale, self.factor = scale, 1.0
+        # --- only: end ---
         if self.factor != 1.0:
             self.q = self.q * self.factor
         self.plan = _all_batches(q, k, inputs) if q.numel() and k.numel() else ()

@@ -19,6 +19,37 @@ def _attention_gradients(*given): ...
 _PAIR_KERNELS = ()
 
 
+# --- begin: bodies ---
+
+
+class _Weights:
+    """What the edges of a body weigh.
+
+    score: what softmax takes exponentials of, over scaled dot products; None for those themselves.
+    slopes: the derivatives of it. entries: which entries of inputs it reads: of which table, along what the
+        edges that read one are summed, and where. maps: the feature map and its derivative.
+    scaled: whether the scale is a factor of scores. normalized: whether a row's weights are divided by
+        their sum.
+    """
+
+    def __init__(self, score=None, slopes=None, entries=(), maps=None, scaled=True, normalized=True):
+        self.score, self.slopes, self.entries = score, slopes, entries
+        self.maps, self.scaled, self.normalized = maps, scaled, normalized
+
+
+# --- begin: unnormalized ---
+
+
+def _not_divided(out, lse, scale):
+    """The output of those heads whose weights are not divided by their sum; the others' as it is."""
+    factor = torch.zeros(out.shape[1], dtype=lse.dtype, device=lse.device)
+    for numbers, weights in zip(_head_sets(out.shape[1]), _WEIGHTS, strict=True):
+        if not weights.normalized:
+            factor[numbers] = 1.0 if weights.scaled else scale
+    factor = factor[None, :, None]
+    return (out * torch.where(factor == 0.0, 1.0, lse.exp() * factor)[..., None]).to(out.dtype)
+
+
 # --- begin: totals ---
 
 
@@ -72,8 +103,8 @@ class _Totals:
 def _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
     """Some rows at a time: which, where, scaled products, what becomes of them, and what is no edge."""
     n, heads = call.k.shape[3], call.q.shape[1] * call.group
-    score = found.weights[0]
-    for rows, s in _scores(q, k, None, False, call.scale):
+    score = found.weights.score
+    for rows, s in _scores(q, k, None, False, call.scale if found.weights.scaled else 1.0):
         at = (q_at[:, :, rows], k_at.transpose(2, 3), h, n, heads, found.tables)
         absent = None if added is None else added[:, :, rows] < 0
         if causal:
@@ -86,7 +117,9 @@ def _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
 
 def _weighed_attention(found, call, q, k, v, q_at, k_at, h, added, causal):
     """Output and log-sum-exp (…, 1) of (a, b, length, dim) tensors, at these positions."""
-    if found.weights[0] is None:
+    if found.weights.maps is not None:
+        q, k = (found.weights.maps[0](x) for x in (q, k))
+    if found.weights.score is None and call.scale > 0:
         return _attention(q, k, v, added, causal, call.scale)
     out, lse = [], []
     for _, _, _, scores, _ in _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
@@ -100,27 +133,32 @@ def _weighed_attention(found, call, q, k, v, q_at, k_at, h, added, causal):
 
 def _weighed_gradients(found, call, totals, q, k, v, q_at, k_at, h, grad, out, lse, pull, added, causal):
     """Gradients of q, k and v as in ``_attention_gradients``; those of weights' entries go to ``totals``."""
-    _, slopes, entries = found.weights
-    if slopes is None:
+    slopes, entries, maps = found.weights.slopes, found.weights.entries, found.weights.maps
+    if slopes is None and call.scale > 0:
         return _attention_gradients(q, k, v, grad, out, lse, pull, added, causal, call.scale)
     delta = (grad * out).sum(3, keepdim=True)
     if pull is not None:
         delta -= pull
+    vectors = q, k
+    if maps is not None:
+        q, k = (maps[0](x) for x in vectors)
     dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
     for rows, at, s, scores, absent in _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
         weights = (scores - lse[:, :, rows]).exp_()
         dv += torch.matmul(weights.transpose(2, 3), grad[:, :, rows])
         d_scores = (torch.matmul(grad[:, :, rows], v.transpose(2, 3)) - delta[:, :, rows]).mul_(weights)
-        slope, entry_slopes = slopes(s, *at)
+        slope, entry_slopes = (1.0, ()) if slopes is None else slopes(s, *at)
         for (name, _, index), entry_slope in zip(entries, entry_slopes, strict=True):
             values = d_scores * entry_slope
             values = values if absent is None else values.masked_fill(absent, 0.0)
             totals.add(name, index(*at), values[None], slice(found.entry, found.entry + 1))
-        d_scores = d_scores * (slope * call.scale)
+        d_scores = d_scores * (slope * (call.scale if found.weights.scaled else 1.0))
         if absent is not None:
             d_scores = d_scores.masked_fill(absent, 0.0)
         dq[:, :, rows] = torch.matmul(d_scores, k)
         dk += torch.matmul(d_scores.transpose(2, 3), q[:, :, rows])
+    if maps is not None:
+        dq, dk = (d * maps[1](x) for d, x in zip((dq, dk), vectors, strict=True))
     return dq, dk, dv
 
 
@@ -155,7 +193,7 @@ class _EntrySums:
 
     def __init__(self, call):
         def sums(kind, length):
-            most = max(sum(entry[1] == kind for entry in entries) for *_, entries in _WEIGHTS)
+            most = max(sum(entry[1] == kind for entry in weights.entries) for weights in _WEIGHTS)
             shape = (call.batch, call.heads, length)
             return {f"d_{kind}{i}": torch.zeros(shape, device=call.device) for i in range(most)}
 
@@ -165,10 +203,10 @@ class _EntrySums:
         """Brings the sums to the entries that they belong to."""
         q = torch.arange(call.n - call.n_q, call.n, device=call.device)
         k = torch.arange(call.n, device=call.device)
-        for numbers, (*_, entries) in zip(_head_sets(call.heads), _WEIGHTS, strict=True):
+        for numbers, weights in zip(_head_sets(call.heads), _WEIGHTS, strict=True):
             h = torch.tensor(numbers, device=call.device)[:, None]
             found = {"row": iter(self.rows.values()), "column": iter(self.columns.values())}
-            for name, kind, index in entries:
+            for name, kind, index in weights.entries:
                 if kind in found:
                     values = next(found[kind])[:, numbers]
                     totals.add(name, index(q, k, h, call.n, call.heads, call.tables), values)
@@ -184,14 +222,14 @@ def _add_pairs(totals, call, grad, lse, delta):
     dim = max(call.dim, call.value_dim)
     block = (64 if dim <= 128 else 32) // (2 if call.q.element_size() == 4 else 1)
     sizes = {"BLOCK": block, "num_warps": 8 if block == 64 else 4}
-    for numbers, (*_, entries), found in zip(_head_sets(call.heads), _WEIGHTS, _PAIR_KERNELS, strict=True):
+    for numbers, weights, found in zip(_head_sets(call.heads), _WEIGHTS, _PAIR_KERNELS, strict=True):
         if found is None or not call.n_q or not numbers:
             continue
         diagonal, pair, low, high, needed = found
         h = torch.tensor(numbers, device=call.device)
         lengths = (call.n, call.heads, call.tables)
 
-        def sums(kernel, kind, shape, tiles, more, numbers=numbers, needed=needed, entries=entries):
+        def sums(kernel, kind, shape, tiles, more, numbers=numbers, needed=needed, entries=weights.entries):
             """Launches a kernel, and gives the entries of its kind, each with what it got."""
             names = [(name, index) for name, of_kind, index in entries if of_kind == kind]
             made = [torch.zeros(call.batch, call.heads, *shape, device=call.device) for _ in names]
