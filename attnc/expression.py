@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from threading import RLock
-from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 from weakref import KeyedRef
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Expr:
@@ -248,9 +249,12 @@ TRUE, FALSE = Truth(True), Truth(False)
 
 IntLike = Expr | int
 
-# Of so many expressions it is remembered what was made of them, by each of the functions below.
+# Each of the functions below remembers what it made of so many expressions.
 KEPT = 1 << 14
-remembered = lru_cache(maxsize=KEPT)
+
+
+def remembered(function: F) -> F:
+    return cast(F, lru_cache(maxsize=KEPT)(function))
 
 
 # --- constructors ---------------------------------------------------------------------------------------

@@ -47,6 +47,8 @@ def _tile_sizes(kind, dim, itemsize, table, shape="wide"):
             "alone": _ALONE_TILES,
         }
         table = others.get(shape, table)
+    elif table is _HIP_TILES and level < 2 and shape in ("crowded", "slim"):
+        table = _CROWDED_HIP_TILES
     block_m, block_n, warps, stages = table[kind][level]
     if dim <= 32:
         warps = 4  # a narrow tile has too little for more to fetch 16 bytes each
@@ -119,6 +121,7 @@ _HIP_TILES = {
         *((16, 32, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
     ),
 }
+_CROWDED_HIP_TILES = {**_HIP_TILES, "key": ((32, 64, 4, 1), (32, 32, 4, 1))}
 
 # --- begin: launch ---
 
