@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,3 +154,39 @@ def test_nothing_is_left_behind(folder: Path) -> None:
         cache.store(name, TEXT, "f")
         cache.store(name, TEXT, "f")
     assert sorted(item.name for item in folder.iterdir()) == sorted(f"{name}.py" for name in names)
+
+
+def test_the_code_is_kept_beside_the_text(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = cache.store(cache.key({"text": "code"}), TEXT, "f")
+    made = cache.code(entry)
+    assert made.co_filename == str(entry.path)
+    monkeypatch.setattr(cache, "compile", lambda *_, **__: pytest.fail("compiled again"), raising=False)
+    assert cache.code(entry) == made
+    space: dict[str, Any] = {}
+    exec(cache.code(entry), space)
+    assert space["f"]() == 1 and space["f"].__code__.co_filename == str(entry.path)
+
+
+def test_code_that_was_compiled_elsewhere_is_told_its_place(folder: Path) -> None:
+    entry = cache.store(cache.key({"text": "elsewhere"}), TEXT, "f")
+    space: dict[str, Any] = {}
+    exec(cache.code(entry, compile(TEXT, "<elsewhere>", "exec")), space)
+    assert space["f"].__code__.co_filename == str(entry.path)
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed", "of another text"])
+def test_code_that_is_not_the_text_s_is_never_run(folder: Path, harm: str) -> None:
+    entry = cache.store(cache.key({"text": harm}), TEXT, "f")
+    cache.code(entry)
+    (kept,) = folder.glob("*.code")
+    data = kept.read_bytes()
+    if harm == "of another text":
+        other = cache.store(cache.key({"text": "other"}), TEXT.replace("1", "2"), "f")
+        cache.code(other)
+        data = next(path for path in folder.glob("*.code") if path != kept).read_bytes()
+    else:
+        data = data[:-9] if harm == "cut" else data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+    kept.write_bytes(data)
+    space: dict[str, Any] = {}
+    exec(cache.code(entry), space)
+    assert space["f"]() == 1 and kept.read_bytes() != data
