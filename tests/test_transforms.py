@@ -88,6 +88,29 @@ def test_gradients_one_by_one(function: Callable[..., torch.Tensor]) -> None:
     torch.testing.assert_close(list(through), list(found))
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("batched", [False, True])
+def test_gradients_of_what_weighs_edges(mapped: bool, batched: bool) -> None:
+    function = attnc.load(
+        "pattern sloped() { input slope: float[H] input sink_of: float[H] attend causal "
+        "score s + slope[h] * (k - q) sink sink_of[h] }"
+    )
+    make = torch.Generator().manual_seed(2)
+    shape = (*[TIMES] * mapped, *[BATCH] * batched, HEADS)
+    slope, sink = (torch.randn(shape, generator=make, dtype=torch.float64) for _ in range(2))
+
+    def loss(*given: torch.Tensor) -> torch.Tensor:
+        return function(*given[:3], slope=given[3], sink_of=given[4]).square().sum()
+
+    given, axis = tensors(), 0 if mapped else None
+    found = vmap(grad(loss, argnums=(0, 3, 4)), in_dims=(0, 0, 0, axis, axis))(*given, slope, sink)
+    for i in range(TIMES):
+        leaves = [x[i].clone().requires_grad_() for x in given]
+        leaves += [(x[i] if mapped else x).clone().requires_grad_() for x in (slope, sink)]
+        wanted = torch.autograd.grad(loss(*leaves), [leaves[j] for j in (0, 3, 4)])
+        torch.testing.assert_close([x[i] for x in found], list(wanted))
+
+
 def test_a_jacobian(function: Callable[..., torch.Tensor]) -> None:
     q, k, v = (x[0, :1, :, :4] for x in tensors())
     table = HUB[:4]

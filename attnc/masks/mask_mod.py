@@ -18,14 +18,11 @@ from attnc.expression import (
     FloorDiv,
     K,
     Lookup,
-    Mod,
     Q,
     Var,
     children,
     conj,
-    constant,
     rebuild,
-    variables,
     walk,
 )
 from attnc.masks.bound import BoundPattern, Size, Table
@@ -217,9 +214,7 @@ def _size(place: Expr, extent: int) -> Size:
     match place:
         case FloorDiv(Var("q" | "k"), Const(size)) if size > 1:
             return "block", size
-        case Mod(_, Const()):
-            return extent
-    return "n" if variables(place) & {Q.name, K.name} and constant(place) is None else extent
+    return "n" if place in (Q, K) else extent
 
 
 # --- names ----------------------------------------------------------------------------------------------

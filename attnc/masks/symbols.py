@@ -152,7 +152,7 @@ _ATTRIBUTES: dict[str, Callable[[Symbol], Any]] = {
 _SPECIAL = (
     *("add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordiv", "mod", "rmod", "truediv"),
     *("rtruediv", "eq", "ne", "le", "lt", "ge", "gt", "and", "rand", "or", "ror", "xor", "rxor"),
-    *("neg", "pos", "abs", "invert", "lshift", "rshift", "getitem"),
+    *("neg", "pos", "abs", "invert", "lshift", "rshift", "getitem", "pow", "rpow"),
 )
 
 

@@ -310,8 +310,8 @@ def _fold_inputs(inputs, axes, size, batch, apart=()):
             folded.append(x)
             continue
         x = x.expand(size, *x.shape) if axis is None else x.movedim(axis, 0)
-        x = x if own else x[:, None].expand(size, batch, *x.shape[1:])
-        folded.append(x.flatten(0, 1))
+        x = x if own else x[:, None]
+        folded.append(x.expand(size, batch, *x.shape[2:]).flatten(0, 1))
     return folded
 
 
@@ -342,9 +342,11 @@ def _(info, axes, grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):
     # --- only: weights ---
     weighing = []
     for i, x in zip(WEIGHING, found[3], strict=True):
-        x = x.unflatten(0, (size, -1))
-        shared = inputs[i].dim() - (axes[5][i] is not None) < x.dim() - 1
-        weighing.append(x.sum(1) if shared else x)  # what a whole batch shares has one gradient for it
+        x, axis = x.unflatten(0, (size, -1)), axes[5][i]
+        own = [extent for place, extent in enumerate(inputs[i].shape) if place != axis]
+        if list(x.shape[1:]) != own:  # what a whole batch shares has one gradient for it
+            x = x.sum(1, keepdim=x.dim() == len(own) + 1)
+        weighing.append(x)
     return (dq, dk, dv, weighing), (0, 0, 0, [0] * len(weighing))
     # --- only: end ---
 
