@@ -245,6 +245,7 @@ FRONT = [
     "declarations",
     "inputs",
     "lookups",
+    "masks/places",
     "mistakes",
     "names",
     "operators",

@@ -25,6 +25,7 @@ import torch
 from attnc.files import read_source
 from attnc.integrations.sequences import PADDING, UNWRITTEN, Cut, Shape, first, shapes, spans
 from attnc.integrations.traits import Traits, segment_name, segmented, traits
+from attnc.masks.bound import BoundPattern, Table
 from attnc.request import Request, gather
 from attnc.runtime import Attention, PathOrSource, bind, check_backend, ready
 
@@ -75,7 +76,7 @@ class Unsupported(ValueError):
 
 
 def register(
-    path_or_source: PathOrSource,
+    path_or_source: PathOrSource | BoundPattern,
     name: str | None = None,
     pattern: str | None = None,
     *,
@@ -87,7 +88,8 @@ def register(
 
     name: for ``model.set_attn_implementation(name)``, or ``attn_implementation=name`` where a model is made;
         by default the pattern's own. A name that a pattern has already is given to the new one.
-    path_or_source, pattern, backend, params, more_params: as in ``attnc.load``.
+    path_or_source, pattern, backend, params, more_params: as in ``attnc.load``; or what ``from_mask_mod`` and
+        ``from_mask`` give, whose tensors then need not be handed over.
 
     The pattern's inputs are handed to the model as keyword arguments, ``model(ids, is_global=hubs)``, or by
     ``with inputs(is_global=hubs):`` around a call that takes no others, such as ``model.generate``.
@@ -103,13 +105,16 @@ def register(
     weights as outputs, compiled static caches, and any argument that is not known.
     """
     check_backend(backend)
+    brought: Mapping[str, Table] = {}
+    if isinstance(path_or_source, BoundPattern):
+        brought, path_or_source = path_or_source.tables, path_or_source.source
     request = Request(read_source(path_or_source), pattern, gather(params, more_params))
     known = traits(request)
     name = known.pattern.name if name is None else name
     _check_name(name)
     whole = ready(request)
     apart = bind(ready(request, segmented), backend) if known.moves else None
-    served = _Served(name, known, bind(whole, backend), shapes(whole), apart)
+    served = _Served(name, known, bind(whole, backend), shapes(whole), apart, brought)
     AttentionInterface.register(name, served.attention)
     AttentionMaskInterface.register(name, served.mask)
     return name
@@ -157,6 +162,7 @@ class _Served:
     function: Attention
     shapes: Mapping[str, Shape]
     segments: Attention | None
+    brought: Mapping[str, Table]
 
     def mask(
         self,
@@ -279,7 +285,7 @@ class _Served:
         """Attention of one layer; (batch, n_q, heads, dim), and no weights."""
         self.check_layer(module, query, key, dropout, more)
         n = key.shape[2]
-        tables = self.tables(more, n, query.shape[1])
+        tables = self.tables(more, n, query.shape[1], query.device)
         if attention_mask is None:
             out = self.function(query, key, value, **tables, scale=scaling)
         else:
@@ -363,7 +369,9 @@ class _Served:
         found: torch.Tensor = self.segments(query, key, value, **given, scale=scale)
         return found
 
-    def tables(self, more: Mapping[str, Any], n: int, heads: int) -> dict[str, torch.Tensor]:
+    def tables(
+        self, more: Mapping[str, Any], n: int, heads: int, device: torch.device
+    ) -> dict[str, torch.Tensor]:
         """The pattern's inputs, from the call of the model or from the ``with`` around it."""
         found = {}
         for name in self.shapes:
@@ -371,6 +379,8 @@ class _Served:
                 found[name] = more[name]
             elif name in _given:
                 found[name] = first(self.shapes[name], _given[name], n, heads)
+            elif name in self.brought:
+                found[name] = self.brought[name].cut(name, n, device)
             else:
                 self.refuse(
                     f"its input `{name}` is missing: call the model with `{name}=…`, or write around a call "

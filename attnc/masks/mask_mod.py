@@ -25,12 +25,12 @@ from attnc.expression import (
     rebuild,
     walk,
 )
+from attnc.masks.bodies import words
 from attnc.masks.bound import BoundPattern, Size, Table
 from attnc.masks.places import refuse_function
 from attnc.masks.scores import said
 from attnc.masks.tidying import tidy
 from attnc.masks.tracing import BATCH, trace, trace_score
-from attnc.masks.wording import words
 from attnc.names import FUNCTIONS, RELATIONS, RESERVED, SETS, refusal
 
 MaskMod = Callable[[Any, Any, Any, Any], Any]

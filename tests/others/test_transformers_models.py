@@ -229,6 +229,20 @@ def test_inputs_around_a_call(llama: LlamaForCausalLM) -> None:
         llama(IDS)
 
 
+def test_masks_from_elsewhere(llama: LlamaForCausalLM) -> None:
+    """A mask function's own tensors come with it, and generation reads as much of them as it needs."""
+    kept = torch.arange(N + 8) % 5 == 2
+    pattern = attnc.from_mask_mod(lambda b, h, q, k: (q >= k) & ((q - k < 4) | kept[k]))
+    llama.set_attn_implementation(register(pattern, name="mask-mod"))
+    cached, plain = (
+        llama.generate(IDS, attention_mask=LEFT, max_new_tokens=8, do_sample=False, use_cache=cached)
+        for cached in (True, False)
+    )
+    assert torch.equal(cached, plain)
+    dense = torch.where(pattern.mask(N), 0.0, -torch.inf).double()[None].expand(BATCH, 1, N, N)
+    close(logits(llama, "mask-mod"), logits(llama, "eager", attention_mask=dense))
+
+
 def test_gradient_checkpointing_changes_nothing(llama: LlamaForCausalLM) -> None:
     found = []
     for on in (False, True):
