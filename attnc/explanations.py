@@ -104,6 +104,10 @@ _TEXTS: dict[str, str] = {
         with `kernel`, `normalize`, `decay`, `bonus` and `update`. Parts of a body that weigh
         differently share one denominator, which leaves no room for decays and updates.
         """,
+    "parts-overlap": """
+        A body with several `attend … with …` has parts that weigh their edges differently. An edge in two of
+        them would have two weights, so parts must be apart: for every length, which is proven.
+        """,
     "score-without-s": """
         `score` takes the place of the scaled dot product `s`. One that does not read it weighs
         edges by their positions alone, and queries and keys do not matter.

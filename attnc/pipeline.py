@@ -25,6 +25,7 @@ from attnc.expression import (
     tables,
     variables,
 )
+from attnc.overlaps import overlaps
 from attnc.parser import parse, parse_body
 from attnc.pattern import Pattern, formula
 from attnc.proofs import ClaimResult
@@ -187,7 +188,7 @@ def check_pattern(settled: Settled) -> Problems:
             raise PassError(f"`{pattern.name}` has unresolved variables: {', '.join(sorted(stray))}")
         if unknown := {table.split(".")[0] for table in tables(expr)} - known:
             raise PassError(f"`{pattern.name}` reads undeclared inputs: {', '.join(sorted(unknown))}")
-    return proofs.index_bounds(pattern)
+    return *proofs.index_bounds(pattern), *overlaps(pattern)
 
 
 def check_terms(decomposed: Decomposed) -> Problems:
