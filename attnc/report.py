@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnc import indexing, proofs
 from attnc.codegen.module import loose
@@ -22,6 +22,9 @@ from attnc.reach import reach as measure_reach
 from attnc.relation import BodyTerms
 from attnc.request import Request
 from attnc.resolver import resolve
+
+if TYPE_CHECKING:
+    from attnc.drawing.picture import Picture
 
 SAMPLE_LENGTHS = (1024, 16384)
 
@@ -155,13 +158,16 @@ class Report:
         return self.render()
 
     def _repr_html_(self) -> str:
-        """For notebooks: every pattern's facts beside its picture, then what is wrong."""
+        return self.html()
+
+    def html(self, seen: Picture | None = None) -> str:
+        """For notebooks: every pattern's facts beside its picture, or beside this one; then what is wrong."""
         from attnc.drawing.notebook import shown
 
         facts = [
             (pattern.made.pattern, pattern.made.bodies, list(pattern.rows())) for pattern in self.patterns
         ]
-        return shown(facts, [render(found) for found in self.diagnostics])
+        return shown(facts, [render(found) for found in self.diagnostics], seen)
 
 
 # --- from a request to a report -------------------------------------------------------------------------

@@ -7,13 +7,14 @@ import inspect
 import os
 import pickle
 import re
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from attnc import attention_pattern, check, load
+from attnc import attention_pattern, check, from_mask, from_mask_mod, load
 from attnc.cli import main
 from attnc.cost import edges
 from attnc.decompose import decompose
@@ -203,6 +204,22 @@ def test_a_report_shows_itself() -> None:
     assert "<b>." not in found and "proven" in found
     broken = check("pattern broken( { attend all }")._repr_html_()
     assert "<svg" not in broken and "error[" in broken
+
+
+def test_masks_show_what_they_are() -> None:
+    document = torch.arange(60) // 25
+    found = from_mask_mod(lambda b, h, q, k: (document[q] == document[k]) & (k <= q), name="documents")
+    shown = found._repr_html_()
+    assert "n = 60" in shown and "=given" in shown and "documents" in shown and "<svg" in shown
+    # The tensor itself was drawn: three triangles, and nothing else.
+    image = ElementTree.fromstring(re.search(r"<svg.*?</svg>", shown, re.S)[0])  # type: ignore[index]
+    boxes = " ".join(path.get("d", "") for path in image.iter("path"))
+    cells = sum(int(w) * int(h) for w, h in re.findall(r"h(\d+)v(\d+)H", boxes))
+    assert cells == 25 * 26 // 2 * 2 + 10 * 11 // 2
+    blocks = torch.rand(4, 4, generator=torch.Generator().manual_seed(0)) < 0.5
+    dense = blocks.repeat_interleave(16, 0).repeat_interleave(16, 1)
+    shown = from_mask(dense)._repr_html_()
+    assert "<svg" in shown
 
 
 def test_functions_show_their_patterns() -> None:

@@ -21,8 +21,11 @@ def overview(pattern: Pattern, bodies: Sequence[BodyTerms]) -> Picture:
     return picture(pattern, bodies, n, fills=calm(pattern, n))
 
 
-def shown(patterns: Sequence[Facts], wrong: Sequence[str]) -> str:
-    """HTML without a style sheet, so that nothing around it changes. wrong: rendered diagnostics."""
+def shown(patterns: Sequence[Facts], wrong: Sequence[str], seen: Picture | None = None) -> str:
+    """HTML without a style sheet, so that nothing around it changes.
+
+    wrong: rendered diagnostics. seen: a picture in place of the usual one.
+    """
     parts = []
     for pattern, bodies, rows in patterns:
         cells = "".join(
@@ -31,7 +34,7 @@ def shown(patterns: Sequence[Facts], wrong: Sequence[str]) -> str:
             for name, fact in rows
         )
         try:
-            drawn = svg(overview(pattern, bodies), standalone=False)
+            drawn = svg(seen or overview(pattern, bodies), standalone=False)
         except BadPicture as error:
             drawn = escape(str(error))
         parts.append(

@@ -148,12 +148,13 @@ def picture(
     fills: Mapping[str, str] | None = None,
     seed: int = 0,
     usual_tiles: int = USUAL_TILES,
+    inputs: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> Picture:
     """A pattern seen at length ``n``.
 
     tile: positions a cell has a side; by default few enough for about ``usual_tiles`` cells.
     heads: query heads; by default the fewest with which every body has one.
-    fills, seed: what the inputs hold, as in ``attnc.fills``.
+    fills, seed: what the inputs hold, as in ``attnc.fills``. inputs: arrays that some of them hold instead.
 
     Never holds a matrix of tiles, let alone of tokens. Raises ``BadPicture`` for sizes that cannot be, and
     ``BadFill`` for inputs that cannot be filled so.
@@ -172,7 +173,8 @@ def picture(
         which = head_bodies(pattern, heads)
     except ValueError as error:
         raise BadPicture(str(error)) from None
-    inputs = contents.filled(pattern, n, heads, fills, seed, dim=0)
+    given = dict(inputs or {})
+    held = {**contents.filled(pattern, n, heads, fills, seed, dim=0), **given}
     terms: dict[str, int] = {}
     for body in bodies:
         for term in body.terms:
@@ -184,11 +186,12 @@ def picture(
     ]
     groups.sort(key=lambda item: item[1][0])
     panels = tuple(
-        _panel(body, group, heads, n, tile, inputs, terms, alone=len(groups) == 1)
+        _panel(body, group, heads, n, tile, held, terms, alone=len(groups) == 1)
         for body, group in groups[:MOST_PANELS]
     )
     left_out = sum(len(group) for _, group in groups[MOST_PANELS:])
-    words = {name: word for name, word in contents.chosen(pattern, fills).items() if name in inputs}
+    words = {name: word for name, word in contents.chosen(pattern, fills).items() if name in held}
+    words |= dict.fromkeys(words.keys() & given.keys(), "given")
     return Picture(pattern, n, tile, heads, panels, tuple(terms), words, left_out)
 
 

@@ -38,6 +38,20 @@ class Table:
             shown.append(f"(n + {size[1] - 1}) / {size[1]}" if isinstance(size, tuple) else str(size))
         return f"input {name}: {self.kind}[{', '.join(shown)}]"
 
+    @property
+    def length(self) -> int | None:
+        """For how many keys it suffices; None if for any number."""
+        for axis, size in enumerate(self.sizes, int(self.batched)):
+            if size == "n" or isinstance(size, tuple):
+                return self.tensor.shape[axis] * (size[1] if isinstance(size, tuple) else 1)
+        return None
+
+    @property
+    def heads(self) -> int | None:
+        """For how many heads it is; None if for any number."""
+        axes = enumerate(self.sizes, int(self.batched))
+        return next((self.tensor.shape[axis] for axis, size in axes if size == "H"), None)
+
     def cut(self, name: str, n: int, device: torch.device) -> torch.Tensor:
         """The table for ``n`` keys: entries of tokens that are not there are left out."""
         tensor = self.tensor if self.tensor.device == device else self.tensor.to(device)
@@ -111,6 +125,26 @@ class BoundPattern:
     def mask(self, n: int, heads: int = 1, n_q: int | None = None) -> torch.Tensor:
         """The dense mask, as ``attnc.mask`` gives it: bool of shape (heads, n_q, n), perhaps with a batch."""
         return runtime.mask(self.source, n, heads, inputs=self.inputs(n), n_q=n_q)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: facts beside a picture, as long as the tensors that it brings."""
+        from attnc.drawing.picture import picture
+        from attnc.reach import telling_length
+
+        report = runtime.check(self.source)
+        if not report.patterns:
+            return report.html()
+        made = report.patterns[0].made
+        lengths = [table.length for table in self.tables.values()]
+        n = min((length for length in lengths if length is not None), default=telling_length(made.pattern))
+        heads = next((table.heads for table in self.tables.values() if table.heads is not None), None)
+        tensors = {
+            name: tensor[0] if self.tables[name].batched else tensor
+            for name, tensor in self.inputs(n).items()
+            if not tensor.dtype.is_floating_point  # floats choose no edges
+        }
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return report.html(picture(made.pattern, made.bodies, n, heads=heads, inputs=arrays))
 
     def __repr__(self) -> str:
         tables = "".join(f", {name}: {tuple(table.tensor.shape)}" for name, table in self.tables.items())
