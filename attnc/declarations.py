@@ -20,7 +20,7 @@ from attnc.expression import (
 from attnc.names import RESERVED, meant, refusal, reserved
 from attnc.pattern import Input, InputKind
 from attnc.scope import BrokenDef, InputDef, Mistake, ParameterDef, Scope, article
-from attnc.values import integer, literal, number
+from attnc.values import integer, number
 
 
 def check_name(scope: Scope, name: tree.Ident, role: str) -> None:
@@ -162,3 +162,22 @@ def _axis_size(scope: Scope, node: tree.Expression, kind: InputKind) -> Expr:
     if value is not None and value < 1:
         raise scope.error("bad-shape", f"an axis has at least one entry, and this one has {value}", node.span)
     return size
+
+
+def literal(scope: Scope, node: tree.Expression) -> bool | int | float | None:
+    """The value of a literal, a negated one, or an earlier parameter; None for anything else."""
+    match tree.ungroup(node):
+        case tree.Flag(value) | tree.Number(value) | tree.Decimal(value):
+            return value
+        case tree.Prefix(operator, operand) if operator.text == "-":
+            inner = literal(scope, operand)
+            return None if inner is None or isinstance(inner, bool) else -inner
+        case tree.Prefix(operator, operand) if operator.text == "not":
+            inner = literal(scope, operand)
+            return not inner if isinstance(inner, bool) else None
+        case tree.Name(name):
+            match scope.names.get(name):
+                case ParameterDef(value=Param(value=value)) | ParameterDef(value=bool(value) | float(value)):
+                    scope.used.add(name)
+                    return value
+    return None

@@ -8,9 +8,9 @@ from attnc import real
 from attnc import syntax as tree
 from attnc.diagnostics import Span
 from attnc.expression import Expr, add, constant, ge, minimum, select
-from attnc.names import REAL_FUNCTIONS, meant
+from attnc.names import REAL_FUNCTIONS, WEIGHING_FUNCTIONS, meant
 from attnc.real import Greater, Real
-from attnc.scope import KIND_NAMES, Floating, Integer, Scope, Value, Weighing
+from attnc.scope import KIND_NAMES, Floating, InputDef, Integer, LetDef, ParameterDef, Scope, Value, Weighing
 
 
 def is_real(value: Value) -> bool:
@@ -155,3 +155,27 @@ def refused(scope: Scope, name: str, span: Span) -> Exception:
         span,
         help=meant(name, REAL_FUNCTIONS) or "it stands in `score`, `sink`, `kernel` and `decay`",
     )
+
+
+def weighs(scope: Scope, node: tree.Expression) -> bool:
+    """Whether floats are written anywhere in an expression: then it can only be a part of weights."""
+    for part in tree.everywhere(node):
+        match part:
+            case tree.Decimal():
+                return True
+            case tree.Call(name=name) if name.text in (*REAL_FUNCTIONS, *WEIGHING_FUNCTIONS):
+                if name.text not in scope.names:
+                    return True
+            case tree.Index(name=name):
+                definition = scope.names.get(name.text)
+                if isinstance(definition, InputDef) and definition.input.kind == "float":
+                    return True
+            case tree.Name(name="s" | "x" as text) if text not in scope.names:
+                return True
+            case tree.Name(name=text):
+                match scope.names.get(text):
+                    case ParameterDef(value=float()):
+                        return True
+                    case LetDef(values=values) if any(map(is_real, values.values())):
+                        return True
+    return False

@@ -33,8 +33,9 @@ from attnc.pattern import (
     Relation,
     Union,
 )
+from attnc.reals import weighs
 from attnc.scope import BrokenDef, LetDef, Mistake, Report, Scope
-from attnc.values import relation, weighs
+from attnc.values import relation
 from attnc.values import resolve as resolve_value
 from attnc.weights import Written
 

@@ -17,7 +17,6 @@ from attnc.expression import (
     Expr,
     K,
     Lookup,
-    Param,
     Q,
     Truth,
     Var,
@@ -59,7 +58,6 @@ from attnc.scope import (
     Integer,
     LetDef,
     Mistake,
-    ParameterDef,
     Positions,
     Scope,
     Value,
@@ -143,30 +141,6 @@ def number(
     if most is not None and value > most:
         raise scope.error("bad-argument", f"{what} must be at most {most}, and is {value}{shown}", node.span)
     return expr
-
-
-def weighs(scope: Scope, node: tree.Expression) -> bool:
-    """Whether floats are written anywhere in an expression: then it can only be a part of weights."""
-    for part in tree.everywhere(node):
-        match part:
-            case tree.Decimal():
-                return True
-            case tree.Call(name=name) if name.text in (*REAL_FUNCTIONS, *WEIGHING_FUNCTIONS):
-                if name.text not in scope.names:
-                    return True
-            case tree.Index(name=name):
-                definition = scope.names.get(name.text)
-                if isinstance(definition, InputDef) and definition.input.kind == "float":
-                    return True
-            case tree.Name(name="s" | "x" as text) if text not in scope.names:
-                return True
-            case tree.Name(name=text):
-                match scope.names.get(text):
-                    case ParameterDef(value=float()):
-                        return True
-                    case LetDef(values=values) if any(map(reals.is_real, values.values())):
-                        return True
-    return False
 
 
 # --- names ----------------------------------------------------------------------------------------------
@@ -559,22 +533,3 @@ def _operands(scope: Scope, chain: tree.Chain) -> list[Value]:
 
 def _atom(scope: Scope, formula: Expr, span: Span) -> Atom:
     return Atom(formula, scope.text(span), span)
-
-
-def literal(scope: Scope, node: tree.Expression) -> bool | int | float | None:
-    """The value of a literal, a negated one, or an earlier parameter; None for anything else."""
-    match tree.ungroup(node):
-        case tree.Flag(value) | tree.Number(value) | tree.Decimal(value):
-            return value
-        case tree.Prefix(operator, operand) if operator.text == "-":
-            inner = literal(scope, operand)
-            return None if inner is None or isinstance(inner, bool) else -inner
-        case tree.Prefix(operator, operand) if operator.text == "not":
-            inner = literal(scope, operand)
-            return not inner if isinstance(inner, bool) else None
-        case tree.Name(name):
-            match scope.names.get(name):
-                case ParameterDef(value=Param(value=value)) | ParameterDef(value=bool(value) | float(value)):
-                    scope.used.add(name)
-                    return value
-    return None

@@ -13,14 +13,19 @@ APART = [
 ]
 SHARED = [
     ("attend window(63) with softmax attend causal with kernel elu(x) + 1", "query 0 reads key 0"),
-    ("attend self with softmax attend window(3) - window(1) | self with kernel exp(x)", "query 0 reads key 0"),
+    (
+        "attend self with softmax attend window(3) - window(1) | self with kernel exp(x)",
+        "query 0 reads key 0",
+    ),
     ("input hub: bool[n] attend to(hub) with softmax attend window(3) with kernel exp(x)", "reads key"),
 ]
 
 
 @pytest.mark.parametrize("body", APART)
 def test_parts_that_are_apart(body: str) -> None:
-    assert "parts-overlap" not in {found.code for found in attnc.check(f"pattern p() {{ {body} }}").diagnostics}
+    assert "parts-overlap" not in {
+        found.code for found in attnc.check(f"pattern p() {{ {body} }}").diagnostics
+    }
 
 
 @pytest.mark.parametrize(("body", "witness"), SHARED)
