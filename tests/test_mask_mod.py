@@ -135,12 +135,12 @@ WRITTEN: list[Case] = [
     (
         "neighbourhood",
         lambda b, h, q, k: ((q // 9 - k // 9).abs() <= 2) & ((q % 9 - k % 9).abs() <= 1),
-        "grid(y: 5, x: 9) attend window(2, 2, axis=y) & window(1, 1, axis=x)",
+        "grid(y: 9, x: 9) attend window(2, 2, axis=y) & window(1, 1, axis=x)",
     ),
     (
         "squares",
         lambda b, h, q, k: (q // 9 // 3 == k // 9 // 3) & (q % 9 // 3 == k % 9 // 3),
-        "grid(y: 5, x: 9) attend chunk(3, axis=y) & chunk(3, axis=x)",
+        "grid(y: 9, x: 9) attend chunk(3, axis=y) & chunk(3, axis=x)",
     ),
     (
         "heads",
