@@ -253,9 +253,9 @@ def count_compiles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
     real = pipeline.compile_pattern
 
-    def counted(request: Any) -> Any:
+    def counted(request: Any, *more: Any) -> Any:
         done.append(request.source.text)
-        return real(request)
+        return real(request, *more)
 
     monkeypatch.setattr(pipeline, "compile_pattern", counted)
     return done
