@@ -104,6 +104,11 @@ _TEXTS: dict[str, str] = {
         with `kernel`, `normalize`, `decay`, `bonus` and `update`. Parts of a body that weigh
         differently share one denominator, which leaves no room for decays and updates.
         """,
+    "no-states": """
+        Linear attention is computed through states where its relation has such a form. Over other relations
+        its weights are summed pair by pair, by their logarithms: feature maps must not be negative there, and
+        there are neither decays nor updates. Parts that share one denominator need one that has states.
+        """,
     "parts-overlap": """
         A body with several `attend … with …` has parts that weigh their edges differently. An edge in two of
         them would have two weights, so parts must be apart: for every length, which is proven.

@@ -36,6 +36,7 @@ from attnc.resolver import describe as describe_pattern
 from attnc.resolver import resolve
 from attnc.schedule import Schedule
 from attnc.syntax import File, dump
+from attnc.unswept import unswept
 
 # Sums that may be spent on the cost in a module's head: a function should be ready in a quarter of a second,
 # and `attnc check` takes its time.
@@ -205,7 +206,7 @@ def check_claims(judged: Judged) -> Problems:
 
 def check_schedule(planned: Planned) -> Problems:
     # The proof itself is part of the pass, because a plan that cannot be proven is replaced by a safer one.
-    return ()
+    return unswept(planned.pattern, planned.schedule)
 
 
 def check_module(emitted: Emitted) -> Problems:

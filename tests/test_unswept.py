@@ -1,0 +1,42 @@
+"""Weights that no plan can compute are refused, with what to write in their place."""
+
+from __future__ import annotations
+
+import pytest
+
+import attnc
+
+COMPUTED = [
+    "attend window(9) kernel elu(x) + 1",
+    "attend window(9) kernel taylor()",
+    "attend window(9, 9) kernel cosine(9)",
+    "attend causal kernel x normalize none decay log(0.9)",
+    "input doc: int[n] attend causal & same(doc) kernel x normalize none",
+    "attend window(9) with softmax attend causal - window(9) with kernel exp(x)",
+]
+REFUSED = [
+    ("attend window(9) kernel x", "can be negative"),
+    ("attend window(9, 10) kernel cosine(9)", "can be negative"),
+    ("attend window(9) kernel favor(64, seed=0)", "`favor` stands for softmax"),
+    ("attend window(9) kernel exp(x) decay log(0.9)", "decays need what all earlier keys left"),
+    ("input b: float[n, H] attend window(9) kernel x update delta(b)", "the delta rule needs"),
+    ("attend window(9) with softmax attend stride(5) - window(9) with kernel exp(x)", "share a denominator"),
+]
+
+
+def codes(body: str) -> dict[str, str]:
+    report = attnc.check(f"pattern p() {{ {body} }}")
+    return {found.code: found.label for found in report.diagnostics if found.level == "error"}
+
+
+@pytest.mark.parametrize("body", COMPUTED)
+def test_computed(body: str) -> None:
+    assert codes(body) == {}
+
+
+@pytest.mark.parametrize(("body", "why"), REFUSED)
+def test_refused(body: str, why: str) -> None:
+    found = codes(body)
+    assert set(found) == {"no-states"} and why in found["no-states"]
+    with pytest.raises(attnc.AttncError):
+        attnc.compile(f"pattern p() {{ {body} }}")
