@@ -291,8 +291,7 @@ class KernelWriter(WalkWriter):
             f"listed = {name}_tiles_ptr + tl.cast(h, tl.int64) * {name}_tiles_row\n"
             f"offsets = {name}_offsets_ptr + h * (tiles + 1) + tile\n"
             "end = n\n"
-            f"for slot in tl.range({self._shared('tl.load(offsets)', 'tl.load(offsets + 1)')}):\n"
-            + indent(body, "    ")
+            f"{self._shared('slot', 'tl.load(offsets)', 'tl.load(offsets + 1)')}\n" + indent(body, "    ")
         )
 
     def _scatter_sweep(self, sweep: Sweep, scatter: Scatter, kind: Kind) -> str:
@@ -326,16 +325,16 @@ class KernelWriter(WalkWriter):
         body += [f"{other} = {at}", f"{other}_inside = {' & '.join(inside)}"]
         weighing = self._weighing(kind, vectors, f"{other}_inside", None)
         body.append(kind.alone.format(inside=f"{other}_inside", **weighing).rstrip("\n"))
-        loop = f"for i in tl.range({self._shared('0', steps)}):"
+        loop = self._shared("i", "0", steps)
         return "\n".join((*lines, loop, indent("\n".join(body), "    "))) + "\n"
 
-    def _shared(self, begin: str, end: str) -> str:
-        """The ends of a loop, of this program's share where tiles come in shares."""
-        return (
-            f"*_share({begin}, {end}, share, shares, 1, {self._in_shares})"
-            if self.long
-            else f"{begin}, {end}"
-        )
+    def _shared(self, name: str, begin: str, end: str) -> str:
+        """The head of a loop, over this program's share where tiles come in shares."""
+        if not self.long:
+            return f"for {name} in tl.range({begin}, {end}):"
+        # The compiler, unlike the interpreter, takes no starred arguments.
+        share = f"_share({begin}, {end}, share, shares, 1, {self._in_shares})"
+        return f"begin, stop = {share}\nfor {name} in tl.range(begin, stop):"
 
     def _other_block(self, kind: Kind) -> str:
         return "BLOCK_N" if kind.side == "query" else "BLOCK_M"
