@@ -219,6 +219,8 @@ def check_module(emitted: Emitted) -> Problems:
     positional, named = functions[-1].co_argcount, functions[-1].co_kwonlyargcount
     given = set(functions[-1].co_varnames[positional : positional + named])
     wanted = {item.name for item in emitted.pattern.inputs} | {"scale", "backend"}
+    if {"state", "return_state"} <= given:
+        wanted |= {"state", "return_state"}  # where all of it is computed through states
     if given != wanted:
         raise PassError(f"the function `{name}` takes {sorted(given)} by name, not {sorted(wanted)}")
     return ()

@@ -76,6 +76,8 @@ def verify(pattern: Pattern, schedule: Schedule) -> Schedule:
 
 
 def _settle(item: BodyPlan) -> tuple[BodyPlan, list[str]]:
+    if item.factors and all(item.factors):
+        return item, []  # proven when it was found: nothing is swept
     lost = failures(item)
     if not lost:
         return item, []

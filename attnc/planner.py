@@ -27,6 +27,7 @@ from attnc.expression import (
     negate,
     sub,
 )
+from attnc.factorise import Factor, factors
 from attnc.pattern import Body, Pattern, formula
 from attnc.relation import Axis, BodyTerms, Lattice, Term
 from attnc.scattering import scattered
@@ -50,7 +51,7 @@ WORTH_TESTING = 0.3
 def plan(pattern: Pattern, bodies: Iterable[BodyTerms]) -> Schedule:
     """The passes for every body, not yet proven; all expressions have their parameters filled in."""
     n = usual_length(pattern)
-    return Schedule(pattern, tuple(_body_plan(item, n) for item in bodies))
+    return Schedule(pattern, tuple(_body_plan(item, n, factors(item.body)) for item in bodies))
 
 
 def usual_length(pattern: Pattern) -> int:
@@ -64,7 +65,9 @@ def masked_plan(body: Body) -> BodyPlan:
     return BodyPlan(body, (whole("query", Q, K, condition),), (whole("key", K, Q, condition),))
 
 
-def _body_plan(item: BodyTerms, n: int) -> BodyPlan:
+def _body_plan(item: BodyTerms, n: int, found: tuple[Factor | None, ...]) -> BodyPlan:
+    if all(found):
+        return BodyPlan(item.body, (), (), found)
     terms = [_folded(term) for term in item.terms]
     return BodyPlan(item.body, _passes("query", terms, n), _passes("key", terms, n))
 

@@ -263,7 +263,7 @@ def bind(function: Attention, backend: str | None) -> Attention:
 def input_names(function: Attention) -> tuple[str, ...]:
     """Names of the inputs that an emitted function takes, in order."""
     named = inspect.signature(function).parameters.values()
-    own = ("scale", "backend")
+    own = ("scale", "backend", "state", "return_state")
     return tuple(p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name not in own)
 
 

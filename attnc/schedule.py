@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from attnc import factorise
 from attnc.digits import PLAIN, Radix
 from attnc.expression import (
     FALSE,
@@ -29,6 +30,7 @@ from attnc.expression import (
     conj,
     walk,
 )
+from attnc.factorise import Factor
 from attnc.notation import show
 from attnc.pattern import Body, Pattern
 from attnc.simplify import LAST
@@ -139,9 +141,15 @@ class Pass:
 
 @dataclass(frozen=True)
 class BodyPlan:
+    """The passes of a body, for what is swept of it.
+
+    factors: for every part of the body how it is computed through states, or None.
+    """
+
     body: Body
     query: tuple[Pass, ...]
     key: tuple[Pass, ...]
+    factors: tuple[Factor | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -197,6 +205,8 @@ def describe(schedule: Schedule) -> str:
     for item in schedule.bodies:
         if item.body.heads.text:
             lines.append(f"heads {item.body.heads.text}")
+        if any(item.factors):
+            lines += factorise.describe(item.body, item.factors)
         for part in (*item.query, *item.key):
             lines += _describe_pass(part)
     lines += [f"conservative: {report}" for report in schedule.reports]

@@ -19,6 +19,7 @@ from attnc.codegen.kinds import KINDS
 from attnc.codegen.needs import Names, identifier, tables_of
 from attnc.codegen.pairs import PairWriter
 from attnc.codegen.printer import Printer
+from attnc.codegen.states import carries, gated, has_states, states_function, states_text
 from attnc.codegen.torch_sweeps import SweepWriter
 from attnc.codegen.weights import BodyWeights, WeightsWriter
 from attnc.digits import PLAIN
@@ -52,6 +53,8 @@ class Facts:
 
 def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     """The module's text. Of the source only checked names, numbers and one-line comments get there."""
+    if has_states(schedule):
+        return _with_head(pattern, schedule, facts, _states_module(pattern, schedule, facts))
     names = Names()
     writers = [
         _body_writers(pattern, plan, names, i, len(schedule.bodies)) for i, plan in enumerate(schedule.bodies)
@@ -126,9 +129,41 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
         _section("Registered with PyTorch", _part("interface", "operators", have=have)),
         _part("self_check", have=have),
     ]
+    return _with_head(pattern, schedule, facts, sections)
+
+
+def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[str]:
+    """The sections of a module all of whose bodies are computed through states."""
+    relations = [fold(formula(plan.body.relation)) for plan in schedule.bodies]
+    definition = DefinitionWriter(Names())
+    mask = definition.mask(pattern)
+    tables = definition.tables(pattern, tables_of(schedule.bodies, relations))
+    text = states_text(pattern, schedule)
+    carried = carries(schedule)
+    state = _part("states_interface", "state") if carried else ""
+    gates = (_part("states_interface", "gates"), text.gates) if text.gates else ()
+    derived = range(len(pattern.inputs), len(pattern.inputs) + len(gated(schedule)))
+    flags = f"_CARRIES = {carried}\n# Places of the inputs and gates that receive gradients.\nWEIGHING = {tuple(derived)}\n"
+    maps = [_part("features", kind) for kind in text.kinds if kind != "elementwise"]
+    return [
+        _constants(pattern) + flags,
+        states_function(pattern, schedule),
+        _section("What the pattern means", mask, _head_sets(schedule)),
+        _section("Tables", tables, _part("tables", "arithmetic", "read", "members", "equal", "draws")),
+        _section("Arguments, backends", _part("interface"), state, *gates),
+        _section("Features and states", *maps, _part("states", "common"), text.maps),
+        _section("The torch path", _part("states", "torch")),
+        _section("Registered with PyTorch", _part("states_interface", "operators", have=frozenset())),
+        _part("self_check"),
+    ]
+
+
+def _with_head(pattern: Pattern, schedule: Schedule, facts: Facts, sections: list[str]) -> str:
     text = _in_use("\n\n".join(section.strip("\n") + "\n" for section in sections))
     digest = hashlib.sha256(text.encode()).hexdigest()
     head = _head(pattern, schedule, facts)
+    if has_states(schedule):
+        head = head.replace("import sys\n", "import sys\nfrom typing import NamedTuple\n", 1)
     return head + text.replace('DIGEST = ""', f'DIGEST = "{digest}"', 1)
 
 

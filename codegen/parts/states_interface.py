@@ -1,0 +1,185 @@
+"""The function's state argument, gates, and the operators of a module whose bodies are computed in states."""
+
+from __future__ import annotations
+
+import torch
+
+NAME, INPUTS, _LABEL, _STATES, _CARRIES, WEIGHING = "", {}, "", (), False, ()
+
+
+def _path(device, dtype, backend): ...
+def _sum_dtype(x): ...
+def _forward_states(*args): ...
+def _backward_states(*args): ...
+def _linear_forward_torch(*args): ...
+def _linear_forward_triton(*args): ...
+def _linear_backward_torch(*args): ...
+def _linear_backward_triton(*args): ...
+def _forward_torch(*args): ...
+def _forward_triton(*args): ...
+def _backward_torch(*args): ...
+def _backward_triton(*args): ...
+
+
+# --- begin: state ---
+
+
+def _check_state(state, q, k, v):
+    """Raises TypeError or ValueError if a state is not what this function returns for such tensors."""
+    if state is None:
+        return
+    shape, dtype = _state_shape(q, v), _sum_dtype(q)
+    if not isinstance(state, torch.Tensor):
+        raise TypeError(f"{NAME}: state must be a tensor or None, not {type(state).__name__}")
+    if tuple(state.shape) != shape:
+        raise ValueError(
+            f"{NAME}: state must be (batch, heads, features, value dim), here {shape}, as `return_state=True` "
+            f"gives it, not {tuple(state.shape)}"
+        )
+    if state.dtype != dtype:
+        raise TypeError(f"{NAME}: state must be {dtype}, what sums are kept in, not {state.dtype}")
+    if state.device != q.device:
+        raise ValueError(f"{NAME}: state must be on the device of q, {q.device}, not on {state.device}")
+    if q.shape[2] != k.shape[2]:
+        raise ValueError(
+            f"{NAME}: with a state there are as many queries as keys, not {q.shape[2]} and {k.shape[2]}: what "
+            "lies before is in the state"
+        )
+
+
+# --- begin: gates ---
+
+
+def _with_batch(x, name, n, heads):
+    """An input as (batch or 1, …)."""
+    return x[None] if x.dim() == len(INPUTS[name][1](n, heads, 1)) else x
+
+
+def _each_head(x, name, n, heads):
+    """An input with an entry for every head, as (batch or 1, heads)."""
+    return _with_batch(x, name, n, heads)
+
+
+def _one_for_all(gates, numbers, heads):
+    """Gates of some heads, a number or (batch or 1, heads of those), as (batch or 1, 1, heads)."""
+    gates = gates.expand(1, len(numbers)) if gates.dim() < 2 else gates
+    if len(numbers) == heads:
+        return gates[:, None]
+    places = torch.tensor(numbers, device=gates.device)
+    return gates.new_zeros(gates.shape[0], heads).index_copy(1, places, gates)[:, None]
+
+
+# --- begin: operators ---
+
+
+def _state_shape(q, v):
+    """The shape of a state; without a number in it where none goes from one call to the next."""
+    if not _CARRIES:
+        return (0,)
+    body = next(body for body in _STATES if body is not None)
+    return (*q.shape[:2], body.width(q.shape[3]), v.shape[3] + body.normalized)
+
+
+# Names in PyTorch's registry are unique for this file's content and for how it was imported.
+_LABEL = f"attnc::{NAME}_{DIGEST[:12]}_{''.join(c if c.isalnum() else '_' for c in __name__)}"
+
+
+@torch.library.custom_op(
+    f"{_LABEL}_forward",
+    mutates_args=(),
+    schema=(
+        "(Tensor q, Tensor k, Tensor v, Tensor[] inputs, Tensor? state, float scale, str backend) "
+        "-> (Tensor, Tensor, Tensor)"
+    ),
+)
+def _forward(q, k, v, inputs, state, scale, backend):
+    """Output (batch, heads, n_q, value dim), natural log of its sum of weights (batch, heads, n_q), state.
+
+    The last two are in fp32. Where a sum of weights may be negative, it stands in place of its logarithm.
+    """
+    triton_path = _path(q.device, q.dtype, backend) == "triton"
+    with torch.autocast(q.device.type, enabled=False):  # what is summed in fp32 stays in fp32
+        run = _linear_forward_triton if triton_path else _linear_forward_torch
+        out, lse, final = _forward_states(q, k, v, inputs, state, scale, run)
+        # --- only: sweeps ---
+        sweep = _forward_triton if triton_path else _forward_torch
+        out, lse = sweep(q, k, v, inputs, scale, out, lse)
+        # --- only: end ---
+    return out.to(q.dtype), lse, final if _CARRIES else final.new_empty(0)
+
+
+@torch.library.custom_op(
+    f"{_LABEL}_backward",
+    mutates_args=(),
+    schema=(
+        "(Tensor grad, Tensor lse_grad, Tensor state_grad, Tensor q, Tensor k, Tensor v, Tensor[] inputs, "
+        "Tensor? state, Tensor out, Tensor lse, float scale, str backend) "
+        "-> (Tensor, Tensor, Tensor, Tensor[], Tensor)"
+    ),
+)
+def _backward(grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scale, backend):
+    """Gradients of q, k and v, of the inputs and gates that weigh edges, and of the state."""
+    triton_path = _path(q.device, q.dtype, backend) == "triton"
+    with torch.autocast(q.device.type, enabled=False):
+        run = _linear_backward_triton if triton_path else _linear_backward_torch
+        given = state_grad if _CARRIES else None
+        dq, dk, dv, found, d_state = _backward_states(
+            grad, lse_grad, given, q, k, v, inputs, state, out, lse, scale, run
+        )
+        # --- only: sweeps ---
+        sweep = _backward_triton if triton_path else _backward_torch
+        *more, weighing = sweep(grad, lse_grad, q, k, v, inputs, out, lse, scale)
+        dq, dk, dv = (a + b for a, b in zip((dq, dk, dv), more, strict=True))
+        found = dict(zip(_SWEPT, weighing, strict=True)) | found
+        # --- only: end ---
+        d_inputs = [found[i].to(inputs[i].dtype) if i in found else torch.zeros_like(inputs[i]) for i in WEIGHING]
+    given = (x.to(like.dtype).contiguous() for x, like in zip((dq, dk, dv), (q, k, v), strict=True))
+    return *given, d_inputs, lse.new_empty(0) if d_state is None else d_state.contiguous()
+
+
+@_forward.register_fake
+def _(q, k, v, inputs, state, scale, backend):
+    dtype = _sum_dtype(q)
+    shape = (*q.shape[:3], v.shape[3])
+    return (
+        q.new_empty(shape),
+        q.new_empty(q.shape[:3], dtype=dtype),
+        q.new_empty(_state_shape(q, v), dtype=dtype),
+    )
+
+
+@_backward.register_fake
+def _(grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scale, backend):
+    like = lse.new_empty(0) if state is None else state
+    return (
+        *(x.new_empty(x.shape) for x in (q, k, v)),
+        [inputs[i].new_empty(inputs[i].shape) for i in WEIGHING],
+        like.new_empty(like.shape),
+    )
+
+
+def _sum_dtype(x):
+    """What sums are kept in: fp32, or fp64 where the inputs are."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _save(ctx, inputs, output):
+    q, k, v, tables, state, scale, backend = inputs
+    ctx.save_for_backward(q, k, v, *tables, state, *output[:2])
+    ctx.scale, ctx.backend = scale, backend
+
+
+def _differentiate(ctx, grad, lse_grad, state_grad):
+    q, k, v, *tables, state, out, lse = ctx.saved_tensors
+    dq, dk, dv, weighing, d_state = _backward(
+        grad, lse_grad, state_grad, q, k, v, tables, state, out, lse, ctx.scale, ctx.backend
+    )
+    gradients = dict(zip(WEIGHING, weighing, strict=True))
+    listed = [gradients.get(i) for i in range(len(tables))]
+    return dq, dk, dv, listed, None if state is None else d_state, None, None
+
+
+torch.library.register_autograd(f"{_LABEL}_forward", _differentiate, setup_context=_save)
+
+
+# --- end ---

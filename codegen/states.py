@@ -1,0 +1,298 @@
+"""Bodies that are computed through states, as text: their feature maps, gates, segments, and what they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from textwrap import indent
+
+from attnc import real
+from attnc.codegen.printer import Printer
+from attnc.codegen.real_text import RealPrinter
+from attnc.expression import fold
+from attnc.notation import show
+from attnc.factorise import Factor
+from attnc.pattern import Cosine, Elementwise, Favor, Pattern, Taylor, Weights
+from attnc.real import X, Entry, Real
+from attnc.schedule import BodyPlan, Schedule
+
+
+@dataclass(frozen=True)
+class StatesText:
+    """The text of what bodies with states need, by where it goes in a module.
+
+    maps: feature maps, segments and the table of bodies. gates: the function that makes gates.
+    kinds: which maps of ``parts/features.py`` are used.
+    """
+
+    maps: str
+    gates: str
+    kinds: tuple[str, ...]
+
+
+def scalar_factor(plan: BodyPlan) -> tuple[int, Factor, Weights] | None:
+    """The part of a body that is summed up in states, if there is one."""
+    for factor in plan.factors:
+        if factor is not None:
+            return factor.part, factor, plan.body.parts[factor.part].weights
+    return None
+
+
+def has_states(schedule: Schedule) -> bool:
+    return any(scalar_factor(plan) is not None for plan in schedule.bodies)
+
+
+def carries(schedule: Schedule) -> bool:
+    """Whether a function can go on with what earlier pieces of a sequence left: all of it is in states."""
+    found = [scalar_factor(plan) for plan in schedule.bodies]
+    sizes = set()
+    for item, plan in zip(found, schedule.bodies, strict=True):
+        if item is None or len(plan.body.parts) > 1 or not item[1].causal or item[1].chunk or item[1].near:
+            return False
+        sizes.add((item[2].feature if not isinstance(item[2].feature, Elementwise) else None, item[2].normalized))
+    return len(sizes) == 1
+
+
+def gated(schedule: Schedule) -> tuple[int, ...]:
+    """The bodies that have gates, in order: each adds one to the inputs of the operators."""
+    found = []
+    for i, plan in enumerate(schedule.bodies):
+        item = scalar_factor(plan)
+        if item is not None and item[2].decay is not None:
+            found.append(i)
+    return tuple(found)
+
+
+def states_text(pattern: Pattern, schedule: Schedule) -> StatesText:
+    texts, rows, kinds = [], [], dict[str, None]()
+    gates = gated(schedule)
+    for i, plan in enumerate(schedule.bodies):
+        item = scalar_factor(plan)
+        if item is None:
+            rows.append("    None,\n")
+            continue
+        suffix = f"_{i}" if len(schedule.bodies) > 1 else ""
+        _, factor, weights = item
+        texts.append(_map_text(weights, suffix))
+        kinds[type(weights.feature).__name__.lower()] = None
+        segments = "None"
+        if factor.segmented:
+            segments = f"_segments{suffix}"
+            texts.append(_segments_text(pattern, factor, weights, suffix))
+        place = len(pattern.inputs) + gates.index(i) if i in gates else None
+        rows.append(_row(factor, weights, suffix, segments, place))
+    table = f"# How every body is computed through states, or None.\n_STATES = (\n{''.join(rows)})\n"
+    return StatesText("\n\n".join((*texts, table)), _gates_text(pattern, schedule), tuple(kinds))
+
+
+def _row(factor: Factor, weights: Weights, suffix: str, segments: str, gate: int | None) -> str:
+    feature = weights.feature
+    root = isinstance(feature, Favor | Taylor)
+    fields = {
+        "causal": factor.causal,
+        "near": factor.near,
+        "normalized": weights.normalized,
+        "signed": factor.signed,
+        "root": root,
+        "factor": not root and not weights.normalized,
+        "exclusive": weights.decay is not None and weights.decay.exclusive,
+        "features": f"_features{suffix}",
+        "gradient": f"_features_gradient{suffix}",
+        "width": f"lambda dim: {_width(weights)}",
+        "segments": segments,
+        "gate": gate,
+        "kernels": None,
+    }
+    listed = "".join(f"        {name}={value},\n" for name, value in fields.items())
+    return f"    _Linear(\n{listed}    ),\n"
+
+
+def _width(weights: Weights) -> str:
+    match weights.feature:
+        case Favor(count, _):
+            return str(count)
+        case Taylor():
+            return "1 + dim + dim * dim"
+        case Cosine():
+            return "2 * dim"
+    return "dim"
+
+
+# --- feature maps ---------------------------------------------------------------------------------------
+
+
+def torch_printer(pattern: Pattern | None = None) -> RealPrinter:
+    """Writes real expressions of a vector's coordinates ``x``, or of the head ``h``."""
+
+    def entry(found: Entry) -> str:
+        assert pattern is not None
+        place = [item.name for item in pattern.inputs].index(found.table)
+        rank = f'_with_batch(inputs[{place}], "{found.table}", n, heads)'
+        return f"_read({rank}, {', '.join(map(integers, found.index))}).to(dtype)"
+
+    integers = Printer("tensor", {"h": "h", "H": "heads"})
+    return RealPrinter(integers, entry)
+
+
+def _map_text(weights: Weights, suffix: str) -> str:
+    match weights.feature:
+        case Favor(count, seed):
+            found, back = f"_favor(x, {count}, {seed})", f"_favor_gradient(x, grad, {count}, {seed})"
+        case Taylor():
+            found, back = "_taylor(x)", "_taylor_gradient(x, grad)"
+        case Cosine(length):
+            found, back = f"_cosine(x, place, {length})", f"_cosine_gradient(x, place, grad, {length})"
+        case Elementwise(value):
+            return _elementwise_text(value, suffix)
+        case _:
+            raise TypeError("softmax has no feature map")
+    return (
+        f'def _features{suffix}(x, place):\n    """Features of vectors at some places."""\n'
+        f"    return {found}\n\n\n"
+        f'def _features_gradient{suffix}(x, place, grad):\n    """The vectors\' gradient from that of their '
+        f'features."""\n    return {back}\n\n'
+    )
+
+
+def _elementwise_text(value: Real, suffix: str) -> str:
+    value = real.folded(value)
+    slope = real.derivative(value, X)
+    write = torch_printer()
+    constant = real.known(slope)
+    times = "" if constant == 1 else f" * ({write(slope)})"
+
+    def function(name: str, arguments: str, title: str, text: str) -> str:
+        declared = "    dtype = x.dtype\n" if "dtype" in text else ""
+        return f'def {name}{suffix}({arguments}):\n    """{title}"""\n{declared}    return {text}\n'
+
+    return (
+        function("_features", "x, place", "Features of vectors, coordinate by coordinate.", write(value))
+        + "\n\n"
+        + function(
+            "_features_gradient",
+            "x, place, grad",
+            "The vectors' gradient from that of their features.",
+            f"grad{times}",
+        )
+        + "\n"
+    )
+
+
+# --- segments and gates ---------------------------------------------------------------------------------
+
+
+def _segments_text(pattern: Pattern, factor: Factor, weights: Weights, suffix: str) -> str:
+    lines = []
+    for name in factor.same:
+        place = [item.name for item in pattern.inputs].index(name)
+        lines.append(f'ids.append(_equal_entries(_batched(inputs[{place}], "{name}", n, heads))[0].long())')
+    if factor.chunk:
+        lines.append(f"ids.append(torch.arange(n, device=device)[None] // {factor.chunk})")
+    body = indent("\n".join(lines), "    ")
+    together = bool(factor.same) and weights.beta is None
+    return (
+        f"def _segments{suffix}(inputs, n, heads, device):\n"
+        '    """In which order segments follow one another, None for that of positions, and where each\n'
+        '    position\'s segment begins."""\n'
+        f"    ids = []\n{body}\n"
+        "    joined = ids[0]\n"
+        "    for more in ids[1:]:\n"
+        "        joined = joined * max(n, 1) + more\n"
+        f"    return _segmented(joined, {together})\n\n"
+    )
+
+
+def _gates_text(pattern: Pattern, schedule: Schedule) -> str:
+    found = gated(schedule)
+    if not found:
+        return ""
+    lines = []
+    for i in found:
+        item = scalar_factor(schedule.bodies[i])
+        assert item is not None and item[2].decay is not None
+        decay = item[2].decay
+        if decay.axes == "head":
+            assert decay.value is not None
+            text = torch_printer(pattern)(real.folded(decay.value))
+            gate = f"torch.as_tensor({text}, device=device).to(dtype)"
+            lines += [
+                f"numbers = _head_sets(heads)[{i}]",
+                "h = torch.tensor(numbers, device=device)",
+                f"found.append(_one_for_all({gate}, numbers, heads))",
+            ]
+        else:
+            place = [given.name for given in pattern.inputs].index(decay.table)
+            lines.append(f'found.append(_with_batch(inputs[{place}], "{decay.table}", n, heads).to(dtype))')
+    body = indent("\n".join(lines), "    ")
+    return (
+        "def _gates(inputs, q, n):\n"
+        '    """Logarithms of the gates of every body that has some, (batch or 1, n or 1, heads)."""\n'
+        "    heads, device, dtype, found = q.shape[1], q.device, _sum_dtype(q), []\n"
+        f"{body}\n"
+        "    return found\n"
+    )
+
+
+# --- the function ---------------------------------------------------------------------------------------
+
+
+def states_function(pattern: Pattern, schedule: Schedule) -> str:
+    """The module's function: with a state to go on from, where all of it is in states."""
+    inputs = [item.name for item in pattern.inputs]
+    carried = carries(schedule)
+    keywords = "".join(f"{name}, " for name in inputs) + "state=None, return_state=False, " * carried
+    given = "{" + ", ".join(f'"{name}": {name}' for name in inputs) + "}"
+    arguments = ""
+    for item in pattern.inputs:
+        shape = ", ".join(show(fold(size)) for size in item.shape)
+        arguments += f"    {item.name}: {item.kind}, ({shape}), a leading batch axis allowed.\n"
+    some_gates = bool(gated(schedule))
+    tables = "[*inputs.values(), *_gates(list(inputs.values()), q, k.shape[2])]" if some_gates else "list(inputs.values())"
+    differentiable = "q, k, v and gates" if some_gates else "q, k and v"
+    told, returns = "", "Returns (batch, heads, n_q, value dim) in the dtype of q."
+    if carried:
+        features = {plan.body.weights.feature for plan in schedule.bodies}
+        turned = next((item.length for item in features if isinstance(item, Cosine)), None)
+        told = _STATE_DOC
+        if any(factor and factor.same for plan in schedule.bodies for factor in plan.factors):
+            told += (
+                "        It belongs to the document that the last position is in. A piece that begins with a new\n"
+                "        document cannot know that: give it no state.\n"
+            )
+        returns = (
+            "Returns (batch, heads, n_q, value dim) in the dtype of q; with `return_state`, a pair of that and "
+            "the\n        state behind the last position."
+        )
+    check = "    _check_state(state, q, k, v)\n" if carried else ""
+    result = f"_forward(q, k, v, {tables}, {'state' if carried else 'None'}, scale, backend or \"\")"
+    if carried:
+        turn = f"    final = _turned(final, k.shape[2], {turned})\n" if turned else ""
+        result = f"    out, _, final = {result}\n{turn}    return (out, final) if return_state else out\n"
+    else:
+        result = f"    return {result}[0]\n"
+    return f'''\
+def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
+    """Attention over exactly the edges of the pattern `{pattern.name}`; differentiable in {differentiable}.
+
+    q: (batch, heads, n_q, dim), k: (batch, key heads, n, dim), v: (batch, key heads, n, value dim), of one
+        dtype: float16, bfloat16 or float32 (float64 on the torch path); any strides; dims up to 256; heads a
+        multiple of key heads. With fewer queries than keys the queries are the last positions. Products of
+        float32 are made in full unless `torch.set_float32_matmul_precision` asks for less.
+{arguments}{told}    scale: factor of the scores, 1 / sqrt(dim) if None.
+    backend: "triton" or "torch"; None takes ATTNC_BACKEND, else Triton on a GPU and torch elsewhere.
+
+    {returns}
+    A query whose weights are all zero gets zeros.
+    Raises TypeError or ValueError for arguments that do not fit, RuntimeError where the backend cannot run,
+    NotImplementedError for forward-mode differentiation.
+    """
+    inputs = {given}
+    _check(q, k, v, inputs, scale, backend)
+{check}    scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
+{result}'''
+
+
+_STATE_DOC = """\
+    state: what an earlier piece of the sequence left, (batch, heads, features, value dim, and a column more
+        where rows are divided by their sum of weights), in fp32; differentiable. None for the first piece.
+    return_state: whether to return the state behind the last position, too: the next piece goes on with it.
+"""

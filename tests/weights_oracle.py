@@ -1,0 +1,181 @@
+"""Emitted modules with weights held against ``attnc.weighing`` in fp64: outputs, states and all gradients.
+
+What is allowed is told by the definition computed in the module's own dtype: at most twice its largest error
+and 1.1 times its mean error; and a floor for where that happens to be exact, in units in the last place of
+what was summed up: the definition with every product taken by its absolute value tells its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from attnc import weighing
+from attnc.evaluation import Env, evaluate
+from attnc.pattern import Pattern
+from tests import oracle
+
+Tensors = dict[str, torch.Tensor]
+
+FLOOR_MAX = 4.0
+FLOOR_MEAN = 0.5
+
+
+@dataclass(frozen=True)
+class Given:
+    """One call. gates: how strong decays are, as logarithms; state: whether it goes on with one."""
+
+    n: int = 70
+    n_q: int = -1
+    batch: int = 2
+    heads: int = 4
+    key_heads: int = 2
+    dim: int = 16
+    value_dim: int = 16
+    gates: tuple[float, float] = (-1.0, -1e-4)
+    batched: bool = False
+    state: bool = False
+    scale: float | None = None
+    seed: int = 0
+    layout: str = "dense"
+
+    @property
+    def queries(self) -> int:
+        return self.n if self.n_q < 0 else self.n_q
+
+
+def inputs(pattern: Pattern, given: Given) -> Tensors:
+    """Something for every input: gates below zero, documents that follow one another."""
+    generator = torch.Generator().manual_seed(given.seed + 1)
+    found = {}
+    for item in pattern.inputs:
+        sizes = Env({"n": given.n, "H": given.heads, "d": given.dim})
+        shape = tuple(int(evaluate(size, sizes)) for size in item.shape)
+        if given.batched:
+            shape = (given.batch, *shape)
+        if item.kind == "float":
+            low, high = given.gates
+            values = torch.rand(shape, generator=generator) if item.name == "beta" else None
+            if values is None:
+                exponents = torch.rand(shape, generator=generator)
+                values = -((-low) ** exponents * (-high) ** (1 - exponents))
+            found[item.name] = values
+        else:
+            found[item.name] = (torch.rand(shape, generator=generator) < 0.1).cumsum(-1)
+    return found
+
+
+def arguments(given: Given, dtype: torch.dtype) -> Tensors:
+    generator = torch.Generator().manual_seed(given.seed)
+    b, n = given.batch, given.n
+    shapes = {
+        "q": (b, given.heads, given.queries, given.dim),
+        "k": (b, given.key_heads, n, given.dim),
+        "v": (b, given.key_heads, n, given.value_dim),
+    }
+    return {
+        name: _laid_out(torch.randn(shape, generator=generator).to(dtype), given.layout)
+        for name, shape in shapes.items()
+    }
+
+
+def _laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
+    """The same numbers in another layout; what lies around a slice is NaN."""
+    if layout == "heads inside":
+        return x.transpose(1, 2).contiguous().transpose(1, 2)
+    if layout == "slice":
+        b, h, n, d = x.shape
+        larger = torch.full((b, h + 1, n + 3, d + 5), torch.nan, dtype=x.dtype)
+        larger[:, 1:, 2 : n + 2, 3 : d + 3] = x
+        return larger[:, 1:, 2 : n + 2, 3 : d + 3]
+    return x
+
+
+def results(
+    run: Any, args: Tensors, tables: Mapping[str, torch.Tensor], grads: Tensors, state: torch.Tensor | None
+) -> Tensors:
+    """Output and gradients of everything that has some, of a function of q, k, v, inputs and a state."""
+    leaves = {name: x.detach().requires_grad_() for name, x in args.items()}
+    floats = {
+        name: x.detach().requires_grad_() if x.is_floating_point() else x for name, x in tables.items()
+    }
+    own = None if state is None else state.detach().requires_grad_()
+    found: dict[str, torch.Tensor] = run(leaves, floats, own)
+    wanted = {**leaves, **{name: x for name, x in floats.items() if x.requires_grad}}
+    if own is not None:
+        wanted["state"] = own
+    loss = sum((found[name] * grads[name].to(found[name].dtype)).sum() for name in found)
+    pulled = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    grown = {
+        f"d_{name}": torch.zeros_like(x) if pull is None else pull
+        for (name, x), pull in zip(wanted.items(), pulled, strict=True)
+    }
+    return {name: x.detach() for name, x in found.items()} | grown
+
+
+def check(text: str, given: Given, backend: str, dtype: torch.dtype = torch.float32) -> list[str]:
+    """Everything that is wrong with a pattern's module under one call, in words."""
+    done = compiled(text)
+    function = getattr(done.module, done.pattern.name)
+    args, tables = arguments(given, dtype), inputs(done.pattern, given)
+    carried = "return_state" in function.__kwdefaults__
+    state = None
+    if given.state:
+        shape = done.module._state_shape(args["q"], args["v"])
+        generator = torch.Generator().manual_seed(given.seed + 2)
+        sums = torch.float64 if dtype == torch.float64 else torch.float32
+        state = torch.rand(shape, generator=generator).to(sums)
+    generator = torch.Generator().manual_seed(given.seed + 3)
+    shape = (given.batch, given.heads, given.queries, given.value_dim)
+    grads = {"output": torch.randn(shape, generator=generator).to(dtype)}
+    if dtype == torch.float64:
+        tables = {name: x.double() if x.is_floating_point() else x for name, x in tables.items()}
+
+    def ours(leaves: Tensors, floats: Tensors, own: torch.Tensor | None) -> Tensors:
+        more = {"state": own} if carried else {}
+        out = function(*leaves.values(), **floats, **more, scale=given.scale, backend=backend)
+        return {"output": out}
+
+    def definition(wide: torch.dtype) -> Tensors:
+        def run(leaves: Tensors, floats: Tensors, own: torch.Tensor | None) -> Tensors:
+            out = weighing.attention(done.pattern, *leaves.values(), floats, given.scale, own)[0]
+            return {"output": out}
+
+        cast = {name: x.to(wide) for name, x in args.items()}
+        floats = {name: x.to(wide) if x.is_floating_point() else x for name, x in tables.items()}
+        return results(run, cast, floats, grads, None if state is None else state.to(wide))
+
+    got = results(ours, args, tables, grads, state)
+    return judge(got, definition(torch.float64), definition(dtype), dtype)
+
+
+def judge(got: Tensors, exact: Tensors, yardstick: Tensors, dtype: torch.dtype) -> list[str]:
+    faults = []
+    for name, a in got.items():
+        b, c = exact[name], yardstick[name].double()
+        if a.shape != b.shape:
+            faults.append(f"{name} has shape {tuple(a.shape)} instead of {tuple(b.shape)}")
+            continue
+        if not a.isfinite().all():
+            faults.append(f"{name} has {int((~a.isfinite()).sum())} numbers that are not finite")
+            continue
+        if not a.numel():
+            continue
+        error, allowed, unit = (a.double() - b).abs(), (c - b).abs(), torch.finfo(dtype).eps
+        most = 2 * float(allowed.nan_to_num().max()) + FLOOR_MAX * unit * float(b.abs().max())
+        mean = 1.1 * float(allowed.nan_to_num().mean()) + FLOOR_MEAN * unit * float(b.abs().mean())
+        if dtype == torch.float16:
+            most, mean = most + 2.0**-24, mean + 2.0**-24
+        if float(error.max()) > most:
+            place = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
+            faults.append(f"{name} is off by {float(error.max()):.2e} at {place}, and may by {most:.2e}")
+        if float(error.mean()) > mean:
+            faults.append(f"{name} is off by {float(error.mean()):.2e} in the mean, and may by {mean:.2e}")
+    return faults
+
+
+compiled = oracle.compiled
