@@ -19,7 +19,7 @@ from attnc.codegen.kinds import KINDS
 from attnc.codegen.needs import Names, identifier, tables_of
 from attnc.codegen.pairs import PairWriter
 from attnc.codegen.printer import Printer
-from attnc.codegen.states import carries, gated, has_states, states_function, states_text
+from attnc.codegen.states import carries, gated, has_states, kernels_text, states_function, states_text
 from attnc.codegen.torch_sweeps import SweepWriter
 from attnc.codegen.weights import BodyWeights, WeightsWriter
 from attnc.digits import PLAIN
@@ -142,17 +142,26 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
     carried = carries(schedule)
     state = _part("states_interface", "state") if carried else ""
     gates = (_part("states_interface", "gates"), text.gates) if text.gates else ()
-    derived = range(len(pattern.inputs), len(pattern.inputs) + len(gated(schedule)))
-    flags = f"_CARRIES = {carried}\n# Places of the inputs and gates that receive gradients.\nWEIGHING = {tuple(derived)}\n"
+    derived = {len(pattern.inputs) + i: f"gates_{body}" for i, body in enumerate(gated(schedule))}
+    flags = f"# Whether a call can go on with the state that another left.\n_CARRIES = {carried}\n"
     maps = [_part("features", kind) for kind in text.kinds if kind != "elementwise"]
     return [
-        _constants(pattern) + flags,
+        _constants(pattern, derived) + flags,
         states_function(pattern, schedule),
         _section("What the pattern means", mask, _head_sets(schedule)),
         _section("Tables", tables, _part("tables", "arithmetic", "read", "members", "equal", "draws")),
-        _section("Arguments, backends", _part("interface"), state, *gates),
+        _section("Arguments, backends", _part("interface", have=frozenset({"weights"})), state, *gates),
         _section("Features and states", *maps, _part("states", "common"), text.maps),
         _section("The torch path", _part("states", "torch")),
+        _section(
+            "The Triton path",
+            _part("tiles"),
+            *(kernels_text(_part("states_triton", "kernels"), *item) for item in text.triton),
+            _part("weights", "launch"),
+            _part("launch", "launch"),
+            _part("states_triton", "launch"),
+            text.table,
+        ),
         _section("Registered with PyTorch", _part("states_interface", "operators", have=frozenset())),
         _part("self_check"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from textwrap import indent
 
@@ -20,11 +21,14 @@ from attnc.schedule import BodyPlan, Schedule
 class StatesText:
     """The text of what bodies with states need, by where it goes in a module.
 
-    maps: feature maps, segments and the table of bodies. gates: the function that makes gates.
+    maps: feature maps and segments. table: what the bodies are. gates: the function that makes gates.
+    triton: for every feature map of coordinates its name's suffix and its functions in kernels.
     kinds: which maps of ``parts/features.py`` are used.
     """
 
     maps: str
+    table: str
+    triton: tuple[tuple[str, str], ...]
     gates: str
     kinds: tuple[str, ...]
 
@@ -64,6 +68,7 @@ def gated(schedule: Schedule) -> tuple[int, ...]:
 
 def states_text(pattern: Pattern, schedule: Schedule) -> StatesText:
     texts, rows, kinds = [], [], dict[str, None]()
+    triton: dict[Real, tuple[str, str]] = {}
     gates = gated(schedule)
     for i, plan in enumerate(schedule.bodies):
         item = scalar_factor(plan)
@@ -73,25 +78,61 @@ def states_text(pattern: Pattern, schedule: Schedule) -> StatesText:
         suffix = f"_{i}" if len(schedule.bodies) > 1 else ""
         _, factor, weights = item
         texts.append(_map_text(weights, suffix))
-        kinds[type(weights.feature).__name__.lower()] = None
+        kinds[kind_of(weights)] = None
+        value = real.folded(weights.feature.value) if isinstance(weights.feature, Elementwise) else X
+        mapped = f"_{len(triton)}" if triton else ""
+        mapped, _ = triton.setdefault(value, (mapped, _triton_text(value)))
         segments = "None"
         if factor.segmented:
             segments = f"_segments{suffix}"
             texts.append(_segments_text(pattern, factor, weights, suffix))
         place = len(pattern.inputs) + gates.index(i) if i in gates else None
-        rows.append(_row(factor, weights, suffix, segments, place))
+        alone = len(plan.body.parts) == 1
+        rows.append(_row(factor, weights, suffix, segments, place, alone, mapped))
     table = f"# How every body is computed through states, or None.\n_STATES = (\n{''.join(rows)})\n"
-    return StatesText("\n\n".join((*texts, table)), _gates_text(pattern, schedule), tuple(kinds))
+    gates_text = _gates_text(pattern, schedule)
+    return StatesText("\n\n".join(texts), table, tuple(triton.values()), gates_text, tuple(kinds))
 
 
-def _row(factor: Factor, weights: Weights, suffix: str, segments: str, gate: int | None) -> str:
+def kind_of(weights: Weights) -> str:
+    """The name of a feature map in the emitted module."""
+    return type(weights.feature).__name__.lower()
+
+
+_KERNELS = (
+    *("sums", "states", "scan", "scan_back", "outputs", "rows"),
+    *("query_gradient", "key_gradient", "value_gradient", "gates"),
+)
+
+
+def kernels_text(text: str, suffix: str, maps: str) -> str:
+    """The kernels of one feature map, and their table; ``text`` is that of a map without a suffix."""
+    listed = "".join(f'    "{name}": _linear_{name}_kernel,\n' for name in _KERNELS)
+    text = f"{maps}\n\n{text}\n\n_LINEAR_KERNELS = {{\n{listed}}}\n"
+    return re.sub(r"\b(_linear_\w+|_map|_map_slope|_LINEAR_KERNELS)\b", rf"\g<1>{suffix}", text) if suffix else text
+
+
+def _triton_text(value: Real) -> str:
+    write = RealPrinter(Printer("kernel", {}), lambda entry: "")
+    slope = real.derivative(value, X)
+    known = real.known(slope)
+    back = write(slope) if known is None else f"x * 0.0 + {float(known)!r}"
+    return (
+        f'@_jit\ndef _map(x):\n    """Features of coordinates."""\n    return {write(value)}\n\n\n'
+        f'@_jit\ndef _map_slope(x):\n    """Their slope."""\n    return {back}\n\n'
+    )
+
+
+def _row(
+    factor: Factor, weights: Weights, suffix: str, segments: str, gate: int | None, alone: bool, mapped: str
+) -> str:
     feature = weights.feature
     root = isinstance(feature, Favor | Taylor)
     fields = {
         "causal": factor.causal,
         "near": factor.near,
         "normalized": weights.normalized,
-        "signed": factor.signed,
+        "summed": alone,
         "root": root,
         "factor": not root and not weights.normalized,
         "exclusive": weights.decay is not None and weights.decay.exclusive,
@@ -100,7 +141,10 @@ def _row(factor: Factor, weights: Weights, suffix: str, segments: str, gate: int
         "width": f"lambda dim: {_width(weights)}",
         "segments": segments,
         "gate": gate,
-        "kernels": None,
+        "kind": repr(kind_of(weights)),
+        "seed": feature.seed if isinstance(feature, Favor) else 0,
+        "length": feature.length if isinstance(feature, Cosine) else 0,
+        "kernels": f"_LINEAR_KERNELS{mapped}",
     }
     listed = "".join(f"        {name}={value},\n" for name, value in fields.items())
     return f"    _Linear(\n{listed}    ),\n"

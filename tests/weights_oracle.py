@@ -8,7 +8,7 @@ what was summed up: the definition with every product taken by its absolute valu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,13 @@ import torch
 
 from attnc import weighing
 from attnc.evaluation import Env, evaluate
-from attnc.pattern import Pattern
+from attnc.pattern import Cosine, Elementwise, Part, Pattern
 from tests import oracle
 
 Tensors = dict[str, torch.Tensor]
 
 FLOOR_MAX = 4.0
-FLOOR_MEAN = 0.5
+FLOOR_MEAN = 1.0
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,41 @@ def check(text: str, given: Given, backend: str, dtype: torch.dtype = torch.floa
         floats = {name: x.to(wide) if x.is_floating_point() else x for name, x in tables.items()}
         return results(run, cast, floats, grads, None if state is None else state.to(wide))
 
+    def numerators() -> Tensors:
+        """The same with sums of weights that stay what they are: gradients of both often cancel."""
+        parts = [replace(b, parts=tuple(map(_undivided, b.parts))) for b in done.pattern.bodies]
+        undivided = replace(done.pattern, bodies=tuple(parts))
+        normalized = all(part.weights.normalized for b in done.pattern.bodies for part in b.parts)
+
+        def run(leaves: Tensors, floats: Tensors, own: torch.Tensor | None) -> Tensors:
+            q, k, v = leaves.values()
+            if not normalized:
+                return {"output": weighing.attention(undivided, q, k, v, floats, given.scale, own)[0]}
+            ones = torch.cat([v, torch.ones_like(v[..., :1])], 3)
+            linear = [part.weights.feature for b in done.pattern.bodies for part in b.parts]
+            scale = 1.0 if isinstance(linear[0], Elementwise | Cosine) else given.scale
+            out = weighing.attention(undivided, q, k, ones, floats, scale, own)[0]
+            total = out[..., -1:].detach()
+            return {"output": out[..., :-1] / torch.where(total == 0, 1.0, total)}
+
+        cast = {name: x.double() for name, x in args.items()}
+        floats = {name: x.double() if x.is_floating_point() else x for name, x in tables.items()}
+        return results(run, cast, floats, grads, None if state is None else state.double())
+
     got = results(ours, args, tables, grads, state)
-    return judge(got, definition(torch.float64), definition(dtype), dtype)
+    exact = definition(torch.float64)
+    alike = all(part.weights.feature is not None for b in done.pattern.bodies for part in b.parts)
+    sizes = numerators() if alike else exact
+    return judge(got, exact, definition(dtype), sizes, dtype)
 
 
-def judge(got: Tensors, exact: Tensors, yardstick: Tensors, dtype: torch.dtype) -> list[str]:
+def _undivided(part: Part) -> Part:
+    return replace(part, weights=replace(part.weights, normalized=False))
+
+
+def judge(got: Tensors, exact: Tensors, yardstick: Tensors, sizes: Tensors, dtype: torch.dtype) -> list[str]:
     faults = []
+    wide = dtype == torch.float64  # the definition is no yardstick for itself
     for name, a in got.items():
         b, c = exact[name], yardstick[name].double()
         if a.shape != b.shape:
@@ -166,8 +195,10 @@ def judge(got: Tensors, exact: Tensors, yardstick: Tensors, dtype: torch.dtype) 
         if not a.numel():
             continue
         error, allowed, unit = (a.double() - b).abs(), (c - b).abs(), torch.finfo(dtype).eps
-        most = 2 * float(allowed.nan_to_num().max()) + FLOOR_MAX * unit * float(b.abs().max())
-        mean = 1.1 * float(allowed.nan_to_num().mean()) + FLOOR_MEAN * unit * float(b.abs().mean())
+        size = torch.maximum(b.abs(), sizes[name].abs())
+        floors = (1e4, 1e4) if wide else (FLOOR_MAX, FLOOR_MEAN)
+        most = 2 * float(allowed.nan_to_num().max()) + floors[0] * unit * float(size.max())
+        mean = 1.1 * float(allowed.nan_to_num().mean()) + floors[1] * unit * float(size.mean())
         if dtype == torch.float16:
             most, mean = most + 2.0**-24, mean + 2.0**-24
         if float(error.max()) > most:

@@ -27,17 +27,19 @@ class _Linear(NamedTuple):
     """How a body is computed through states.
 
     causal: a query reads what lies at least ``near`` positions behind it; otherwise it reads everything.
-    normalized: rows are divided by their sum of weights. signed: those may be negative.
+    normalized: rows are divided by their sum of weights. summed: that sum itself is kept, not its logarithm,
+        because no other weights share the denominator.
     root, factor: whether vectors are scaled before they are mapped, or weights afterwards.
     exclusive: whether gates end a step earlier, and no query reads itself.
     features, gradient: the feature map on torch tensors and how gradients go back through it.
     width: how many features a vector has. segments: where they begin, or None. gate: its place, or None.
+    kind, seed, length: of the feature map. kernels: those of the Triton path, by name.
     """
 
     causal: bool
     near: int
     normalized: bool
-    signed: bool
+    summed: bool
     root: bool
     factor: bool
     exclusive: bool
@@ -46,7 +48,15 @@ class _Linear(NamedTuple):
     width: object
     segments: object
     gate: object
+    kind: str
+    seed: int
+    length: int
     kernels: object
+
+
+def _chunk_of(width):
+    """How many positions a chunk has: with large states, more."""
+    return 64 if width <= 128 else min(1024, 1 << (width // 4 - 1).bit_length())
 
 
 def _segmented(ids, sorted_first):
@@ -195,7 +205,7 @@ def _inner(body, scale):
 def _forward_states(q, k, v, inputs, state, scale, run):
     """Output, log-sum of weights and final state of all heads with states, and zeros for the others.
 
-    A sum of weights that may be negative takes the place of its logarithm.
+    Where nothing else shares the denominator, the sum of weights stands in place of its logarithm.
     """
     dtype, heads = _sum_dtype(q), q.shape[1]
     out = torch.zeros((*q.shape[:3], v.shape[3]), dtype=q.dtype, device=q.device)
@@ -215,7 +225,8 @@ def _forward_states(q, k, v, inputs, state, scale, run):
 def _backward_states(grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scale, run):
     """Gradients of q, k and v in the dtype of sums, of the gates, and of the state."""
     dtype, heads = _sum_dtype(q), q.shape[1]
-    dq, dk, dv = (torch.zeros(x.shape, dtype=dtype, device=x.device) for x in (q, k, v))
+    dq = torch.zeros(q.shape, dtype=dtype, device=q.device)
+    dk = dv = 0
     d_state = None if state is None else torch.zeros_like(state)
     d_gates = {}
     for body, numbers in _launches(heads):
@@ -224,8 +235,7 @@ def _backward_states(grad, lse_grad, state_grad, q, k, v, inputs, state, out, ls
         own = None if state_grad is None else state_grad[:, moved.heads]
         found = run(body, moved, *rows, own, *_inner(body, scale))
         dq[:, moved.heads] = moved.rows_back(found[0])
-        dk += moved.keys_back(found[1])
-        dv += moved.keys_back(found[2])
+        dk, dv = dk + moved.keys_back(found[1]), dv + moved.keys_back(found[2])
         if found[3] is not None:
             if body.gate not in d_gates:
                 d_gates[body.gate] = torch.zeros(inputs[body.gate].shape, dtype=dtype, device=q.device)
@@ -238,11 +248,6 @@ def _backward_states(grad, lse_grad, state_grad, q, k, v, inputs, state, out, ls
 # --- begin: torch ---
 
 _STATE_BUDGET = 1 << 20  # numbers that the features of some chunks take
-
-
-def _chunk_of(width):
-    """How many positions a chunk has: with large states, more."""
-    return 64 if width <= 128 else min(1024, -(-width // 256) * 64)
 
 
 def _taken(x, first, last, offset=0):
@@ -432,7 +437,7 @@ def _linear_forward_torch(body, moved, inner, outer):
     total = out[..., -1]
     some = total != 0
     found = (out[..., :-1] / torch.where(some, total, 1.0)[..., None]).masked_fill(~some[..., None], 0.0)
-    if not body.signed:
+    if not body.summed:
         total = torch.where(some, total, 1.0).log().masked_fill(~some, -torch.inf)
     return found, total, state
 
@@ -448,11 +453,13 @@ def _row_weights(body, grad, lse_grad, out, lse, outer, dtype):
     grad = grad.to(dtype)
     if not body.normalized:
         return grad * outer
-    pull = (lse_grad if not body.signed else 0.0) - (grad * out.to(dtype)).sum(3)
-    some = (lse != 0) if body.signed else (lse > -torch.inf)
-    weight = 1 / torch.where(some, lse, 1.0) if body.signed else torch.exp(-lse)
-    weight = torch.where(some, weight, 0.0)
-    return torch.cat([grad, pull[..., None]], 3) * weight[..., None]
+    delta = (grad * out.to(dtype)).sum(3)
+    if body.summed:
+        some = lse != 0
+        weight = torch.where(some, 1 / torch.where(some, lse, 1.0), 0.0)
+        return torch.cat([grad * weight[..., None], (lse_grad - delta * weight)[..., None]], 3)
+    weight = torch.where(lse > -torch.inf, torch.exp(-lse), 0.0)
+    return torch.cat([grad, (lse_grad - delta)[..., None]], 3) * weight[..., None]
 
 
 def _linear_backward_torch(body, moved, grad, lse_grad, out, lse, state_grad, inner, outer):

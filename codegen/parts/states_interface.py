@@ -95,7 +95,7 @@ _LABEL = f"attnc::{NAME}_{DIGEST[:12]}_{''.join(c if c.isalnum() else '_' for c 
 def _forward(q, k, v, inputs, state, scale, backend):
     """Output (batch, heads, n_q, value dim), natural log of its sum of weights (batch, heads, n_q), state.
 
-    The last two are in fp32. Where a sum of weights may be negative, it stands in place of its logarithm.
+    The last two are in fp32. Where all of a row is in states, the sum itself stands in place of its logarithm.
     """
     triton_path = _path(q.device, q.dtype, backend) == "triton"
     with torch.autocast(q.device.type, enabled=False):  # what is summed in fp32 stays in fp32

@@ -32,6 +32,7 @@ def _jit(function):
     # --- only: pairs ---
     free |= {"low", "length", "first", "rows"}
     # --- only: end ---
+    free |= {"chunks", "key_heads"}
     steady = [name for name in names if name in free or name.endswith(("_batch", "_head", "_row"))]
     return triton.jit(function, do_not_specialize=steady)
 
