@@ -255,14 +255,20 @@ def _linear_sums_kernel(
     chunks,
     head_count,
     CHUNK: tl.constexpr,
+    STEADY: tl.constexpr,
 ):
-    """Sums of gates from the beginning of each chunk."""
+    """Sums of gates from the beginning of each chunk. STEADY: a head has one gate for all steps."""
     program = tl.program_id(0)
     chunk, i = program % chunks, (program // chunks).to(tl.int64)
     place = chunk * CHUNK + tl.arange(0, CHUNK)
     base = gate_ptr + (i // head_count) * gate_batch + (i % head_count) * gate_head
-    gates = tl.load(base + place.to(tl.int64) * gate_row, mask=place < n, other=0.0).to(tl.float32)
-    tl.store(sums_ptr + i * chunks * CHUNK + place, tl.cumsum(gates, 0))
+    if STEADY:
+        steps = tl.minimum(place, n - 1) - chunk * CHUNK + 1
+        sums = tl.load(base).to(tl.float32) * steps.to(tl.float32)
+    else:
+        gates = tl.load(base + place.to(tl.int64) * gate_row, mask=place < n, other=0.0)
+        sums = tl.cumsum(gates.to(tl.float32), 0)
+    tl.store(sums_ptr + i * chunks * CHUNK + place, sums)
 
 
 @_jit
@@ -1350,6 +1356,7 @@ class _LinearLauncher:
             chunks=self.chunks,
             head_count=self.count,
             CHUNK=self.chunk,
+            STEADY=gates.shape[1] == 1,
         )
         return sums
 
