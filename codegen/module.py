@@ -155,7 +155,7 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
         _section("The torch path", _part("states", "torch")),
         _section(
             "The Triton path",
-            _part("tiles"),
+            _part("tiles", have=frozenset({"states"})),
             *(kernels_text(_part("states_triton", "kernels"), *item) for item in text.triton),
             _part("weights", "launch"),
             _part("launch", "launch"),

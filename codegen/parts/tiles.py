@@ -32,7 +32,9 @@ def _jit(function):
     # --- only: pairs ---
     free |= {"low", "length", "first", "rows"}
     # --- only: end ---
+    # --- only: states ---
     free |= {"chunks", "key_heads"}
+    # --- only: end ---
     steady = [name for name in names if name in free or name.endswith(("_batch", "_head", "_row"))]
     return triton.jit(function, do_not_specialize=steady)
 
