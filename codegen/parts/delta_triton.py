@@ -144,6 +144,8 @@ def _delta_write_kernel(
     GATES: tl.constexpr,
     SEGMENTS: tl.constexpr,
     PRECISION: tl.constexpr,
+    UNIT: tl.constexpr,
+    GATE_UNIT: tl.constexpr,
 ):
     """What a chunk writes, were the state before it zero, and what a state takes away from that."""
     program = tl.program_id(0)
@@ -152,25 +154,25 @@ def _delta_write_kernel(
     row = tl.arange(0, 64)
     place = start + row
     inside = place < n
-    k_ptr += _wide(batch) * k_batch + _wide(head // group) * k_head
-    v_ptr += _wide(batch) * v_batch + _wide(head // group) * v_head
-    gates_ptr += _wide(batch) * gates_batch + _wide(head) * gates_head
+    k_ptr += _wide(batch) * k_batch * UNIT + _wide(head // group) * k_head * UNIT
+    v_ptr += _wide(batch) * v_batch * UNIT + _wide(head // group) * v_head * UNIT
+    gates_ptr += _wide(batch) * gates_batch * GATE_UNIT + _wide(head) * gates_head * GATE_UNIT
     begin_ptr += _wide(batch) * begin_batch
     beta_ptr += _wide(batch) * beta_batch + _wide(head) * beta_head
     beta = tl.load(beta_ptr + _wide(place) * beta_row, mask=inside, other=0.0).to(tl.float32)
     solution = _gated_pairs_tile(solution_ptr + _wide(sequence) * n * 64, start, row, 0, n)
     for first in range(0, VALUE_DIM, BLOCK_VALUE):
         value = first + tl.arange(0, BLOCK_VALUE)
-        v = _gated_tile(v_ptr, place, inside, v_row, value, VALUE_DIM).to(tl.float32) * beta[:, None]
+        v = _gated_tile(v_ptr, place, inside, v_row * UNIT, value, VALUE_DIM).to(tl.float32) * beta[:, None]
         found = _dot(solution, v.to(solution.dtype), None, PRECISION)
         whole = values_ptr + _wide(sequence) * n * VALUE_DIM
         _gated_store(whole, place, inside, VALUE_DIM, value, found, VALUE_DIM)
     for first in range(0, DIM, BLOCK_DIM):
         column = first + tl.arange(0, BLOCK_DIM)
         ahead = _head_fading(
-            gates_ptr, begin_ptr, start, n, gates_row, column, 64, DIM, GATES, SEGMENTS, False
+            gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, column, 64, DIM, GATES, SEGMENTS, False
         )
-        key = _gated_tile(k_ptr, place, inside, k_row, column, DIM).to(tl.float32) * ahead * beta[:, None]
+        key = _gated_tile(k_ptr, place, inside, k_row * UNIT, column, DIM).to(tl.float32) * ahead * beta[:, None]
         found = _dot(solution, key.to(solution.dtype), None, PRECISION)
         whole = correction_ptr + _wide(sequence) * n * DIM
         _gated_store(whole, place, inside, DIM, column, found, DIM)

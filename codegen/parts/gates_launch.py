@@ -36,6 +36,11 @@ class _GatedLaunch:
         self.operand = torch.bfloat16 if q.dtype == torch.bfloat16 else torch.float32
         if self.kind == "channel":
             gates = _rows_contiguous(gates)
+        # Strides are counted in units, so that the compiler knows what they are multiples of without ever
+        # specializing on a length.
+        self.unit, self.gate_unit = self.unit_of(self.q, self.k, self.v), 1
+        if self.kind == "channel":
+            self.gate_unit = self.unit_of(gates)
         initial = None if state is None else state.float().contiguous()
         if bonus is not None:
             bonus = bonus.contiguous()
@@ -43,7 +48,7 @@ class _GatedLaunch:
             **self.strided("q", self.q),
             **self.strided("k", self.k),
             **self.strided("v", self.v),
-            **self.by_position("gates", gates),
+            **self.by_position("gates", gates, self.gate_unit),
             **self.by_position("beta", beta),
             "bonus_ptr": q if bonus is None else bonus,
             "bonus_batch": 0 if bonus is None or bonus.shape[0] == 1 else bonus.stride(0),
@@ -56,6 +61,8 @@ class _GatedLaunch:
             "heads": self.heads,
             "group": self.group,
             "tiles": self.tiles,
+            "UNIT": self.unit,
+            "GATE_UNIT": self.gate_unit,
             "DIM": self.dim,
             "VALUE_DIM": self.value_dim,
             "GATES": self.kind,
@@ -74,16 +81,21 @@ class _GatedLaunch:
             self.given[f"{name}_ptr"] = self.q
         self.given |= self.temporary("written", self.v if not self.delta else None)
 
-    def strided(self, name, x):
-        """A tensor (batch, heads, length, dim) and its strides."""
-        strides = zip(("batch", "head", "row"), x.stride(), strict=False)
-        return {f"{name}_ptr": x} | {f"{name}_{axis}": stride for axis, stride in strides}
+    @staticmethod
+    def unit_of(*tensors):
+        """16 if that divides all strides but the last."""
+        return 16 if all(s % 16 == 0 for x in tensors for s in (*x.stride()[:3], x.shape[3])) else 1
 
-    def by_position(self, name, x):
+    def strided(self, name, x):
+        """A tensor (batch, heads, length, dim) and its strides, in units."""
+        strides = zip(("batch", "head", "row"), x.stride(), strict=False)
+        return {f"{name}_ptr": x} | {f"{name}_{axis}": stride // self.unit for axis, stride in strides}
+
+    def by_position(self, name, x, unit=1):
         """A tensor (batch or 1, length, heads, …), or None."""
         if x is None:
-            return self.strided(name, self.q[:, :, :, :1]) if self.q.numel() else self.strided(name, self.q)
-        batch, row, head = x.stride()[:3]
+            return self.strided(name, self.q)
+        batch, row, head = (stride // unit for stride in x.stride()[:3])
         batch = 0 if x.shape[0] == 1 else batch
         return {f"{name}_ptr": x, f"{name}_batch": batch, f"{name}_head": head, f"{name}_row": row}
 
@@ -93,9 +105,9 @@ class _GatedLaunch:
             return self.strided(name, shared) | {f"{name}_group": self.group}
         row = self.value_dim
         return {
-            f"{name}_batch": self.heads * self.n * row,
-            f"{name}_head": self.n * row,
-            f"{name}_row": row,
+            f"{name}_batch": self.heads * self.n * row // self.unit,
+            f"{name}_head": self.n * row // self.unit,
+            f"{name}_row": row // self.unit,
             f"{name}_group": 1,
         }
 
@@ -185,6 +197,8 @@ class _GatedLaunch:
     def gradients(self, grad, final_grad):
         """Gradients of q, k, v (by query head), gates, what is extra, and the state."""
         grad, wide = _rows_contiguous(grad), torch.float32
+        if self.unit_of(grad) < self.unit:
+            grad = grad.contiguous()
         given = self.given
         given |= self.strided("grad", grad)
         given["pairs_ptr"] = self.pairs(self.q, self.operand) if self.n_q else self.q

@@ -239,6 +239,8 @@ def _gated_states_kernel(
     DELTA: tl.constexpr,
     INITIAL: tl.constexpr,
     PRECISION: tl.constexpr,
+    UNIT: tl.constexpr,
+    GATE_UNIT: tl.constexpr,
 ):
     """The state before every chunk and after the last. DELTA: and what is written, in place of ``v``."""
     blocks = (VALUE_DIM + BLOCK_VALUE - 1) // BLOCK_VALUE
@@ -249,12 +251,12 @@ def _gated_states_kernel(
     value = program % blocks * BLOCK_VALUE + tl.arange(0, BLOCK_VALUE)
     column = program // blocks % parts * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
     row = tl.arange(0, 64)
-    k_ptr += _wide(batch) * k_batch + _wide(head // group) * k_head
+    k_ptr += _wide(batch) * k_batch * UNIT + _wide(head // group) * k_head * UNIT
     if DELTA:
         v_ptr += _wide(sequence) * n * VALUE_DIM
     else:
-        v_ptr += _wide(batch) * v_batch + _wide(head // group) * v_head
-    gates_ptr += _wide(batch) * gates_batch + _wide(head) * gates_head
+        v_ptr += _wide(batch) * v_batch * UNIT + _wide(head // group) * v_head * UNIT
+    gates_ptr += _wide(batch) * gates_batch * GATE_UNIT + _wide(head) * gates_head * GATE_UNIT
     begin_ptr += _wide(batch) * begin_batch
     correction_ptr += _wide(sequence) * n * DIM
     written_ptr += _wide(sequence) * n * VALUE_DIM
@@ -271,18 +273,18 @@ def _gated_states_kernel(
         saved = states_ptr + _wide(chunk) * DIM * VALUE_DIM
         _gated_store(saved, column, channels, VALUE_DIM, value, state, VALUE_DIM)
         tail = _tail_fading(
-            gates_ptr, begin_ptr, start, n, gates_row, column, 64, DIM, GATES, SEGMENTS
+            gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, column, 64, DIM, GATES, SEGMENTS
         )
-        key = _gated_tile(k_ptr, start + row, inside, k_row, column, DIM).to(tl.float32) * tail
+        key = _gated_tile(k_ptr, start + row, inside, k_row * UNIT, column, DIM).to(tl.float32) * tail
         key = key.to(states_ptr.dtype.element_ty)
-        v_stride = VALUE_DIM if DELTA else v_row
+        v_stride = VALUE_DIM if DELTA else v_row * UNIT
         written = _gated_tile(v_ptr, start + row, inside, v_stride, value, VALUE_DIM).to(key.dtype)
         if DELTA:
             correction = _gated_tile(correction_ptr, start + row, inside, DIM, column, DIM)
             found = written.to(tl.float32) - _dot(correction, state.to(key.dtype), None, PRECISION)
             written = found.to(key.dtype)
             _gated_store(written_ptr, start + row, inside, VALUE_DIM, value, written, VALUE_DIM)
-        whole = _whole_fading(gates_ptr, begin_ptr, start, n, gates_row, column, DIM, GATES, SEGMENTS)
+        whole = _whole_fading(gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, column, DIM, GATES, SEGMENTS)
         state = _dot(tl.trans(key), written, state * whole[:, None], PRECISION)
     final_ptr += _wide(sequence) * DIM * VALUE_DIM
     _gated_store(final_ptr, column, channels, VALUE_DIM, value, state, VALUE_DIM)
@@ -328,6 +330,8 @@ def _gated_state_gradients_kernel(
     EXCLUSIVE: tl.constexpr,
     DELTA: tl.constexpr,
     PRECISION: tl.constexpr,
+    UNIT: tl.constexpr,
+    GATE_UNIT: tl.constexpr,
 ):
     """The gradient of the state after every chunk and before the first, last chunk first.
 
@@ -341,10 +345,10 @@ def _gated_state_gradients_kernel(
     value = program % blocks * BLOCK_VALUE + tl.arange(0, BLOCK_VALUE)
     column = program // blocks % parts * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
     row = tl.arange(0, 64)
-    q_ptr += _wide(batch) * q_batch + _wide(head) * q_head
-    k_ptr += _wide(batch) * k_batch + _wide(head // group) * k_head
-    grad_ptr += _wide(batch) * grad_batch + _wide(head) * grad_head
-    gates_ptr += _wide(batch) * gates_batch + _wide(head) * gates_head
+    q_ptr += _wide(batch) * q_batch * UNIT + _wide(head) * q_head * UNIT
+    k_ptr += _wide(batch) * k_batch * UNIT + _wide(head // group) * k_head * UNIT
+    grad_ptr += _wide(batch) * grad_batch * UNIT + _wide(head) * grad_head * UNIT
+    gates_ptr += _wide(batch) * gates_batch * GATE_UNIT + _wide(head) * gates_head * GATE_UNIT
     begin_ptr += _wide(batch) * begin_batch
     correction_ptr += _wide(sequence) * n * DIM
     d_written_ptr += _wide(sequence) * n * VALUE_DIM
@@ -362,18 +366,18 @@ def _gated_state_gradients_kernel(
         saved = after_ptr + _wide(chunk) * DIM * VALUE_DIM
         _gated_store(saved, column, channels, VALUE_DIM, value, state, VALUE_DIM)
         ahead = _head_fading(
-            gates_ptr, begin_ptr, start, n, gates_row, column, 64, DIM, GATES, SEGMENTS, EXCLUSIVE
+            gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, column, 64, DIM, GATES, SEGMENTS, EXCLUSIVE
         )
-        query = _gated_tile(q_ptr, start + row - offset, asked, q_row, column, DIM).to(tl.float32)
+        query = _gated_tile(q_ptr, start + row - offset, asked, q_row * UNIT, column, DIM).to(tl.float32)
         query = (query * scale * ahead).to(after_ptr.dtype.element_ty)
-        grad = _gated_tile(grad_ptr, start + row - offset, asked, grad_row, value, VALUE_DIM).to(query.dtype)
-        whole = _whole_fading(gates_ptr, begin_ptr, start, n, gates_row, column, DIM, GATES, SEGMENTS)
+        grad = _gated_tile(grad_ptr, start + row - offset, asked, grad_row * UNIT, value, VALUE_DIM).to(query.dtype)
+        whole = _whole_fading(gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, column, DIM, GATES, SEGMENTS)
         passed = state * whole[:, None]
         if DELTA:
             tail = _tail_fading(
-                gates_ptr, begin_ptr, start, n, gates_row, column, 64, DIM, GATES, SEGMENTS
+                gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, column, 64, DIM, GATES, SEGMENTS
             )
-            key = _gated_tile(k_ptr, start + row, inside, k_row, column, DIM).to(tl.float32) * tail
+            key = _gated_tile(k_ptr, start + row, inside, k_row * UNIT, column, DIM).to(tl.float32) * tail
             d_written = _gated_tile(d_written_ptr, start + row, inside, VALUE_DIM, value, VALUE_DIM)
             found = _dot(key.to(query.dtype), state.to(query.dtype), d_written.to(tl.float32), PRECISION)
             d_written = found.to(query.dtype)
@@ -420,6 +424,8 @@ def _gated_out_kernel(
     SEGMENTS: tl.constexpr,
     EXCLUSIVE: tl.constexpr,
     PRECISION: tl.constexpr,
+    UNIT: tl.constexpr,
+    GATE_UNIT: tl.constexpr,
 ):
     """What the queries of a chunk read: of the state before it, and within it."""
     blocks = (VALUE_DIM + BLOCK_VALUE - 1) // BLOCK_VALUE
@@ -434,23 +440,23 @@ def _gated_out_kernel(
     start = chunk * 64
     inside = start + row < n
     asked = inside & (start + row >= offset)
-    q_ptr += _wide(batch) * q_batch + _wide(head) * q_head
-    written_ptr += _wide(batch) * written_batch + _wide(head // written_group) * written_head
-    gates_ptr += _wide(batch) * gates_batch + _wide(head) * gates_head
+    q_ptr += _wide(batch) * q_batch * UNIT + _wide(head) * q_head * UNIT
+    written_ptr += _wide(batch) * written_batch * UNIT + _wide(head // written_group) * written_head * UNIT
+    gates_ptr += _wide(batch) * gates_batch * GATE_UNIT + _wide(head) * gates_head * GATE_UNIT
     begin_ptr += _wide(batch) * begin_batch
     states_ptr += (_wide(sequence) * tiles + chunk) * DIM * VALUE_DIM
     out = tl.zeros((64, BLOCK_VALUE), dtype=tl.float32)
     for first_column in range(0, DIM, BLOCK_DIM):
         column = first_column + tl.arange(0, BLOCK_DIM)
         ahead = _head_fading(
-            gates_ptr, begin_ptr, start, n, gates_row, column, 64, DIM, GATES, SEGMENTS, EXCLUSIVE
+            gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, column, 64, DIM, GATES, SEGMENTS, EXCLUSIVE
         )
-        query = _gated_tile(q_ptr, start + row - offset, asked, q_row, column, DIM).to(tl.float32)
+        query = _gated_tile(q_ptr, start + row - offset, asked, q_row * UNIT, column, DIM).to(tl.float32)
         query = (query * scale * ahead).to(states_ptr.dtype.element_ty)
         state = _gated_tile(states_ptr, column, column < DIM, VALUE_DIM, value, VALUE_DIM)
         out = _dot(query, state, out, PRECISION)
     pairs = _gated_pairs_tile(pairs_ptr + _wide(sequence) * n * 64, start, row, offset, n)
-    written = _gated_tile(written_ptr, start + row, inside, written_row, value, VALUE_DIM).to(pairs.dtype)
+    written = _gated_tile(written_ptr, start + row, inside, written_row * UNIT, value, VALUE_DIM).to(pairs.dtype)
     out = _dot(pairs, written, out, PRECISION)
     out_ptr += _wide(sequence) * n_q * VALUE_DIM
     _gated_store(out_ptr, start + row - offset, asked, VALUE_DIM, value, out, VALUE_DIM)
@@ -488,6 +494,8 @@ def _gated_written_gradient_kernel(
     SEGMENTS: tl.constexpr,
     DELTA: tl.constexpr,
     PRECISION: tl.constexpr,
+    UNIT: tl.constexpr,
+    GATE_UNIT: tl.constexpr,
 ):
     """The gradient of what is written, from its own chunk and, but for DELTA, from the state after it."""
     blocks = (VALUE_DIM + BLOCK_VALUE - 1) // BLOCK_VALUE
@@ -500,22 +508,22 @@ def _gated_written_gradient_kernel(
     row = tl.arange(0, 64)
     start = chunk * 64
     inside = start + row < n
-    grad_ptr += _wide(batch) * grad_batch + _wide(head) * grad_head
+    grad_ptr += _wide(batch) * grad_batch * UNIT + _wide(head) * grad_head * UNIT
     pairs = _gated_pairs_tile(pairs_ptr + _wide(sequence) * n * 64, start, row, offset, n)
     asked = inside & (start + row >= offset)
-    grad = _gated_tile(grad_ptr, start + row - offset, asked, grad_row, value, VALUE_DIM).to(pairs.dtype)
+    grad = _gated_tile(grad_ptr, start + row - offset, asked, grad_row * UNIT, value, VALUE_DIM).to(pairs.dtype)
     found = _dot(tl.trans(pairs), grad, None, PRECISION)
     if not DELTA:
-        k_ptr += _wide(batch) * k_batch + _wide(head // group) * k_head
-        gates_ptr += _wide(batch) * gates_batch + _wide(head) * gates_head
+        k_ptr += _wide(batch) * k_batch * UNIT + _wide(head // group) * k_head * UNIT
+        gates_ptr += _wide(batch) * gates_batch * GATE_UNIT + _wide(head) * gates_head * GATE_UNIT
         begin_ptr += _wide(batch) * begin_batch
         after_ptr += (_wide(sequence) * tiles + chunk) * DIM * VALUE_DIM
         for first_column in range(0, DIM, BLOCK_DIM):
             column = first_column + tl.arange(0, BLOCK_DIM)
             tail = _tail_fading(
-                gates_ptr, begin_ptr, start, n, gates_row, column, 64, DIM, GATES, SEGMENTS
+                gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, column, 64, DIM, GATES, SEGMENTS
             )
-            key = _gated_tile(k_ptr, start + row, inside, k_row, column, DIM).to(tl.float32) * tail
+            key = _gated_tile(k_ptr, start + row, inside, k_row * UNIT, column, DIM).to(tl.float32) * tail
             after = _gated_tile(after_ptr, column, column < DIM, VALUE_DIM, value, VALUE_DIM)
             found = _dot(key.to(after.dtype), after, found, PRECISION)
     d_written_ptr += _wide(sequence) * n * VALUE_DIM
@@ -573,6 +581,7 @@ def _gated_weight_gradients_kernel(
     OWN: tl.constexpr,
     DELTA: tl.constexpr,
     PRECISION: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
     """The gradients of a chunk's pairs; DELTA: of its keys' likeness, and of values and part of beta.
 
@@ -587,14 +596,14 @@ def _gated_weight_gradients_kernel(
     place = start + row
     inside = place < n
     asked = inside & (place >= offset)
-    grad_ptr += _wide(batch) * grad_batch + _wide(head) * grad_head
-    written_ptr += _wide(batch) * written_batch + _wide(head // written_group) * written_head
+    grad_ptr += _wide(batch) * grad_batch * UNIT + _wide(head) * grad_head * UNIT
+    written_ptr += _wide(batch) * written_batch * UNIT + _wide(head // written_group) * written_head * UNIT
     square = _wide(sequence) * n * 64
     d_pairs = tl.zeros((64, 64), dtype=tl.float32)
     if DELTA:
         d_system = tl.zeros((64, 64), dtype=tl.float32)
         d_beta = tl.zeros((64,), dtype=tl.float32)
-        v_ptr += _wide(batch) * v_batch + _wide(head // group) * v_head
+        v_ptr += _wide(batch) * v_batch * UNIT + _wide(head // group) * v_head * UNIT
         beta = tl.load(
             beta_ptr + _wide(batch) * beta_batch + _wide(head) * beta_head + _wide(place) * beta_row,
             mask=inside,
@@ -604,8 +613,8 @@ def _gated_weight_gradients_kernel(
         whole = _wide(sequence) * n * VALUE_DIM
     for first_value in range(0, VALUE_DIM, BLOCK_VALUE):
         value = first_value + tl.arange(0, BLOCK_VALUE)
-        grad = _gated_tile(grad_ptr, place - offset, asked, grad_row, value, VALUE_DIM)
-        written = _gated_tile(written_ptr, place, inside, written_row, value, VALUE_DIM)
+        grad = _gated_tile(grad_ptr, place - offset, asked, grad_row * UNIT, value, VALUE_DIM)
+        written = _gated_tile(written_ptr, place, inside, written_row * UNIT, value, VALUE_DIM)
         grad, written = grad.to(pairs_ptr.dtype.element_ty), written.to(pairs_ptr.dtype.element_ty)
         d_pairs = _dot(grad, tl.trans(written), d_pairs, PRECISION)
         if DELTA:
@@ -616,7 +625,7 @@ def _gated_weight_gradients_kernel(
             _gated_store(
                 dv_ptr + whole, place, inside, VALUE_DIM, value, d_right * beta[:, None], VALUE_DIM
             )
-            v = _gated_tile(v_ptr, place, inside, v_row, value, VALUE_DIM).to(tl.float32)
+            v = _gated_tile(v_ptr, place, inside, v_row * UNIT, value, VALUE_DIM).to(tl.float32)
             d_beta += tl.sum(d_right * v, 1)
     strict = row[:, None] > row[None, :]
     if OWN:
@@ -697,6 +706,8 @@ def _gated_state_use_kernel(
     DELTA: tl.constexpr,
     PRECISION: tl.constexpr,
     SUMS: tl.constexpr,
+    UNIT: tl.constexpr,
+    GATE_UNIT: tl.constexpr,
 ):
     """The gradients that queries, keys and gates get from the states before and after their chunk.
 
@@ -716,12 +727,12 @@ def _gated_state_use_kernel(
     place = start + row
     inside = place < n
     asked = inside & (place >= offset)
-    q_ptr += _wide(batch) * q_batch + _wide(head) * q_head
-    k_ptr += _wide(batch) * k_batch + _wide(head // group) * k_head
-    grad_ptr += _wide(batch) * grad_batch + _wide(head) * grad_head
-    written_ptr += _wide(batch) * written_batch + _wide(head // written_group) * written_head
+    q_ptr += _wide(batch) * q_batch * UNIT + _wide(head) * q_head * UNIT
+    k_ptr += _wide(batch) * k_batch * UNIT + _wide(head // group) * k_head * UNIT
+    grad_ptr += _wide(batch) * grad_batch * UNIT + _wide(head) * grad_head * UNIT
+    written_ptr += _wide(batch) * written_batch * UNIT + _wide(head // written_group) * written_head * UNIT
     d_written_ptr += _wide(sequence) * n * VALUE_DIM
-    gates_ptr += _wide(batch) * gates_batch + _wide(head) * gates_head
+    gates_ptr += _wide(batch) * gates_batch * GATE_UNIT + _wide(head) * gates_head * GATE_UNIT
     begin_ptr += _wide(batch) * begin_batch
     states_ptr += (_wide(sequence) * tiles + chunk) * DIM * VALUE_DIM
     after_ptr += (_wide(sequence) * tiles + chunk) * DIM * VALUE_DIM
@@ -733,9 +744,9 @@ def _gated_state_use_kernel(
         value = first_value + tl.arange(0, BLOCK_VALUE)
         before = _gated_tile(states_ptr, column, channels, VALUE_DIM, value, VALUE_DIM)
         after = _gated_tile(after_ptr, column, channels, VALUE_DIM, value, VALUE_DIM)
-        grad = _gated_tile(grad_ptr, place - offset, asked, grad_row, value, VALUE_DIM).to(before.dtype)
+        grad = _gated_tile(grad_ptr, place - offset, asked, grad_row * UNIT, value, VALUE_DIM).to(before.dtype)
         d_reading = _dot(grad, tl.trans(before), d_reading, PRECISION)
-        written = _gated_tile(written_ptr, place, inside, written_row, value, VALUE_DIM).to(before.dtype)
+        written = _gated_tile(written_ptr, place, inside, written_row * UNIT, value, VALUE_DIM).to(before.dtype)
         d_writing = _dot(written, tl.trans(after), d_writing, PRECISION)
         if GATES != "none":
             passed += tl.sum(before.to(tl.float32) * after.to(tl.float32), 1)
@@ -743,15 +754,15 @@ def _gated_state_use_kernel(
             d_written = _gated_tile(d_written_ptr, place, inside, VALUE_DIM, value, VALUE_DIM)
             d_asking = _dot(d_written.to(before.dtype), tl.trans(before), d_asking, PRECISION)
     ahead = _head_fading(
-        gates_ptr, begin_ptr, start, n, gates_row, column, 64, DIM, GATES, SEGMENTS, EXCLUSIVE
+        gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, column, 64, DIM, GATES, SEGMENTS, EXCLUSIVE
     )
     dq = d_reading * ahead * scale
     _gated_store(dq_ptr + _wide(sequence) * n_q * DIM, place - offset, asked, DIM, column, dq, DIM)
-    tail = _tail_fading(gates_ptr, begin_ptr, start, n, gates_row, column, 64, DIM, GATES, SEGMENTS)
+    tail = _tail_fading(gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, column, 64, DIM, GATES, SEGMENTS)
     dk = d_writing * tail
-    key = _gated_tile(k_ptr, place, inside, k_row, column, DIM).to(tl.float32)
+    key = _gated_tile(k_ptr, place, inside, k_row * UNIT, column, DIM).to(tl.float32)
     if GATES != "none":
-        query = _gated_tile(q_ptr, place - offset, asked, q_row, column, DIM).to(tl.float32)
+        query = _gated_tile(q_ptr, place - offset, asked, q_row * UNIT, column, DIM).to(tl.float32)
         read, behind = query * dq, key * dk  # what hangs on gates up to a place, and behind it
     if DELTA:
         solution = _gated_pairs_tile(solution_ptr + _wide(sequence) * n * 64, start, row, 0, n)
@@ -769,7 +780,7 @@ def _gated_state_use_kernel(
             read += asks * beta[:, None]
     _gated_store(dk_ptr + _wide(sequence) * n * DIM, place, inside, DIM, column, dk, DIM)
     if GATES != "none":
-        whole = _whole_fading(gates_ptr, begin_ptr, start, n, gates_row, column, DIM, GATES, SEGMENTS)
+        whole = _whole_fading(gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, column, DIM, GATES, SEGMENTS)
         passed *= whole
     if GATES == "channel":
         found = _sums_before(behind, 64, SUMS) + passed[None, :]
@@ -815,6 +826,8 @@ def _token_pairs_kernel(
     SEGMENTS: tl.constexpr,
     OWN: tl.constexpr,
     PRECISION: tl.constexpr,
+    UNIT: tl.constexpr,
+    GATE_UNIT: tl.constexpr,
 ):
     """How each ``x`` weighs the keys of its chunk; OWN: its own, too."""
     offset = n - n_q
@@ -827,17 +840,17 @@ def _token_pairs_kernel(
     start = chunk * 64
     place = start + row
     inside = place < n
-    x_ptr += _wide(batch) * x_batch + _wide(head // x_group) * x_head
-    k_ptr += _wide(batch) * k_batch + _wide(head // group) * k_head
+    x_ptr += _wide(batch) * x_batch * UNIT + _wide(head // x_group) * x_head * UNIT
+    k_ptr += _wide(batch) * k_batch * UNIT + _wide(head // group) * k_head * UNIT
     pairs = tl.zeros((64, 64), dtype=tl.float32)
     for first_column in range(0, DIM, BLOCK_DIM):
         column = first_column + tl.arange(0, BLOCK_DIM)
-        x = _gated_tile(x_ptr, place - offset, inside & (place >= offset), x_row, column, DIM)
-        key = _gated_tile(k_ptr, place, inside, k_row, column, DIM)
+        x = _gated_tile(x_ptr, place - offset, inside & (place >= offset), x_row * UNIT, column, DIM)
+        key = _gated_tile(k_ptr, place, inside, k_row * UNIT, column, DIM)
         pairs = _dot(x, tl.trans(key), pairs, PRECISION)
-    gates_ptr += _wide(batch) * gates_batch + _wide(head) * gates_head
+    gates_ptr += _wide(batch) * gates_batch * GATE_UNIT + _wide(head) * gates_head * GATE_UNIT
     begin_ptr += _wide(batch) * begin_batch
-    pairs *= _token_fading_tile(gates_ptr, begin_ptr, start, n, gates_row, GATES, SEGMENTS) * scale
+    pairs *= _token_fading_tile(gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, GATES, SEGMENTS) * scale
     if not OWN:
         pairs = tl.where(row[:, None] > row[None, :], pairs, 0.0)
     _gated_store(pairs_ptr + _wide(sequence) * n * 64, place, inside, 64, row, pairs, 64)
@@ -875,6 +888,8 @@ def _token_pair_gradients_kernel(
     SEGMENTS: tl.constexpr,
     DELTA: tl.constexpr,
     PRECISION: tl.constexpr,
+    UNIT: tl.constexpr,
+    GATE_UNIT: tl.constexpr,
 ):
     """Adds what the gradients of a chunk's pairs give to its queries and keys."""
     parts = (DIM + BLOCK_DIM - 1) // BLOCK_DIM
@@ -889,13 +904,13 @@ def _token_pair_gradients_kernel(
     place = start + row
     inside = place < n
     asked = inside & (place >= offset)
-    q_ptr += _wide(batch) * q_batch + _wide(head) * q_head
-    k_ptr += _wide(batch) * k_batch + _wide(head // group) * k_head
-    gates_ptr += _wide(batch) * gates_batch + _wide(head) * gates_head
+    q_ptr += _wide(batch) * q_batch * UNIT + _wide(head) * q_head * UNIT
+    k_ptr += _wide(batch) * k_batch * UNIT + _wide(head // group) * k_head * UNIT
+    gates_ptr += _wide(batch) * gates_batch * GATE_UNIT + _wide(head) * gates_head * GATE_UNIT
     begin_ptr += _wide(batch) * begin_batch
-    fading = _token_fading_tile(gates_ptr, begin_ptr, start, n, gates_row, GATES, SEGMENTS)
-    query = _gated_tile(q_ptr, place - offset, asked, q_row, column, DIM)
-    key = _gated_tile(k_ptr, place, inside, k_row, column, DIM)
+    fading = _token_fading_tile(gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, GATES, SEGMENTS)
+    query = _gated_tile(q_ptr, place - offset, asked, q_row * UNIT, column, DIM)
+    key = _gated_tile(k_ptr, place, inside, k_row * UNIT, column, DIM)
     square = _wide(sequence) * n * 64
     d_pairs = _gated_pairs_tile(d_pairs_ptr + square, start, row, 0, n) * fading * scale
     d_pairs = d_pairs.to(key.dtype)
@@ -990,6 +1005,8 @@ def _channel_pairs_kernel(
     OWN: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
+    UNIT: tl.constexpr,
+    GATE_UNIT: tl.constexpr,
 ):
     """How each ``x`` weighs the keys of its chunk; OWN: its own, too, with BONUS by that.
 
@@ -1003,9 +1020,9 @@ def _channel_pairs_kernel(
     chunk = first_chunk + program // 4 % (tiles - first_chunk)
     sequence = program // 4 // (tiles - first_chunk)
     batch, head = sequence // heads, sequence % heads
-    x_ptr += _wide(batch) * x_batch + _wide(head // x_group) * x_head
-    k_ptr += _wide(batch) * k_batch + _wide(head // group) * k_head
-    gates_ptr += _wide(batch) * gates_batch + _wide(head) * gates_head
+    x_ptr += _wide(batch) * x_batch * UNIT + _wide(head // x_group) * x_head * UNIT
+    k_ptr += _wide(batch) * k_batch * UNIT + _wide(head // group) * k_head * UNIT
+    gates_ptr += _wide(batch) * gates_batch * GATE_UNIT + _wide(head) * gates_head * GATE_UNIT
     begin_ptr += _wide(batch) * begin_batch
     bonus_ptr += _wide(batch) * bonus_batch + _wide(head) * DIM
     pairs_ptr += _wide(sequence) * n * 64
@@ -1020,10 +1037,10 @@ def _channel_pairs_kernel(
             bonus = tl.load(bonus_ptr + column, mask=channels, other=0.0).to(tl.float32)
         for i in range(16):
             place = start + i
-            gate = _gate_row(gates_ptr, begin_ptr, place, n, gates_row, column, DIM, SEGMENTS)
-            key = _gated_row(k_ptr, place, place < n, k_row, column, DIM)
+            gate = _gate_row(gates_ptr, begin_ptr, place, n, gates_row * GATE_UNIT, column, DIM, SEGMENTS)
+            key = _gated_row(k_ptr, place, place < n, k_row * UNIT, column, DIM)
             asked = (place >= offset) & (place < n)
-            x = _gated_row(x_ptr, place - offset, asked, x_row, column, DIM) * scale
+            x = _gated_row(x_ptr, place - offset, asked, x_row * UNIT, column, DIM) * scale
             if not EXCLUSIVE:
                 faded *= gate[None, :]
             weights = tl.sum(faded * x[None, :], 1)
@@ -1044,9 +1061,9 @@ def _channel_pairs_kernel(
             gates_ptr,
             begin_ptr,
             pairs_ptr,
-            x_row,
-            k_row,
-            gates_row,
+            x_row * UNIT,
+            k_row * UNIT,
+            gates_row * GATE_UNIT,
             scale,
             chunk * 64,
             part * 32,
@@ -1067,9 +1084,9 @@ def _channel_pairs_kernel(
             gates_ptr,
             begin_ptr,
             pairs_ptr,
-            x_row,
-            k_row,
-            gates_row,
+            x_row * UNIT,
+            k_row * UNIT,
+            gates_row * GATE_UNIT,
             scale,
             chunk * 64,
             0,
@@ -1183,6 +1200,8 @@ def _channel_pair_gradients_kernel(
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
     SUMS: tl.constexpr,
+    UNIT: tl.constexpr,
+    GATE_UNIT: tl.constexpr,
 ):
     """Adds what pairs of different halves and quarters of a chunk give to queries, keys and gates."""
     parts = (DIM + BLOCK_DIM - 1) // BLOCK_DIM
@@ -1192,9 +1211,9 @@ def _channel_pair_gradients_kernel(
     chunk = program // parts % tiles
     sequence = program // parts // tiles
     batch, head = sequence // heads, sequence % heads
-    q_ptr += _wide(batch) * q_batch + _wide(head) * q_head
-    k_ptr += _wide(batch) * k_batch + _wide(head // group) * k_head
-    gates_ptr += _wide(batch) * gates_batch + _wide(head) * gates_head
+    q_ptr += _wide(batch) * q_batch * UNIT + _wide(head) * q_head * UNIT
+    k_ptr += _wide(batch) * k_batch * UNIT + _wide(head // group) * k_head * UNIT
+    gates_ptr += _wide(batch) * gates_batch * GATE_UNIT + _wide(head) * gates_head * GATE_UNIT
     begin_ptr += _wide(batch) * begin_batch
     d_pairs_ptr += _wide(sequence) * n * 64
     d_likeness_ptr += _wide(sequence) * n * 64
@@ -1211,9 +1230,9 @@ def _channel_pair_gradients_kernel(
         dq_ptr,
         dk_ptr,
         d_gates_ptr,
-        q_row,
-        k_row,
-        gates_row,
+        q_row * UNIT,
+        k_row * UNIT,
+        gates_row * GATE_UNIT,
         scale,
         chunk * 64,
         0,
@@ -1241,9 +1260,9 @@ def _channel_pair_gradients_kernel(
             dq_ptr,
             dk_ptr,
             d_gates_ptr,
-            q_row,
-            k_row,
-            gates_row,
+            q_row * UNIT,
+            k_row * UNIT,
+            gates_row * GATE_UNIT,
             scale,
             chunk * 64,
             half * 32,
@@ -1297,6 +1316,8 @@ def _channel_near_gradients_kernel(
     EXCLUSIVE: tl.constexpr,
     BONUS: tl.constexpr,
     DELTA: tl.constexpr,
+    UNIT: tl.constexpr,
+    GATE_UNIT: tl.constexpr,
 ):
     """Adds what pairs within 16 positions give to queries, keys and gates; and to the BONUS, 16 by 16."""
     parts = (DIM + BLOCK_DIM - 1) // BLOCK_DIM
@@ -1313,9 +1334,9 @@ def _channel_near_gradients_kernel(
     place = start + row
     inside = place < n
     asked = inside & (place >= offset)
-    q_ptr += _wide(batch) * q_batch + _wide(head) * q_head
-    k_ptr += _wide(batch) * k_batch + _wide(head // group) * k_head
-    gates_ptr += _wide(batch) * gates_batch + _wide(head) * gates_head
+    q_ptr += _wide(batch) * q_batch * UNIT + _wide(head) * q_head * UNIT
+    k_ptr += _wide(batch) * k_batch * UNIT + _wide(head // group) * k_head * UNIT
+    gates_ptr += _wide(batch) * gates_batch * GATE_UNIT + _wide(head) * gates_head * GATE_UNIT
     begin_ptr += _wide(batch) * begin_batch
     d_pairs_ptr += _wide(sequence) * n * 64 + part * 16
     d_likeness_ptr += _wide(sequence) * n * 64 + part * 16
@@ -1326,7 +1347,7 @@ def _channel_near_gradients_kernel(
     dk = tl.zeros((16, BLOCK_DIM), dtype=tl.float32)
     d_asking = tl.zeros((16, BLOCK_DIM), dtype=tl.float32)
     for i in range(16):
-        gate = _gate_row(gates_ptr, begin_ptr, start + i, n, gates_row, column, DIM, SEGMENTS)
+        gate = _gate_row(gates_ptr, begin_ptr, start + i, n, gates_row * GATE_UNIT, column, DIM, SEGMENTS)
         if not EXCLUSIVE:
             keys *= gate[None, :]
         earlier = row < tl.where(start + i < n, i, 0)
@@ -1337,28 +1358,28 @@ def _channel_near_gradients_kernel(
             d_asking += tl.where((row == i)[:, None], tl.sum(grad[:, None] * keys, 0)[None, :], 0.0)
         if EXCLUSIVE:
             keys *= gate[None, :]
-        key = _gated_row(k_ptr, start + i, start + i < n, k_row, column, DIM)
+        key = _gated_row(k_ptr, start + i, start + i < n, k_row * UNIT, column, DIM)
         keys = tl.where((row == i)[:, None], key[None, :], keys)
     for step in range(16):
         j = 15 - step
-        gate = _gate_row(gates_ptr, begin_ptr, start + j, n, gates_row, column, DIM, SEGMENTS)
+        gate = _gate_row(gates_ptr, begin_ptr, start + j, n, gates_row * GATE_UNIT, column, DIM, SEGMENTS)
         later = (row > j) & inside
         grad = tl.load(d_pairs_ptr + _wide(place) * 64 + j, mask=later, other=0.0)
         found = tl.sum(grad[:, None] * queries, 0)
         if DELTA:
             grad = tl.load(d_likeness_ptr + _wide(place) * 64 + j, mask=later, other=0.0)
             found += tl.sum(grad[:, None] * askers, 0)
-            key = _gated_row(k_ptr, start + j, start + j < n, k_row, column, DIM)
+            key = _gated_row(k_ptr, start + j, start + j < n, k_row * UNIT, column, DIM)
             askers = tl.where((row == j)[:, None], key[None, :], askers) * gate[None, :]
         dk += tl.where((row == j)[:, None], found[None, :], 0.0)
         seen = (start + j >= offset) & (start + j < n)
-        query = _gated_row(q_ptr, start + j - offset, seen, q_row, column, DIM) * scale
+        query = _gated_row(q_ptr, start + j - offset, seen, q_row * UNIT, column, DIM) * scale
         if EXCLUSIVE:
             queries = tl.where((row == j)[:, None], query[None, :], queries * gate[None, :])
         else:
             queries = tl.where((row == j)[:, None], query[None, :], queries) * gate[None, :]
-    query = _gated_tile(q_ptr, place - offset, asked, q_row, column, DIM).to(tl.float32) * scale
-    key = _gated_tile(k_ptr, place, inside, k_row, column, DIM).to(tl.float32)
+    query = _gated_tile(q_ptr, place - offset, asked, q_row * UNIT, column, DIM).to(tl.float32) * scale
+    key = _gated_tile(k_ptr, place, inside, k_row * UNIT, column, DIM).to(tl.float32)
     read, kept = query * dq, key * dk
     if DELTA:
         read += key * d_asking
