@@ -19,7 +19,15 @@ from attnc.codegen.kinds import KINDS
 from attnc.codegen.needs import Names, identifier, tables_of
 from attnc.codegen.pairs import PairWriter
 from attnc.codegen.printer import Printer
-from attnc.codegen.states import carries, gated, has_states, kernels_text, states_function, states_text
+from attnc.codegen.states import (
+    carries,
+    derived,
+    features_used,
+    has_states,
+    kernels_text,
+    states_function,
+    states_text,
+)
 from attnc.codegen.torch_sweeps import SweepWriter
 from attnc.codegen.weights import BodyWeights, WeightsWriter
 from attnc.digits import PLAIN
@@ -139,31 +147,52 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
     mask = definition.mask(pattern)
     tables = definition.tables(pattern, tables_of(schedule.bodies, relations))
     text = states_text(pattern, schedule)
-    carried = carries(schedule)
+    carried, have = carries(schedule), features_used(schedule)
     state = _part("states_interface", "state") if carried else ""
     gates = (_part("states_interface", "gates"), text.gates) if text.gates else ()
-    derived = {len(pattern.inputs) + i: f"gates_{body}" for i, body in enumerate(gated(schedule))}
+    made = {len(pattern.inputs) + i: f"{role}_{body}" for i, (body, role) in enumerate(derived(schedule))}
     flags = f"# Whether a call can go on with the state that another left.\n_CARRIES = {carried}\n"
     maps = [_part("features", kind) for kind in text.kinds if kind != "elementwise"]
     return [
-        _constants(pattern, derived) + flags,
+        _constants(pattern, made) + flags,
         states_function(pattern, schedule),
         _section("What the pattern means", mask, _head_sets(schedule)),
         _section("Tables", tables, _part("tables", "arithmetic", "read", "members", "equal", "draws")),
         _section("Arguments, backends", _part("interface", have=frozenset({"weights"})), state, *gates),
         _section("Features and states", *maps, _part("states", "common"), text.maps),
-        _section("The torch path", _part("states", "torch")),
+        _section("The torch path", _part("states", "torch"), _gated_torch(have)),
         _section(
             "The Triton path",
             _part("tiles", have=frozenset({"states"})),
             *(kernels_text(_part("states_triton", "kernels"), *item) for item in text.triton),
             _part("weights", "launch"),
             _part("launch", "launch"),
-            _part("states_triton", "launch"),
+            _part("states_triton", "launch") if "linear" in have else "",
+            *_gated_triton(have),
             text.table,
         ),
         _section("Registered with PyTorch", _part("states_interface", "operators", have=frozenset())),
         _part("self_check"),
+    ]
+
+
+def _gated_torch(have: frozenset[str]) -> str:
+    """The torch path of gates for each channel and of the delta rule."""
+    return _part("gates") + "\n\n" + _part("gates_bodies", "torch") if "gated" in have else ""
+
+
+def _gated_triton(have: frozenset[str]) -> list[str]:
+    """The Triton path of gates for each channel and of the delta rule."""
+    if "gated" not in have:
+        return []
+    return [
+        _part("gates_triton"),
+        _part("gates_chunks_triton"),
+        _part("gates_pairs_triton", "token") if "tokens" in have and "delta" in have else "",
+        _part("gates_pairs_triton", "channel") if "channels" in have else "",
+        _part("delta_triton") if "delta" in have else "",
+        _part("gates_launch", have=have),
+        _part("gates_bodies", "triton"),
     ]
 
 

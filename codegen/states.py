@@ -56,20 +56,44 @@ def carries(schedule: Schedule) -> bool:
     return len(sizes) == 1
 
 
-def gated(schedule: Schedule) -> tuple[int, ...]:
-    """The bodies that have gates, in order: each adds one to the inputs of the operators."""
+def derived(schedule: Schedule) -> tuple[tuple[int, str], ...]:
+    """What is made of the inputs, by body: each adds one to the inputs of the operators, in this order.
+
+    "gates"; "beta", how far the delta rule corrects; "bonus", what a query's own position weighs.
+    """
     found = []
     for i, plan in enumerate(schedule.bodies):
         item = scalar_factor(plan)
-        if item is not None and item[2].decay is not None:
-            found.append(i)
+        if item is not None:
+            given = {"gates": item[2].decay, "beta": item[2].beta, "bonus": item[2].bonus}
+            found += [(i, role) for role, value in given.items() if value is not None]
     return tuple(found)
+
+
+def family(weights: Weights) -> str:
+    """Which functions compute it: "linear", "channel" (a gate for each channel) or "delta"."""
+    if weights.beta is not None:
+        return "delta"
+    return "channel" if weights.decay is not None and weights.decay.axes == "channel" else "linear"
+
+
+def features_used(schedule: Schedule) -> frozenset[str]:
+    """What the parts of emitted modules are there for: families, and the axes of their gates."""
+    found = set()
+    for plan in schedule.bodies:
+        item = scalar_factor(plan)
+        if item is not None:
+            decay = item[2].decay
+            channels = decay is not None and decay.axes == "channel"
+            found |= {family(item[2]), "channels" if channels else "tokens"}
+            found |= {"gated"} if family(item[2]) != "linear" else set()
+    return frozenset(found)
 
 
 def states_text(pattern: Pattern, schedule: Schedule) -> StatesText:
     texts, rows, kinds = [], [], dict[str, None]()
     triton: dict[Real, tuple[str, str]] = {}
-    gates = gated(schedule)
+    places = {key: len(pattern.inputs) + i for i, key in enumerate(derived(schedule))}
     for i, plan in enumerate(schedule.bodies):
         item = scalar_factor(plan)
         if item is None:
@@ -80,15 +104,16 @@ def states_text(pattern: Pattern, schedule: Schedule) -> StatesText:
         texts.append(_map_text(weights, suffix))
         kinds[kind_of(weights)] = None
         value = real.folded(weights.feature.value) if isinstance(weights.feature, Elementwise) else X
-        mapped = f"_{len(triton)}" if triton else ""
-        mapped, _ = triton.setdefault(value, (mapped, _triton_text(value)))
+        mapped = None
+        if family(weights) == "linear":
+            mapped, _ = triton.setdefault(value, (f"_{len(triton)}" if triton else "", _triton_text(value)))
         segments = "None"
         if factor.segmented:
             segments = f"_segments{suffix}"
             texts.append(_segments_text(pattern, factor, weights, suffix))
-        place = len(pattern.inputs) + gates.index(i) if i in gates else None
+        own = {role: place for (body, role), place in places.items() if body == i}
         alone = len(plan.body.parts) == 1
-        rows.append(_row(factor, weights, suffix, segments, place, alone, mapped))
+        rows.append(_row(factor, weights, suffix, segments, own, alone, mapped))
     table = f"# How every body is computed through states, or None.\n_STATES = (\n{''.join(rows)})\n"
     gates_text = _gates_text(pattern, schedule)
     return StatesText("\n\n".join(texts), table, tuple(triton.values()), gates_text, tuple(kinds))
@@ -124,9 +149,16 @@ def _triton_text(value: Real) -> str:
 
 
 def _row(
-    factor: Factor, weights: Weights, suffix: str, segments: str, gate: int | None, alone: bool, mapped: str
+    factor: Factor,
+    weights: Weights,
+    suffix: str,
+    segments: str,
+    places: dict[str, int],
+    alone: bool,
+    mapped: str | None,
 ) -> str:
     feature = weights.feature
+    name = "linear" if family(weights) == "linear" else "gated"
     root = isinstance(feature, Favor | Taylor)
     fields = {
         "causal": factor.causal,
@@ -140,11 +172,16 @@ def _row(
         "gradient": f"_features_gradient{suffix}",
         "width": f"lambda dim: {_width(weights)}",
         "segments": segments,
-        "gate": gate,
+        "gate": places.get("gates"),
         "kind": repr(kind_of(weights)),
         "seed": feature.seed if isinstance(feature, Favor) else 0,
         "length": feature.length if isinstance(feature, Cosine) else 0,
-        "kernels": f"_LINEAR_KERNELS{mapped}",
+        "kernels": None if mapped is None else f"_LINEAR_KERNELS{mapped}",
+        "plain": isinstance(feature, Elementwise) and real.folded(feature.value) == X,
+        "delta": weights.beta is not None,
+        "extra": places.get("beta", places.get("bonus")),
+        "forward": f"(_{name}_forward_torch, _{name}_forward_triton)",
+        "backward": f"(_{name}_backward_torch, _{name}_backward_triton)",
     }
     listed = "".join(f"        {name}={value},\n" for name, value in fields.items())
     return f"    _Linear(\n{listed}    ),\n"
@@ -246,15 +283,15 @@ def _segments_text(pattern: Pattern, factor: Factor, weights: Weights, suffix: s
 
 
 def _gates_text(pattern: Pattern, schedule: Schedule) -> str:
-    found = gated(schedule)
+    found = derived(schedule)
     if not found:
         return ""
     lines = []
-    for i in found:
+    for i, role in found:
         item = scalar_factor(schedule.bodies[i])
-        assert item is not None and item[2].decay is not None
-        decay = item[2].decay
-        if decay.axes == "head":
+        assert item is not None
+        decay, beta, bonus = item[2].decay, item[2].beta, item[2].bonus
+        if role == "gates" and decay is not None and decay.axes == "head":
             assert decay.value is not None
             text = torch_printer(pattern)(real.folded(decay.value))
             gate = f"torch.as_tensor({text}, device=device).to(dtype)"
@@ -264,12 +301,13 @@ def _gates_text(pattern: Pattern, schedule: Schedule) -> str:
                 f"found.append(_one_for_all({gate}, numbers, heads))",
             ]
         else:
-            place = [given.name for given in pattern.inputs].index(decay.table)
-            lines.append(f'found.append(_with_batch(inputs[{place}], "{decay.table}", n, heads).to(dtype))')
+            table = decay.table if role == "gates" and decay is not None else beta or bonus
+            place = [given.name for given in pattern.inputs].index(table)
+            lines.append(f'found.append(_with_batch(inputs[{place}], "{table}", n, heads).to(dtype))')
     body = indent("\n".join(lines), "    ")
     return (
         "def _gates(inputs, q, n):\n"
-        '    """Logarithms of the gates of every body that has some, (batch or 1, n or 1, heads)."""\n'
+        '    """For every body logarithms of gates, (batch or 1, n or 1, heads, …), rates, own weights."""\n'
         "    heads, device, dtype, found = q.shape[1], q.device, _sum_dtype(q), []\n"
         f"{body}\n"
         "    return found\n"
@@ -289,9 +327,9 @@ def states_function(pattern: Pattern, schedule: Schedule) -> str:
     for item in pattern.inputs:
         shape = ", ".join(show(fold(size)) for size in item.shape)
         arguments += f"    {item.name}: {item.kind}, ({shape}), a leading batch axis allowed.\n"
-    some_gates = bool(gated(schedule))
+    some_gates = bool(derived(schedule))
     tables = "[*inputs.values(), *_gates(list(inputs.values()), q, k.shape[2])]" if some_gates else "list(inputs.values())"
-    differentiable = "q, k, v and gates" if some_gates else "q, k and v"
+    differentiable = "q, k, v and float inputs" if some_gates else "q, k and v"
     told, returns = "", "Returns (batch, heads, n_q, value dim) in the dtype of q."
     if carried:
         features = {plan.body.weights.feature for plan in schedule.bodies}

@@ -172,7 +172,11 @@ def _delta_write_kernel(
         ahead = _head_fading(
             gates_ptr, begin_ptr, start, n, gates_row * GATE_UNIT, column, 64, DIM, GATES, SEGMENTS, False
         )
-        key = _gated_tile(k_ptr, place, inside, k_row * UNIT, column, DIM).to(tl.float32) * ahead * beta[:, None]
+        key = (
+            _gated_tile(k_ptr, place, inside, k_row * UNIT, column, DIM).to(tl.float32)
+            * ahead
+            * beta[:, None]
+        )
         found = _dot(solution, key.to(solution.dtype), None, PRECISION)
         whole = correction_ptr + _wide(sequence) * n * DIM
         _gated_store(whole, place, inside, DIM, column, found, DIM)

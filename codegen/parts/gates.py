@@ -13,9 +13,9 @@ import torch
 def _sum_dtype(x): ...
 
 
-_BUDGET = 0
-
 # --- begin ---
+
+_GATED_BUDGET = 1 << 21  # numbers that a run of chunks takes
 
 
 def _running_sums(x, backwards=False):
@@ -132,7 +132,7 @@ class _Gated:
     def runs(self, held):
         """Where runs start and stop; ``held`` numbers are kept for a position of a head beside states."""
         work = self.rows * (held + self.size[0] * self.size[1] // self.chunk)
-        step = max(1, _BUDGET // max(1, work * self.chunk)) * self.chunk
+        step = max(1, _GATED_BUDGET // max(1, work * self.chunk)) * self.chunk
         return [(start, min(start + step, self.n)) for start in range(0, self.n, step)]
 
     def take(self, x, start, stop, offset=0):
@@ -327,50 +327,6 @@ def _gated_backward(call, grad, final_grad):
             else:
                 call.give(target, x, start, stop)
     return dq, dk, dv, d_gates, d_extra, d_state.reshape(call.batch, call.heads, *call.size)
-
-
-def _as_given(d_gates, gates, d_extra, extra):
-    """Gradients in the shapes of their inputs: positions before heads, and summed over the batch they share."""
-    found = []
-    for grad, given in ((d_gates, gates), (d_extra, extra)):
-        if given is None:
-            found.append(None)
-            continue
-        if grad.dim() == 4:
-            grad = grad.transpose(1, 2)
-        grad = grad.reshape(grad.shape[0], *given.shape[1:])
-        found.append(grad.sum(0, keepdim=True) if given.shape[0] < grad.shape[0] else grad)
-    return found
-
-
-# --- begin: channel ---
-
-
-def _channel_forward_torch(q, k, v, gates, extra, state, begin, scale, exclusive=False):
-    """Output and final state, with a gate for each channel."""
-    return _gated_forward(_Gated(q, k, v, gates, None, extra, state, begin, scale, exclusive))
-
-
-def _channel_backward_torch(
-    grad, final_grad, q, k, v, gates, extra, state, begin, scale, exclusive=False
-):
-    call = _Gated(q, k, v, gates, None, extra, state, begin, scale, exclusive)
-    dq, dk, dv, d_gates, d_bonus, d_state = _gated_backward(call, grad, final_grad)
-    return dq, dk, dv, *_as_given(d_gates, gates, d_bonus, extra), None if state is None else d_state
-
-
-# --- begin: delta ---
-
-
-def _delta_forward_torch(q, k, v, gates, extra, state, begin, scale):
-    """Output and final state of the delta rule."""
-    return _gated_forward(_Gated(q, k, v, gates, extra, None, state, begin, scale, False))
-
-
-def _delta_backward_torch(grad, final_grad, q, k, v, gates, extra, state, begin, scale):
-    call = _Gated(q, k, v, gates, extra, None, state, begin, scale, False)
-    dq, dk, dv, d_gates, d_beta, d_state = _gated_backward(call, grad, final_grad)
-    return dq, dk, dv, *_as_given(d_gates, gates, d_beta, extra), None if state is None else d_state
 
 
 # --- end ---

@@ -12,7 +12,6 @@ except ImportError:
 
 def _rows_contiguous(x): ...
 def _precision(dtype): ...
-def _as_given(d_gates, gates, d_extra, extra): ...
 
 
 # --- begin ---
@@ -29,7 +28,11 @@ class _GatedLaunch:
         self.q, self.k, self.v = map(_rows_contiguous, (q, k, v))
         self.batch, self.heads, self.n_q, self.dim = q.shape
         self.n, self.value_dim = k.shape[2], v.shape[3]
-        self.rows, self.group, self.tiles = self.batch * self.heads, self.heads // k.shape[1], -(-self.n // 64)
+        self.rows, self.group, self.tiles = (
+            self.batch * self.heads,
+            self.heads // k.shape[1],
+            -(-self.n // 64),
+        )
         self.first = (self.n - self.n_q) // 64  # the first chunk with a query
         self.kind = "none" if gates is None else "channel" if gates.dim() == 4 else "token"
         self.delta, self.own = beta is not None, bonus is not None or not exclusive
@@ -73,7 +76,9 @@ class _GatedLaunch:
             "OWN": self.own,
             "DELTA": self.delta,
             "INITIAL": initial is not None,
-            "OPERAND": triton.language.bfloat16 if self.operand == torch.bfloat16 else triton.language.float32,
+            "OPERAND": triton.language.bfloat16
+            if self.operand == torch.bfloat16
+            else triton.language.float32,
             "PRECISION": _precision(q.dtype),
             "SUMS": "ieee" if torch.version.hip else "tf32x3",
         }
@@ -133,6 +138,10 @@ class _GatedLaunch:
             warps = 8 if dim * value > 4096 else 4
         elif kind == "near":
             dim, warps, stages = min(dim, 64), 2, 1
+        elif kind == "pair gradients":
+            dim, stages = min(dim, 32), 1
+        elif kind == "state use":
+            dim, value, warps = min(dim, 32 if wide else 64), min(value, 32 if wide else 64), 8
         elif kind == "solve":
             warps, stages = 1, 1
         else:
@@ -152,10 +161,13 @@ class _GatedLaunch:
         given = self.strided("x", x) | {"x_group": self.heads // x.shape[1], "pairs_ptr": found}
         given |= {"n_q": x.shape[2], **more}
         chunks = self.tiles - (self.n - x.shape[2]) // 64
+        # --- only: channels ---
         if self.kind == "channel":
             self.run(_channel_pairs_kernel, chunks * 4, "chunk", **given)
-        else:
-            self.run(_token_pairs_kernel, chunks, "chunk", **given)
+            return found
+        # --- only: tokens ---
+        self.run(_token_pairs_kernel, chunks, "chunk", **given)
+        # --- only: end ---
         return found
 
     def states(self):
@@ -164,6 +176,7 @@ class _GatedLaunch:
         states = self.empty(self.tiles, self.dim, self.value_dim)
         final = self.empty(self.dim, self.value_dim, dtype=torch.float32)
         values = {}
+        # --- only: delta ---
         if self.delta:
             likeness = self.pairs(self.k, torch.float32, OWN=False, BONUS=False, scale=1.0)
             solution = self.empty(self.n, 64)
@@ -178,9 +191,8 @@ class _GatedLaunch:
             self.run(_delta_solve_kernel, self.tiles, "solve")
             self.run(_delta_write_kernel, self.tiles, "chunk", values_ptr=value)
             values = {"v_ptr": value}
-        self.run(
-            _gated_states_kernel, parts * blocks, "states", states_ptr=states, final_ptr=final, **values
-        )
+        # --- only: end ---
+        self.run(_gated_states_kernel, parts * blocks, "states", states_ptr=states, final_ptr=final, **values)
         self.given["states_ptr"] = states
         return final
 
@@ -205,7 +217,10 @@ class _GatedLaunch:
         parts, blocks = self.blocks("chunk")
         d_written = self.empty(self.n, self.value_dim, dtype=self.operand if self.delta else wide)
         given["d_written_ptr"] = d_written
-        after, d_initial = torch.empty_like(given["states_ptr"]), self.empty(self.dim, self.value_dim, dtype=wide)
+        after, d_initial = (
+            torch.empty_like(given["states_ptr"]),
+            self.empty(self.dim, self.value_dim, dtype=wide),
+        )
         given |= {"after_ptr": after, "d_initial_ptr": d_initial, "d_final_ptr": final_grad.contiguous()}
 
         def through_states():
@@ -230,75 +245,49 @@ class _GatedLaunch:
         d_gates = self.empty(self.n, self.dim if self.kind == "channel" else parts, dtype=wide)
         d_asked = self.empty(self.n, parts, dtype=wide)
         given |= {"dq_ptr": dq, "dk_ptr": dk, "d_gates_ptr": d_gates, "d_beta_ptr": d_asked}
-        self.run(_gated_state_use_kernel, self.tiles * parts, "chunk")
+        self.run(_gated_state_use_kernel, self.tiles * parts, "state use")
         d_bonus = None
+        # --- only: channels ---
         if self.kind == "channel":
             d_bonus = self.empty(self.tiles * 4, self.dim, dtype=wide)
-            self.run(_channel_pair_gradients_kernel, self.tiles * parts, "chunk")
+            narrow = self.blocks("pair gradients")[0]
+            self.run(_channel_pair_gradients_kernel, self.tiles * narrow, "pair gradients")
             near = self.blocks("near")[0]
             self.run(_channel_near_gradients_kernel, self.tiles * 4 * near, "near", d_bonus_ptr=d_bonus)
-            d_bonus = d_bonus.sum(1).view(self.batch, self.heads, self.dim)
-        else:
+            d_bonus = d_bonus.sum(1)
+        # --- only: tokens ---
+        if self.kind != "channel":
             self.run(_token_pair_gradients_kernel, self.tiles * parts, "chunk")
+        # --- only: end ---
         if self.kind == "token":
-            d_gates = d_gates.sum(2) + d_across
-        if self.delta:
-            d_beta = d_beta + d_asked.sum(2)
-        extra = d_beta if self.delta else d_bonus
+            d_gates = (d_gates.sum(2) + d_across)[..., None]
+        if self.kind == "none":
+            d_gates = None
+        extra = (d_beta + d_asked.sum(2))[..., None] if self.delta else d_bonus
         return dq, dk, dv, d_gates, extra, d_initial
 
+    # --- both ---
+
+    def by_head(self, x):
+        """(batch * heads, …) as (batch, heads, …)."""
+        return x.view(self.batch, self.heads, *x.shape[1:])
+
     def shared(self, x):
-        """Something by query head as (batch, key heads, n, dim)."""
-        x = x.view(self.batch, self.heads, *x.shape[1:])
+        """Something by query head summed for key heads."""
+        x = self.by_head(x)
         return x if self.group == 1 else x.unflatten(1, (-1, self.group)).sum(2)
 
+    def forward(self):
+        """Output (batch, heads, n_q, values) and the state after the last position, in fp32."""
+        final, out = self.states(), self.out()
+        return self.by_head(out), self.by_head(final)
 
-def _gated_forward_triton(call):
-    final, out = call.states(), call.out()
-    shape = call.batch, call.heads
-    return out.view(*shape, *out.shape[1:]), final.view(*shape, *final.shape[1:])
-
-
-def _gated_backward_triton(call, grad, final_grad, gates, extra, state):
-    call.states()
-    dq, dk, dv, d_gates, d_extra, d_state = call.gradients(grad, final_grad)
-    shape = call.batch, call.heads
-    d_gates = d_gates.view(*shape, *d_gates.shape[1:])
-    if d_extra is not None:
-        d_extra = d_extra.view(*shape, *d_extra.shape[-1 if not call.delta else 1 :])
-    if gates is not None and gates.dim() == 3:
-        d_gates = d_gates[..., None]
-    if call.delta:
-        d_extra = d_extra[..., None]
-    dq = dq.view(*shape, *dq.shape[1:])
-    d_state = None if state is None else d_state.view(*shape, *d_state.shape[1:])
-    return dq, call.shared(dk), call.shared(dv), *_as_given(d_gates, gates, d_extra, extra), d_state
-
-
-# --- begin: channel ---
-
-
-def _channel_forward_triton(q, k, v, gates, extra, state, begin, scale, exclusive=False):
-    return _gated_forward_triton(_GatedLaunch(q, k, v, gates, None, extra, state, begin, scale, exclusive))
-
-
-def _channel_backward_triton(
-    grad, final_grad, q, k, v, gates, extra, state, begin, scale, exclusive=False
-):
-    call = _GatedLaunch(q, k, v, gates, None, extra, state, begin, scale, exclusive)
-    return _gated_backward_triton(call, grad, final_grad, gates, extra, state)
-
-
-# --- begin: delta ---
-
-
-def _delta_forward_triton(q, k, v, gates, extra, state, begin, scale):
-    return _gated_forward_triton(_GatedLaunch(q, k, v, gates, extra, None, state, begin, scale, False))
-
-
-def _delta_backward_triton(grad, final_grad, q, k, v, gates, extra, state, begin, scale):
-    call = _GatedLaunch(q, k, v, gates, extra, None, state, begin, scale, False)
-    return _gated_backward_triton(call, grad, final_grad, gates, extra, state)
+    def backward(self, grad, final_grad):
+        """Gradients of q, k, v, gates and what is extra by head and position, and of the state, in fp32."""
+        self.states()
+        dq, dk, dv, d_gates, d_extra, d_state = self.gradients(grad, final_grad)
+        gates, extra = (None if x is None else self.by_head(x) for x in (d_gates, d_extra))
+        return self.by_head(dq), self.shared(dk), self.shared(dv), gates, extra, self.by_head(d_state)
 
 
 # --- end ---

@@ -34,6 +34,9 @@ class _Linear(NamedTuple):
     features, gradient: the feature map on torch tensors and how gradients go back through it.
     width: how many features a vector has. segments: where they begin, or None. gate: its place, or None.
     kind, seed, length: of the feature map. kernels: those of the Triton path, by name.
+    plain: whether features are the vectors themselves. delta, extra: whether the delta rule updates states, and
+        the place of its rates or, otherwise, of what a query's own position weighs; or None.
+    forward, backward: what computes it on the torch path, and on the Triton path.
     """
 
     causal: bool
@@ -52,6 +55,11 @@ class _Linear(NamedTuple):
     seed: int
     length: int
     kernels: object
+    plain: bool
+    delta: bool
+    extra: object
+    forward: object
+    backward: object
 
 
 def _chunk_of(width):
@@ -104,8 +112,10 @@ def _summed(x):
 def _moved_gates(gates, order, begin, n):
     """Gates of one step in the new order: what lies between a position and the one before it in its segment.
 
-    gates: (batch or 1, n or 1, heads).
+    gates: (batch or 1, n or 1, heads). One so small that nothing is left says no more than -1e4, beside which
+    others are not lost in a sum.
     """
+    gates = gates.clamp(min=-1e4)
     if gates.shape[1] == 1:
         steps = torch.cat([order[:, :1] + 1, order[:, 1:] - order[:, :-1]], 1)[..., None]
         found = gates * steps.to(gates.dtype)
@@ -138,20 +148,27 @@ class _Moved:
         self.numbers, self.n, self.n_q, self.group = numbers, k.shape[2], q.shape[2], heads // k.shape[1]
         self.q = q[:, self.heads]
         self.state = None if state is None else state[:, self.heads]
-        self.order, self.begin, self.gates = None, None, None
+        self.order, self.begin, self.gates, self.extra = None, None, None, None
         if body.gate is not None:
-            self.given = self.gates = inputs[body.gate][..., self.inside(inputs[body.gate])]
+            self.given = self.gates = inputs[body.gate][:, :, self.inside(inputs[body.gate])]
+        if body.extra is not None:
+            self.extra = self.extra_of(inputs[body.extra])
         if body.segments is not None:
             self.order, self.begin = body.segments(inputs, self.n, heads, q.device)
         if self.order is not None:
             self.q = self.moved(self.padded(self.q))
             self.k, self.v = self.moved(self.k), self.moved(self.v)
             if self.gates is not None:
-                self.gates = _moved_gates(self.gates, self.order, self.begin, self.n)
+                moved = _moved_gates(self.gates.flatten(2), self.order, self.begin, self.n)
+                self.gates = moved.unflatten(2, self.gates.shape[2:])
 
     def inside(self, gates):
         """Which of the gates' heads: all bodies' heads have some, those of others are not used."""
-        return self.heads if gates.shape[-1] > 1 else slice(None)
+        return self.heads if gates.shape[2] > 1 else slice(None)
+
+    def extra_of(self, x):
+        """Of its heads: rates are (batch or 1, n, heads), the own position's weights (batch or 1, heads, …)."""
+        return x[:, :, self.heads] if self.body.delta else x[:, self.heads]
 
     def padded(self, x):
         """Queries are the last positions; put in order they may be anywhere."""
@@ -178,9 +195,10 @@ class _Moved:
         return x if self.order is None else _moved_back(x, self.order, 2)
 
     def gates_back(self, grad):
-        """(batch, n, heads) to the shape of what was given."""
+        """(batch, n, heads, …) to the shape of what was given."""
         if self.order is not None:
-            grad = _gates_moved_back(grad, self.order, self.begin, self.given)
+            flat = _gates_moved_back(grad.flatten(2), self.order, self.begin, self.given.flatten(2))
+            grad = flat.unflatten(2, grad.shape[2:])
         for axis in (0, 1):
             if self.given.shape[axis] == 1 and grad.shape[axis] != 1:
                 grad = grad.sum(axis, keepdim=True)
@@ -202,7 +220,7 @@ def _inner(body, scale):
     return math.sqrt(scale) if body.root else 1.0, scale if body.factor else 1.0
 
 
-def _forward_states(q, k, v, inputs, state, scale, run):
+def _forward_states(q, k, v, inputs, state, scale, path):
     """Output, log-sum of weights and final state of all heads with states, and zeros for the others.
 
     Where nothing else shares the denominator, the sum of weights stands in place of its logarithm.
@@ -213,7 +231,7 @@ def _forward_states(q, k, v, inputs, state, scale, run):
     final = None
     for body, numbers in _launches(heads):
         moved = _Moved(body, q, k, v, inputs, heads, numbers, state)
-        found, sums, last = run(body, moved, *_inner(body, scale))
+        found, sums, last = body.forward[path](body, moved, *_inner(body, scale))
         out[:, moved.heads] = moved.rows_back(found).to(q.dtype)
         lse[:, moved.heads] = moved.rows_back(sums)
         if final is None:
@@ -222,27 +240,31 @@ def _forward_states(q, k, v, inputs, state, scale, run):
     return out, lse, final
 
 
-def _backward_states(grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scale, run):
-    """Gradients of q, k and v in the dtype of sums, of the gates, and of the state."""
+def _backward_states(grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scale, path):
+    """Gradients of q, k and v in the dtype of sums, of gates and other inputs by place, and of the state."""
     dtype, heads = _sum_dtype(q), q.shape[1]
     dq = torch.zeros(q.shape, dtype=dtype, device=q.device)
     dk = dv = 0
     d_state = None if state is None else torch.zeros_like(state)
-    d_gates = {}
+    d_inputs = {}
     for body, numbers in _launches(heads):
         moved = _Moved(body, q, k, v, inputs, heads, numbers, state)
         rows = (moved.rows(x[:, moved.heads]) for x in (grad, lse_grad, out, lse))
         own = None if state_grad is None else state_grad[:, moved.heads]
-        found = run(body, moved, *rows, own, *_inner(body, scale))
+        found = body.backward[path](body, moved, *rows, own, *_inner(body, scale))
         dq[:, moved.heads] = moved.rows_back(found[0])
         dk, dv = dk + moved.keys_back(found[1]), dv + moved.keys_back(found[2])
         if found[3] is not None:
-            if body.gate not in d_gates:
-                d_gates[body.gate] = torch.zeros(inputs[body.gate].shape, dtype=dtype, device=q.device)
-            d_gates[body.gate][..., moved.inside(inputs[body.gate])] += moved.gates_back(found[3])
+            if body.gate not in d_inputs:
+                d_inputs[body.gate] = torch.zeros(inputs[body.gate].shape, dtype=dtype, device=q.device)
+            d_inputs[body.gate][:, :, moved.inside(inputs[body.gate])] += moved.gates_back(found[3])
+        if body.extra is not None:
+            if body.extra not in d_inputs:
+                d_inputs[body.extra] = torch.zeros(inputs[body.extra].shape, dtype=dtype, device=q.device)
+            moved.extra_of(d_inputs[body.extra]).add_(found[5])
         if d_state is not None:
             d_state[:, moved.heads] = found[4]
-    return dq, dk, dv, d_gates, d_state
+    return dq, dk, dv, d_inputs, d_state
 
 
 # --- begin: torch ---
