@@ -241,4 +241,3 @@ def cost_text(factor: Factor, weights: Weights) -> str:
 def segments_of(found: tuple[Factor | None, ...]) -> tuple[str, ...]:
     """The inputs that segments are told by."""
     return tuple(dict.fromkeys(chain.from_iterable(factor.same for factor in found if factor is not None)))
-

@@ -70,6 +70,9 @@ def verify(pattern: Pattern, schedule: Schedule) -> Schedule:
     reports = list(schedule.reports)
     for item in schedule.bodies:
         proven, lost = _settle(item)
+        if item.whole is not None:  # every query is begun by what is computed through states
+            goes_on = tuple(replace(part, continues=True) for part in proven.query)
+            proven = replace(proven, query=goes_on, factors=item.factors, whole=item.whole)
         bodies.append(proven)
         reports += lost
     return replace(schedule, bodies=tuple(bodies), reports=tuple(reports))

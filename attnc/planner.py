@@ -9,6 +9,7 @@ from math import prod
 
 from attnc.congruences import joined
 from attnc.counting import STEP, TILE, grows, longest, passed_over, touched, unmasked
+from attnc.decompose import decompose
 from attnc.digits import PLAIN, Radix, radices
 from attnc.expression import (
     FALSE,
@@ -51,7 +52,10 @@ WORTH_TESTING = 0.3
 def plan(pattern: Pattern, bodies: Iterable[BodyTerms]) -> Schedule:
     """The passes for every body, not yet proven; all expressions have their parameters filled in."""
     n = usual_length(pattern)
-    return Schedule(pattern, tuple(_body_plan(item, n, factors(item.body)) for item in bodies))
+    # A sink is there before any other weight, and is not joined with states.
+    sinks = any(part.weights.sink is not None for item in pattern.bodies for part in item.parts)
+    plans = (_body_plan(pattern, item, n, () if sinks else factors(item.body)) for item in bodies)
+    return Schedule(pattern, tuple(plans))
 
 
 def usual_length(pattern: Pattern) -> int:
@@ -65,9 +69,16 @@ def masked_plan(body: Body) -> BodyPlan:
     return BodyPlan(body, (whole("query", Q, K, condition),), (whole("key", K, Q, condition),))
 
 
-def _body_plan(item: BodyTerms, n: int, found: tuple[Factor | None, ...]) -> BodyPlan:
-    if all(found):
+def _body_plan(pattern: Pattern, item: BodyTerms, n: int, found: tuple[Factor | None, ...]) -> BodyPlan:
+    if found and all(found):
         return BodyPlan(item.body, (), (), found)
+    swept = [part for part, factor in zip(item.body.parts, found, strict=False) if factor is None]
+    if any(found) and len(swept) == 1 and swept[0].weights.feature is None:
+        # The softmax of some edges goes on with what linear attention of the others gave.
+        rest = Body(item.body.heads, swept[0].relation, tuple(swept))
+        [terms] = decompose(replace(pattern, bodies=(rest,)))
+        alone = _body_plan(pattern, terms, n, ())
+        return replace(alone, factors=found, whole=item.body)
     terms = [_folded(term) for term in item.terms]
     return BodyPlan(item.body, _passes("query", terms, n), _passes("key", terms, n))
 

@@ -141,15 +141,18 @@ class Pass:
 
 @dataclass(frozen=True)
 class BodyPlan:
-    """The passes of a body, for what is swept of it.
+    """The passes of a body.
 
     factors: for every part of the body how it is computed through states, or None.
+    whole: the body that ``body`` is the swept part of, where the other part is computed through states: the
+        passes then go on with what that found.
     """
 
     body: Body
     query: tuple[Pass, ...]
     key: tuple[Pass, ...]
     factors: tuple[Factor | None, ...] = ()
+    whole: Body | None = None
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ def describe(schedule: Schedule) -> str:
         if item.body.heads.text:
             lines.append(f"heads {item.body.heads.text}")
         if any(item.factors):
-            lines += factorise.describe(item.body, item.factors)
+            lines += factorise.describe(item.whole or item.body, item.factors)
         for part in (*item.query, *item.key):
             lines += _describe_pass(part)
     lines += [f"conservative: {report}" for report in schedule.reports]

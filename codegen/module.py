@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from math import prod
 from textwrap import dedent
@@ -24,9 +24,11 @@ from attnc.codegen.states import (
     derived,
     features_used,
     has_states,
+    joined_text,
     kernels_text,
     states_function,
     states_text,
+    swept,
 )
 from attnc.codegen.torch_sweeps import SweepWriter
 from attnc.codegen.weights import BodyWeights, WeightsWriter
@@ -62,7 +64,16 @@ class Facts:
 def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     """The module's text. Of the source only checked names, numbers and one-line comments get there."""
     if has_states(schedule):
-        return _with_head(pattern, schedule, facts, _states_module(pattern, schedule, facts))
+        sections = _states_module(pattern, schedule, facts)
+    else:
+        sections = list(_sweeps_module(pattern, schedule, facts).values())
+    return _with_head(pattern, schedule, facts, sections)
+
+
+def _sweeps_module(
+    pattern: Pattern, schedule: Schedule, facts: Facts, have: frozenset[str] = frozenset()
+) -> dict[str, str]:
+    """The sections of a module whose bodies are swept, by what they are."""
     names = Names()
     writers = [
         _body_writers(pattern, plan, names, i, len(schedule.bodies)) for i, plan in enumerate(schedule.bodies)
@@ -73,7 +84,7 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     definition = DefinitionWriter(names)
     mask = definition.mask(pattern)
     every = [writer for query, key in writers for writer in (*query, *key)]
-    have = frozenset(need.kind for writer in every for need in writer.needs)
+    have |= {need.kind for writer in every for need in writer.needs}
     weights = [
         BodyWeights(plan.body, _suffix(i, len(schedule.bodies))) for i, plan in enumerate(schedule.bodies)
     ]
@@ -107,19 +118,19 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     )
     torch_parts = [_part("pieces", have=have), _part("torch_path", have=have)]
     torch_parts += [_part("weights", "torch")] if weighed else []
-    sections = [
-        _constants(pattern, weighing if weighed else None),
-        _function(pattern, facts, sinks, undivided),
-        _section("What the pattern means", mask, _head_sets(schedule)),
-        _section(
+    return {
+        "constants": _constants(pattern, weighing if weighed else None),
+        "function": _function(pattern, facts, sinks, undivided),
+        "meaning": _section("What the pattern means", mask, _head_sets(schedule)),
+        "tables": _section(
             "Tables",
             tables,
             _table_parts("".join((kernels, pair_kernels, torch_text, mask, tables, *weights_text)), have),
         ),
-        *([_section("What edges weigh", *weights_text)] if weighed else []),
-        _section("Arguments, backends, operators", _part("interface", have=have)),
-        _section("The torch path", torch_text + f"_BODIES = {bodies}", *torch_parts),
-        _section(
+        **({"weights": _section("What edges weigh", *weights_text)} if weighed else {}),
+        "interface": _section("Arguments, backends, operators", _part("interface", have=have)),
+        "torch": _section("The torch path", torch_text + f"_BODIES = {bodies}", *torch_parts),
+        "triton": _section(
             "The Triton path",
             _part("tiles", have=have),
             _part("shares", "kernels") if "shares" in have else "",
@@ -134,46 +145,69 @@ def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
             _part("shares", "launch") if "shares" in have else "",
             _part("launch", "launch", have=have),
         ),
-        _section("Registered with PyTorch", _part("interface", "operators", have=have)),
-        _part("self_check", have=have),
-    ]
-    return _with_head(pattern, schedule, facts, sections)
+        "operators": _section("Registered with PyTorch", _part("interface", "operators", have=have)),
+        "self-check": _part("self_check", have=have),
+    }
 
 
 def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[str]:
-    """The sections of a module all of whose bodies are computed through states."""
-    relations = [fold(formula(plan.body.relation)) for plan in schedule.bodies]
-    definition = DefinitionWriter(Names())
-    mask = definition.mask(pattern)
-    tables = definition.tables(pattern, tables_of(schedule.bodies, relations))
+    """The sections of a module with bodies that are computed through states, all of them or in part."""
+    rest = swept(schedule)
     text = states_text(pattern, schedule)
     carried, have = carries(schedule), features_used(schedule)
-    state = _part("states_interface", "state") if carried else ""
-    gates = (_part("states_interface", "gates"), text.gates) if text.gates else ()
     made = {len(pattern.inputs) + i: f"{role}_{body}" for i, (body, role) in enumerate(derived(schedule))}
     flags = f"# Whether a call can go on with the state that another left.\n_CARRIES = {carried}\n"
+    sweeps: dict[str, str] = {}
+    kinds: frozenset[str] = frozenset()
+    if rest is not None:
+        sweeps = _sweeps_module(pattern, rest, facts, frozenset({"states"}))
+        weights = [BodyWeights(plan.body, _suffix(i, len(rest.bodies))) for i, plan in enumerate(rest.bodies)]
+        swept_places = _weighing(pattern, weights)
+        weighed = "weights" in sweeps
+        kinds = frozenset({"sweeps", "weighed" if weighed else "unweighed"})
+        if weighed:
+            flags += f"# Those that weigh edges which are swept.\n_SWEPT = {swept_places}\n"
+            made = swept_places | made
+        sweeps = {name: re.sub(r"\bWEIGHING\b", "_SWEPT", part) for name, part in sweeps.items()}
+    own = _own_parts(pattern, schedule)
+    tables = sweeps.get("tables", own["tables"])
+    for part in map(partial(_part, "tables"), ("arithmetic", "read", "members", "equal", "draws")):
+        name = re.search(r"^def (_\w+)", part, re.M)
+        if name and f"def {name[1]}(" not in tables:
+            tables += f"\n\n{part}"
+    state = _part("states_interface", "state") if carried else ""
+    gates = (_part("states_interface", "gates"), text.gates) if text.gates else ()
     maps = [_part("features", kind) for kind in text.kinds if kind != "elementwise"]
+    kernels = [kernels_text(_part("states_triton", "kernels"), *item) for item in text.triton]
+    launch = _part("states_triton", "launch") if "linear" in have else ""
     return [
         _constants(pattern, made) + flags,
         states_function(pattern, schedule),
-        _section("What the pattern means", mask, _head_sets(schedule)),
-        _section("Tables", tables, _part("tables", "arithmetic", "read", "members", "equal", "draws")),
-        _section("Arguments, backends", _part("interface", have=frozenset({"weights"})), state, *gates),
-        _section("Features and states", *maps, _part("states", "common"), text.maps),
-        _section("The torch path", _part("states", "torch"), _gated_torch(have)),
-        _section(
-            "The Triton path",
-            _part("tiles", have=frozenset({"states"})),
-            *(kernels_text(_part("states_triton", "kernels"), *item) for item in text.triton),
-            _part("weights", "launch"),
-            _part("launch", "launch"),
-            _part("states_triton", "launch") if "linear" in have else "",
-            *_gated_triton(have),
-            text.table,
+        _section("What the pattern means", own["mask"], _head_sets(schedule)),
+        tables,
+        sweeps.get("weights", ""),
+        sweeps.get(
+            "interface", _section("Arguments, backends", _part("interface", have=frozenset({"weights"})))
         ),
-        _section("Registered with PyTorch", _part("states_interface", "operators", have=frozenset())),
+        _section("States and gates", state, *gates, *maps, _part("states", "common"), text.maps),
+        joined_text(sweeps.get("torch", _section("The torch path"))),
+        *(_part("states", "torch"), _gated_torch(have)),
+        joined_text(sweeps.get("triton", own["triton"])),
+        *(*kernels, launch, *_gated_triton(have), text.table),
+        _section("Registered with PyTorch", _part("states_interface", "operators", have=kinds)),
         _part("self_check"),
     ]
+
+
+def _own_parts(pattern: Pattern, schedule: Schedule) -> dict[str, str]:
+    """What a module without sweeps has in their place."""
+    relations = [fold(formula(body.relation)) for body in pattern.bodies]
+    definition = DefinitionWriter(Names())
+    mask = definition.mask(pattern)
+    tables = definition.tables(pattern, tables_of(schedule.bodies, relations))
+    tiles = _part("tiles", have=frozenset({"states"}))
+    triton = _section("The Triton path", tiles, _part("weights", "launch"), _part("launch", "launch"))
+    return {"mask": mask, "tables": _section("Tables", tables), "triton": triton}
 
 
 def _gated_torch(have: frozenset[str]) -> str:
@@ -359,7 +393,8 @@ def _torch_sweeps(schedule: Schedule, names: Names) -> tuple[str, str]:
     for i, plan in enumerate(schedule.bodies):
         part, found = writer.passes(plan, _suffix(i, len(schedule.bodies)))
         text += part
-        bodies.append(f"({by_head(fold(formula(plan.body.relation)))}, ({', '.join(found)},))")
+        passes = f"({', '.join(found)},)" if found else "()"
+        bodies.append(f"({by_head(fold(formula(plan.body.relation)))}, {passes})")
     comment = (
         "# For every body whether its edges hang on the head, and its passes: rows, which are answered for,\n"
         "# sweeps, and after how many positions their masks repeat.\n"
@@ -404,7 +439,7 @@ def _kernels(bodies: list[tuple[list[KernelWriter], list[KernelWriter]]]) -> tup
                 shapes = ("wide", "crowded"), ("narrow", "slim")
                 shape = "alone" if writer.alone else shapes[writer.part.narrow][crowded]
                 rows.append(f'({kernels}, ({needed}), {tiles}, "{shape}", {_places(writer)})')
-            tables[side].append(f"({', '.join(rows)},)")
+            tables[side].append(f"({', '.join(rows)},)" if rows else "()")
     query_passes = (
         "# For every body and pass: its kernels, the tables they read, the number of tiles, what shape of\n"
         "# tile suits them, and how many positions a tile sweeps, where few tiles come in shares.\n"

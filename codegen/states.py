@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import indent
 
 from attnc import real
 from attnc.codegen.printer import Printer
 from attnc.codegen.real_text import RealPrinter
 from attnc.expression import fold
-from attnc.notation import show
 from attnc.factorise import Factor
-from attnc.pattern import Cosine, Elementwise, Favor, Pattern, Taylor, Weights
-from attnc.real import X, Entry, Real
+from attnc.notation import show
+from attnc.pattern import Body, Cosine, Elementwise, Favor, Pattern, Taylor, Weights
+from attnc.real import Entry, Real, X
 from attnc.schedule import BodyPlan, Schedule
 
 
@@ -37,8 +37,53 @@ def scalar_factor(plan: BodyPlan) -> tuple[int, Factor, Weights] | None:
     """The part of a body that is summed up in states, if there is one."""
     for factor in plan.factors:
         if factor is not None:
-            return factor.part, factor, plan.body.parts[factor.part].weights
+            return factor.part, factor, (plan.whole or plan.body).parts[factor.part].weights
     return None
+
+
+def swept(schedule: Schedule) -> Schedule | None:
+    """What is swept: the same bodies without what is in states; None if that is all of them."""
+    plans = []
+    for plan in schedule.bodies:
+        if scalar_factor(plan) is not None and plan.whole is None:
+            nothing = Body(plan.body.heads, plan.body.relation)
+            plan = replace(plan, body=nothing, factors=())
+        plans.append(plan)
+    return replace(schedule, bodies=tuple(plans)) if any(plan.query for plan in plans) else None
+
+
+def joined_text(text: str) -> str:
+    """The text of sweeps that go on with what was computed through states, ``begun``."""
+    for path, anchor, lines in _BEGINNINGS:
+        head = f"def _forward_{path}(q, k, v, inputs, scale):\n"
+        before, found, after = text.partition(head)
+        if found:
+            started, place, rest = after.partition(anchor)
+            assert place
+            text = before + head.replace("scale)", "scale, begun)") + started + lines + place + rest
+    return text
+
+
+_BEGINNINGS = (
+    (
+        "torch",
+        "    for found, place in call.plan:\n",
+        """\
+    # What is in states is there before any edge that is swept.
+    out[..., : v.shape[3]] = begun[0].unflatten(1, (-1, call.group))
+    lse.copy_(begun[1].unflatten(1, (-1, call.group))[..., None])
+""",
+    ),
+    (
+        "triton",
+        "    given = call.arguments(out=out, lse=lse)\n",
+        """\
+    # What is in states is there before any edge that is swept.
+    out.copy_(begun[0])
+    lse.copy_(begun[1])
+""",
+    ),
+)
 
 
 def has_states(schedule: Schedule) -> bool:
@@ -50,9 +95,11 @@ def carries(schedule: Schedule) -> bool:
     found = [scalar_factor(plan) for plan in schedule.bodies]
     sizes = set()
     for item, plan in zip(found, schedule.bodies, strict=True):
-        if item is None or len(plan.body.parts) > 1 or not item[1].causal or item[1].chunk or item[1].near:
+        if item is None or plan.whole is not None or not item[1].causal or item[1].chunk or item[1].near:
             return False
-        sizes.add((item[2].feature if not isinstance(item[2].feature, Elementwise) else None, item[2].normalized))
+        sizes.add(
+            (item[2].feature if not isinstance(item[2].feature, Elementwise) else None, item[2].normalized)
+        )
     return len(sizes) == 1
 
 
@@ -74,7 +121,8 @@ def family(weights: Weights) -> str:
     """Which functions compute it: "linear", "channel" (a gate for each channel) or "delta"."""
     if weights.beta is not None:
         return "delta"
-    return "channel" if weights.decay is not None and weights.decay.axes == "channel" else "linear"
+    channels = weights.decay is not None and (weights.decay.axes == "channel" or weights.bonus is not None)
+    return "channel" if channels else "linear"
 
 
 def features_used(schedule: Schedule) -> frozenset[str]:
@@ -84,7 +132,7 @@ def features_used(schedule: Schedule) -> frozenset[str]:
         item = scalar_factor(plan)
         if item is not None:
             decay = item[2].decay
-            channels = decay is not None and decay.axes == "channel"
+            channels = decay is not None and (decay.axes == "channel" or family(item[2]) == "channel")
             found |= {family(item[2]), "channels" if channels else "tokens"}
             found |= {"gated"} if family(item[2]) != "linear" else set()
     return frozenset(found)
@@ -112,7 +160,7 @@ def states_text(pattern: Pattern, schedule: Schedule) -> StatesText:
             segments = f"_segments{suffix}"
             texts.append(_segments_text(pattern, factor, weights, suffix))
         own = {role: place for (body, role), place in places.items() if body == i}
-        alone = len(plan.body.parts) == 1
+        alone = plan.whole is None
         rows.append(_row(factor, weights, suffix, segments, own, alone, mapped))
     table = f"# How every body is computed through states, or None.\n_STATES = (\n{''.join(rows)})\n"
     gates_text = _gates_text(pattern, schedule)
@@ -134,7 +182,11 @@ def kernels_text(text: str, suffix: str, maps: str) -> str:
     """The kernels of one feature map, and their table; ``text`` is that of a map without a suffix."""
     listed = "".join(f'    "{name}": _linear_{name}_kernel,\n' for name in _KERNELS)
     text = f"{maps}\n\n{text}\n\n_LINEAR_KERNELS = {{\n{listed}}}\n"
-    return re.sub(r"\b(_linear_\w+|_map|_map_slope|_LINEAR_KERNELS)\b", rf"\g<1>{suffix}", text) if suffix else text
+    return (
+        re.sub(r"\b(_linear_\w+|_map|_map_slope|_LINEAR_KERNELS)\b", rf"\g<1>{suffix}", text)
+        if suffix
+        else text
+    )
 
 
 def _triton_text(value: Real) -> str:
@@ -291,6 +343,9 @@ def _gates_text(pattern: Pattern, schedule: Schedule) -> str:
         item = scalar_factor(schedule.bodies[i])
         assert item is not None
         decay, beta, bonus = item[2].decay, item[2].beta, item[2].bonus
+        # The bonus has an entry for every channel, and so gates are made to have some, too.
+        spread = role == "gates" and decay is not None and decay.axes != "channel" and bonus is not None
+        wide = "[..., None].expand(-1, -1, -1, q.shape[3])" if spread else ""
         if role == "gates" and decay is not None and decay.axes == "head":
             assert decay.value is not None
             text = torch_printer(pattern)(real.folded(decay.value))
@@ -298,12 +353,12 @@ def _gates_text(pattern: Pattern, schedule: Schedule) -> str:
             lines += [
                 f"numbers = _head_sets(heads)[{i}]",
                 "h = torch.tensor(numbers, device=device)",
-                f"found.append(_one_for_all({gate}, numbers, heads))",
+                f"found.append(_one_for_all({gate}, numbers, heads){wide})",
             ]
         else:
             table = decay.table if role == "gates" and decay is not None else beta or bonus
             place = [given.name for given in pattern.inputs].index(table)
-            lines.append(f'found.append(_with_batch(inputs[{place}], "{table}", n, heads).to(dtype))')
+            lines.append(f'found.append(_with_batch(inputs[{place}], "{table}", n, heads).to(dtype){wide})')
     body = indent("\n".join(lines), "    ")
     return (
         "def _gates(inputs, q, n):\n"
@@ -328,7 +383,11 @@ def states_function(pattern: Pattern, schedule: Schedule) -> str:
         shape = ", ".join(show(fold(size)) for size in item.shape)
         arguments += f"    {item.name}: {item.kind}, ({shape}), a leading batch axis allowed.\n"
     some_gates = bool(derived(schedule))
-    tables = "[*inputs.values(), *_gates(list(inputs.values()), q, k.shape[2])]" if some_gates else "list(inputs.values())"
+    tables = (
+        "[*inputs.values(), *_gates(list(inputs.values()), q, k.shape[2])]"
+        if some_gates
+        else "list(inputs.values())"
+    )
     differentiable = "q, k, v and float inputs" if some_gates else "q, k and v"
     told, returns = "", "Returns (batch, heads, n_q, value dim) in the dtype of q."
     if carried:
@@ -345,7 +404,7 @@ def states_function(pattern: Pattern, schedule: Schedule) -> str:
             "the\n        state behind the last position."
         )
     check = "    _check_state(state, q, k, v)\n" if carried else ""
-    result = f"_forward(q, k, v, {tables}, {'state' if carried else 'None'}, scale, backend or \"\")"
+    result = f'_forward(q, k, v, {tables}, {"state" if carried else "None"}, scale, backend or "")'
     if carried:
         turn = f"    final = _turned(final, k.shape[2], {turned})\n" if turned else ""
         result = f"    out, _, final = {result}\n{turn}    return (out, final) if return_state else out\n"

@@ -100,9 +100,7 @@ def results(
 ) -> Tensors:
     """Output and gradients of everything that has some, of a function of q, k, v, inputs and a state."""
     leaves = {name: x.detach().requires_grad_() for name, x in args.items()}
-    floats = {
-        name: x.detach().requires_grad_() if x.is_floating_point() else x for name, x in tables.items()
-    }
+    floats = {name: x.detach().requires_grad_() if x.is_floating_point() else x for name, x in tables.items()}
     own = None if state is None else state.detach().requires_grad_()
     found: dict[str, torch.Tensor] = run(leaves, floats, own)
     wanted = {**leaves, **{name: x for name, x in floats.items() if x.requires_grad}}
@@ -117,11 +115,21 @@ def results(
     return {name: x.detach() for name, x in found.items()} | grown
 
 
-def check(text: str, given: Given, backend: str, dtype: torch.dtype = torch.float32) -> list[str]:
-    """Everything that is wrong with a pattern's module under one call, in words."""
+def check(
+    text: str,
+    given: Given,
+    backend: str,
+    dtype: torch.dtype = torch.float32,
+    tables: Tensors | None = None,
+) -> list[str]:
+    """Everything that is wrong with a pattern's module under one call, in words.
+
+    tables: its inputs, by default something for each.
+    """
     done = compiled(text)
     function = getattr(done.module, done.pattern.name)
-    args, tables = arguments(given, dtype), inputs(done.pattern, given)
+    args = arguments(given, dtype)
+    tables = inputs(done.pattern, given) if tables is None else tables
     if any(part.weights.beta is not None for body in done.pattern.bodies for part in body.parts):
         # The delta rule is made for keys of length one: longer ones are corrected too far, again and again.
         args["k"] = torch.nn.functional.normalize(args["k"].float(), dim=-1).to(dtype)
@@ -149,7 +157,8 @@ def check(text: str, given: Given, backend: str, dtype: torch.dtype = torch.floa
             return {"output": out}
 
         cast = {name: x.to(wide) for name, x in args.items()}
-        floats = {name: x.to(wide) if x.is_floating_point() else x for name, x in tables.items()}
+        sums = torch.float64 if wide == torch.float64 else torch.float32
+        floats = {name: x.to(sums) if x.is_floating_point() else x for name, x in tables.items()}
         return results(run, cast, floats, grads, None if state is None else state.to(wide))
 
     def numerators() -> Tensors:

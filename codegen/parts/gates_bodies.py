@@ -80,7 +80,9 @@ class _GatedBody:
         dtype = _sum_dtype(self.moved.q)
         grads = _row_weights(self.body, grad, lse_grad, out, lse, 1.0, dtype)
         shape = (*self.moved.q.shape[:2], self.given[1].shape[3], self.given[2].shape[3])
-        return grads, torch.zeros(shape, dtype=dtype, device=grad.device) if state_grad is None else state_grad
+        return grads, torch.zeros(
+            shape, dtype=dtype, device=grad.device
+        ) if state_grad is None else state_grad
 
     def gradients(self, dq, dk, dv, d_gates, d_extra, d_state):
         """Of q, k, v, the gates, the state, and what else there is, each in the shape of what was given."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 try:
     import triton
     import triton.language as tl

@@ -8,8 +8,6 @@ ever subtracted from another.
 
 from __future__ import annotations
 
-import torch
-
 try:
     import triton
     import triton.language as tl

@@ -226,13 +226,14 @@ def _forward_states(q, k, v, inputs, state, scale, path):
     Where nothing else shares the denominator, the sum of weights stands in place of its logarithm.
     """
     dtype, heads = _sum_dtype(q), q.shape[1]
-    out = torch.zeros((*q.shape[:3], v.shape[3]), dtype=q.dtype, device=q.device)
+    alone = all(body is None or body.summed for body in _STATES)  # nothing is joined with what is found here
+    out = torch.zeros((*q.shape[:3], v.shape[3]), dtype=q.dtype if alone else dtype, device=q.device)
     lse = torch.full(q.shape[:3], float("-inf"), dtype=dtype, device=q.device)
     final = None
     for body, numbers in _launches(heads):
         moved = _Moved(body, q, k, v, inputs, heads, numbers, state)
         found, sums, last = body.forward[path](body, moved, *_inner(body, scale))
-        out[:, moved.heads] = moved.rows_back(found).to(q.dtype)
+        out[:, moved.heads] = moved.rows_back(found).to(out.dtype)
         lse[:, moved.heads] = moved.rows_back(sums)
         if final is None:
             final = last.new_zeros(last.shape[0], heads, *last.shape[2:])
@@ -388,7 +389,10 @@ class _Blocks:
         far = place[:, None] + distance * self.chunk - place
         mask = far >= max(self.body.near, int(self.body.exclusive))
         if self.moved.begin is not None:
-            begins, starts = self.begins(begin, end), self.positions(begin, end).unflatten(0, (-1, self.chunk))
+            begins, starts = (
+                self.begins(begin, end),
+                self.positions(begin, end).unflatten(0, (-1, self.chunk)),
+            )
             mask = mask & (begins[..., None] <= starts[:, None, :])
         sums, at_query = self.gates(begin, end)
         if sums is None:

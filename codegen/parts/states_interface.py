@@ -98,7 +98,7 @@ def _forward(q, k, v, inputs, state, scale, backend):
         out, lse, final = _forward_states(q, k, v, inputs, state, scale, triton_path)
         # --- only: sweeps ---
         sweep = _forward_triton if triton_path else _forward_torch
-        out, lse = sweep(q, k, v, inputs, scale, out, lse)
+        out, lse = sweep(q, k, v, inputs, scale, (out, lse))
         # --- only: end ---
     return out.to(q.dtype), lse, final if _CARRIES else final.new_empty(0)
 
@@ -122,11 +122,17 @@ def _backward(grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scal
         )
         # --- only: sweeps ---
         sweep = _backward_triton if triton_path else _backward_torch
+        # --- only: unweighed ---
+        more = sweep(grad, lse_grad, q, k, v, inputs, out, lse, scale)
+        # --- only: weighed ---
         *more, weighing = sweep(grad, lse_grad, q, k, v, inputs, out, lse, scale)
-        dq, dk, dv = (a + b for a, b in zip((dq, dk, dv), more, strict=True))
         found = dict(zip(_SWEPT, weighing, strict=True)) | found
+        # --- only: sweeps ---
+        dq, dk, dv = (a + b for a, b in zip((dq, dk, dv), more, strict=True))
         # --- only: end ---
-        d_inputs = [found[i].to(inputs[i].dtype) if i in found else torch.zeros_like(inputs[i]) for i in WEIGHING]
+        d_inputs = [
+            found[i].to(inputs[i].dtype) if i in found else torch.zeros_like(inputs[i]) for i in WEIGHING
+        ]
     given = (x.to(like.dtype).contiguous() for x, like in zip((dq, dk, dv), (q, k, v), strict=True))
     return *given, d_inputs, lse.new_empty(0) if d_state is None else d_state.contiguous()
 

@@ -8,8 +8,6 @@ other end. Sums and states are fp32; no two programs write to one place.
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 try:
@@ -393,7 +391,13 @@ def _linear_state(
 
 @_jit
 def _linear_total(
-    states_ptr, slot, f, VALUE_DIM: tl.constexpr, BLOCK_F: tl.constexpr, BLOCKS: tl.constexpr, STATE: tl.constexpr
+    states_ptr,
+    slot,
+    f,
+    VALUE_DIM: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    STATE: tl.constexpr,
 ):
     """The sums of features behind the same block."""
     row = f * BLOCK_F + tl.arange(0, BLOCK_F)
@@ -468,7 +472,9 @@ def _linear_states_kernel(
             base, f, place, table_ptr, KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, PRECISION
         )
         pointers = y_base + (place - offset).to(tl.int64)[:, None] * y_row + column[None, :]
-        y = tl.load(pointers, mask=inside[:, None] & (value * BLOCK_V + column < VALUE_DIM)[None, :], other=0.0)
+        y = tl.load(
+            pointers, mask=inside[:, None] & (value * BLOCK_V + column < VALUE_DIM)[None, :], other=0.0
+        )
         if QUERIES:
             weight = _linear_query_weights(
                 sums_ptr, begin_ptr, i, batch, place, chunk, n, chunks, begin_batch,
@@ -514,7 +520,9 @@ def _linear_kept(
     kept = 1.0
     inside = chunk < chunks
     if GATED:
-        kept = tl.exp(tl.load(sums_ptr + i * chunks * CHUNK + chunk * CHUNK + CHUNK - 1, mask=inside, other=0.0))
+        kept = tl.exp(
+            tl.load(sums_ptr + i * chunks * CHUNK + chunk * CHUNK + CHUNK - 1, mask=inside, other=0.0)
+        )
     if SEGMENTED:
         end = tl.minimum(chunk * CHUNK + CHUNK, n) - 1
         begins = tl.load(begin_ptr + batch * begin_batch + end, mask=inside, other=0)
@@ -876,9 +884,7 @@ def _linear_query_gradient_kernel(
     row = place - offset
     inside = (place >= offset) & (place < n)
     column = tl.arange(0, BLOCK_V)
-    query = _load_tile(
-        q_ptr + batch * q_batch + head * q_head, 0, row, q_row, inside, False, DIM, BLOCK_DIM
-    )
+    query = _load_tile(q_ptr + batch * q_batch + head * q_head, 0, row, q_row, inside, False, DIM, BLOCK_DIM)
     base = _linear_base(query, inner, KIND, DIM, BLOCK_DIM)
     weight = tl.load(weight_ptr + i * n_q + row, mask=inside, other=0.0)
     pull = tl.load(pull_ptr + i * n_q + row, mask=inside, other=0.0)
@@ -898,7 +904,9 @@ def _linear_query_gradient_kernel(
         for f in tl.range(0, BLOCKS):
             pulled = tl.zeros([BLOCK_M, BLOCK_F], dtype=tl.float32)
             for value in tl.range(0, values):
-                pointers = grad_base + value * BLOCK_V + row.to(tl.int64)[:, None] * grad_row + column[None, :]
+                pointers = (
+                    grad_base + value * BLOCK_V + row.to(tl.int64)[:, None] * grad_row + column[None, :]
+                )
                 known = inside[:, None] & (value * BLOCK_V + column < VALUE_DIM)[None, :]
                 grad = tl.load(pointers, mask=known, other=0.0)
                 state = _linear_state(states_ptr, slot, f, value, VALUE_DIM, BLOCK_V, BLOCK_F, STATE)
@@ -927,10 +935,14 @@ def _linear_query_gradient_kernel(
             some = key_place < n
             d_pairs = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.float32)
             for value in tl.range(0, values):
-                pointers = grad_base + value * BLOCK_V + row.to(tl.int64)[:, None] * grad_row + column[None, :]
+                pointers = (
+                    grad_base + value * BLOCK_V + row.to(tl.int64)[:, None] * grad_row + column[None, :]
+                )
                 known = (value * BLOCK_V + column < VALUE_DIM)[None, :]
                 grad = tl.load(pointers, mask=inside[:, None] & known, other=0.0)
-                pointers = v_base + value * BLOCK_V + key_place.to(tl.int64)[:, None] * v_row + column[None, :]
+                pointers = (
+                    v_base + value * BLOCK_V + key_place.to(tl.int64)[:, None] * v_row + column[None, :]
+                )
                 v = tl.load(pointers, mask=some[:, None] & known, other=0.0)
                 d_pairs = _dot(grad, tl.trans(v), d_pairs, PRECISION)
             d_pairs = d_pairs * weight[:, None] + pull[:, None]
@@ -1035,10 +1047,15 @@ def _linear_key_gradient_kernel(
     d_base = tl.zeros([BLOCK_N, BLOCK_DIM], dtype=tl.float32)
     chunk = tile * BLOCK_N // CHUNK
     first = (tl.maximum(key_head * group - head_start, 0) + head_step - 1) // head_step
-    stop = tl.minimum((tl.maximum((key_head + 1) * group - head_start, 0) + head_step - 1) // head_step, head_count)
+    stop = tl.minimum(
+        (tl.maximum((key_head + 1) * group - head_start, 0) + head_step - 1) // head_step, head_count
+    )
     for head in tl.range(first, stop):
         i = batch * head_count + head
-        q_base, grad_base = q_ptr + batch * q_batch + head * q_head, grad_ptr + batch * grad_batch + head * grad_head
+        q_base, grad_base = (
+            q_ptr + batch * q_batch + head * q_head,
+            grad_ptr + batch * grad_batch + head * grad_head,
+        )
         shares = tl.zeros([BLOCK_N], dtype=tl.float32)
 
         # Through the state behind the chunk.
@@ -1047,12 +1064,25 @@ def _linear_key_gradient_kernel(
             faded = tl.where(inside, 1.0, 0.0)
             if CAUSAL and (GATED or SEGMENTED):
                 faded = _linear_key_weights(
-                    sums_ptr, begin_ptr, i, batch, place, chunk, n, chunks, begin_batch, CHUNK, GATED, SEGMENTED
+                    sums_ptr,
+                    begin_ptr,
+                    i,
+                    batch,
+                    place,
+                    chunk,
+                    n,
+                    chunks,
+                    begin_batch,
+                    CHUNK,
+                    GATED,
+                    SEGMENTED,
                 )
             for f in tl.range(0, BLOCKS):
                 pulled = tl.zeros([BLOCK_N, BLOCK_F], dtype=tl.float32)
                 for value in tl.range(0, values):
-                    pointers = v_base + value * BLOCK_V + place.to(tl.int64)[:, None] * v_row + column[None, :]
+                    pointers = (
+                        v_base + value * BLOCK_V + place.to(tl.int64)[:, None] * v_row + column[None, :]
+                    )
                     known = inside[:, None] & (value * BLOCK_V + column < VALUE_DIM)[None, :]
                     v = tl.load(pointers, mask=known, other=0.0)
                     state = _linear_state(d_states_ptr, slot, f, value, VALUE_DIM, BLOCK_V, BLOCK_F, STATE)
@@ -1084,9 +1114,13 @@ def _linear_key_gradient_kernel(
                 d_pairs = tl.zeros([BLOCK_N, BLOCK_M], dtype=tl.float32)
                 for value in tl.range(0, values):
                     known = (value * BLOCK_V + column < VALUE_DIM)[None, :]
-                    pointers = grad_base + value * BLOCK_V + row.to(tl.int64)[:, None] * grad_row + column[None, :]
+                    pointers = (
+                        grad_base + value * BLOCK_V + row.to(tl.int64)[:, None] * grad_row + column[None, :]
+                    )
                     grad = tl.load(pointers, mask=some[:, None] & known, other=0.0)
-                    pointers = v_base + value * BLOCK_V + place.to(tl.int64)[:, None] * v_row + column[None, :]
+                    pointers = (
+                        v_base + value * BLOCK_V + place.to(tl.int64)[:, None] * v_row + column[None, :]
+                    )
                     v = tl.load(pointers, mask=inside[:, None] & known, other=0.0)
                     d_pairs = _dot(v, tl.trans(grad), d_pairs, PRECISION)
                 d_pairs = d_pairs * weight[None, :] + pull[None, :]
@@ -1187,16 +1221,32 @@ def _linear_value_gradient_kernel(
     d_value = tl.zeros([BLOCK_N, BLOCK_V], dtype=tl.float32)
     chunk = tile * BLOCK_N // CHUNK
     first = (tl.maximum(key_head * group - head_start, 0) + head_step - 1) // head_step
-    stop = tl.minimum((tl.maximum((key_head + 1) * group - head_start, 0) + head_step - 1) // head_step, head_count)
+    stop = tl.minimum(
+        (tl.maximum((key_head + 1) * group - head_start, 0) + head_step - 1) // head_step, head_count
+    )
     for head in tl.range(first, stop):
         i = batch * head_count + head
-        q_base, grad_base = q_ptr + batch * q_batch + head * q_head, grad_ptr + batch * grad_batch + head * grad_head
+        q_base, grad_base = (
+            q_ptr + batch * q_batch + head * q_head,
+            grad_ptr + batch * grad_batch + head * grad_head,
+        )
         slot = i * chunks + chunk + BEHIND if CAUSAL else i
         if chunk + BEHIND < chunks:
             faded = tl.where(inside, 1.0, 0.0)
             if CAUSAL and (GATED or SEGMENTED):
                 faded = _linear_key_weights(
-                    sums_ptr, begin_ptr, i, batch, place, chunk, n, chunks, begin_batch, CHUNK, GATED, SEGMENTED
+                    sums_ptr,
+                    begin_ptr,
+                    i,
+                    batch,
+                    place,
+                    chunk,
+                    n,
+                    chunks,
+                    begin_batch,
+                    CHUNK,
+                    GATED,
+                    SEGMENTED,
                 )
             for f in tl.range(0, BLOCKS):
                 features = _linear_features(
@@ -1223,7 +1273,9 @@ def _linear_value_gradient_kernel(
                     True, LEAST, CHUNK, GATED, SEGMENTED, EXCLUSIVE,
                 )  # fmt: skip
                 pairs *= tl.load(weight_ptr + i * n_q + row, mask=some, other=0.0)[None, :]
-                pointers = grad_base + value * BLOCK_V + row.to(tl.int64)[:, None] * grad_row + column[None, :]
+                pointers = (
+                    grad_base + value * BLOCK_V + row.to(tl.int64)[:, None] * grad_row + column[None, :]
+                )
                 known = some[:, None] & (value * BLOCK_V + column < VALUE_DIM)[None, :]
                 d_value = _dot(pairs.to(TYPE), tl.load(pointers, mask=known, other=0.0), d_value, PRECISION)
     at = (batch * key_heads + key_head) * n
@@ -1254,7 +1306,9 @@ def _linear_gates_kernel(
     queries = tl.load(query_shares_ptr + i * chunks * CHUNK + place, mask=inside, other=0.0)
     keys = tl.load(key_shares_ptr + i * chunks * CHUNK + place, mask=inside, other=0.0)
     some = tl.arange(0, BLOCK_COUNT)
-    through = tl.sum(tl.load(through_ptr + (i * chunks + chunk) * COUNT + some, mask=some < COUNT, other=0.0), 0)
+    through = tl.sum(
+        tl.load(through_ptr + (i * chunks + chunk) * COUNT + some, mask=some < COUNT, other=0.0), 0
+    )
     found = through + tl.cumsum(queries - keys, 0, reverse=True)
     if EXCLUSIVE:
         found -= queries
@@ -1286,9 +1340,16 @@ class _LinearLauncher:
         )  # fmt: skip
         start, step, _ = moved.numbers
         kinds = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
-        self.numbers = {"head_start": start, "head_step": step, "head_count": self.count, "group": moved.group}
+        self.numbers = {
+            "head_start": start,
+            "head_step": step,
+            "head_count": self.count,
+            "group": moved.group,
+        }
         self.begin = {"begin_ptr": moved.begin if self.segmented else self.q}
-        self.begin["begin_batch"] = moved.begin.stride(0) * (moved.begin.shape[0] > 1) if self.segmented else 0
+        self.begin["begin_batch"] = (
+            moved.begin.stride(0) * (moved.begin.shape[0] > 1) if self.segmented else 0
+        )
         self.features = {
             "DIM": self.dim,
             "BLOCK_DIM": self.sizes["BLOCK_DIM"],
@@ -1462,7 +1523,7 @@ def _linear_sizes(kind, dim, value_dim, itemsize):
 def _linear_forward_triton(body, moved, inner, outer):
     call = _LinearLauncher(body, moved, inner, outer)
     states, final = call.scanned()
-    out = call.empty(*call.q.shape[:3], call.value_dim, dtype=call.q.dtype)
+    out = call.empty(*call.q.shape[:3], call.value_dim, dtype=call.q.dtype if body.summed else torch.float32)
     total = torch.zeros(call.q.shape[:3], dtype=torch.float32, device=call.device)
     tiles = call.tiles(call.sizes["BLOCK_M"], True) if call.n_q else 0
     call.launch(

@@ -67,7 +67,9 @@ def test_kernels_compile_for_hopper(name: str, dim: int) -> None:
     target = compiler.TARGETS["sm_90"]
     for launch in found:
         binary = compiler.build(launch, target)
-        print(f"{name} {dim} {launch.name}: {binary.registers} registers, {binary.spilled} spilled, {binary.shared}")
+        print(
+            f"{name} {dim} {launch.name}: {binary.registers} registers, {binary.spilled} spilled, {binary.shared}"
+        )
         assert binary.shared <= target.shared, launch.name
         forward = not any(word in launch.name for word in ("gradient", "back", "gates"))
         if dim == 64 or forward:

@@ -1,0 +1,63 @@
+"""Linear attention through states on the Triton path, under Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from tests import weights_oracle as oracle
+from tests.test_states import PATTERNS, pattern
+from tests.weights_oracle import Given
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_states_are_the_definition(name: str) -> None:
+    """Several chunks, some of them without a query, dims that are no powers of two."""
+    given = Given(n=140, n_q=70, heads=4, key_heads=2, dim=20, value_dim=40, batch=1)
+    assert oracle.check(pattern(name), given, "triton") == []
+
+
+@pytest.mark.parametrize("name", ["linear", "token gates", "everything", "window and rest", "taylor", "favor"])
+def test_half_precision(name: str) -> None:
+    given = Given(n=70, heads=2, key_heads=1, batch=1)
+    assert oracle.check(pattern(name), given, "triton", torch.bfloat16) == []
+
+
+@pytest.mark.parametrize("name", ["token gates", "gates and a sum", "gated documents"])
+def test_strong_and_weak_decays(name: str) -> None:
+    given = Given(n=70, heads=2, batch=1, gates=(-50.0, -1e-4))
+    assert oracle.check(pattern(name), given, "triton") == []
+
+
+@pytest.mark.parametrize("name", ["linear", "retention", "token gates", "taylor", "favor"])
+def test_going_on_with_a_state(name: str) -> None:
+    assert oracle.check(pattern(name), Given(n=66, heads=2, batch=1, state=True), "triton") == []
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_short_sequences(n: int) -> None:
+    assert oracle.check(pattern("gates and a sum"), Given(n=n, heads=2, batch=1), "triton") == []
+
+
+@pytest.mark.parametrize("name", ["linear", "token gates"])
+def test_the_future_changes_no_bit_of_the_past(name: str) -> None:
+    done, given = oracle.compiled(pattern(name)), Given(n=70, heads=2, batch=1)
+    function = getattr(done.module, done.pattern.name)
+    args, tables = oracle.arguments(given, torch.float32), oracle.inputs(done.pattern, given)
+    before = function(*args.values(), **tables, backend="triton")
+    moved = {key: x.clone() for key, x in args.items()}
+    for key in ("k", "v"):
+        moved[key][:, :, 40:] *= -37.0
+    after = function(*moved.values(), **tables, backend="triton")
+    assert torch.equal(before[:, :, :40], after[:, :, :40])
+    assert not torch.equal(before, after)

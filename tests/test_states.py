@@ -1,0 +1,217 @@
+"""Linear attention through states on the torch path, against the definition in fp64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import attnc
+from tests import weights_oracle as oracle
+from tests.weights_oracle import Given
+
+PATTERNS = {
+    "linear": "attend causal kernel elu(x) + 1",
+    "everything": "attend all kernel elu(x) + 1",
+    "plain sums": "attend causal kernel x * tanh(x) + exp(min(x, 1.0)) normalize none",
+    "retention": "attend causal kernel x normalize none decay log(1.0 - exp2(-5.0 - h))",
+    "head gates": "input g: float[H] attend causal kernel elu(x) + 1 decay g exclusive",
+    "token gates": "input g: float[n, H] attend causal kernel x normalize none decay g",
+    "gates and a sum": "input g: float[n, H] attend causal kernel elu(x) + 1 decay g",
+    "bonus": (
+        "input g: float[n, H] input u: float[H, d] attend causal kernel x normalize none decay g exclusive "
+        "bonus u"
+    ),
+    "favor": "attend causal kernel favor(24, seed=3)",
+    "favor, everything": "attend all kernel favor(24, seed=3)",
+    "taylor": "attend causal kernel taylor()",
+    "cosine": "attend causal kernel cosine(400)",
+    "relu": "attend causal kernel relu(x)",
+    "chunks": "attend causal & chunk(48) kernel elu(x) + 1",
+    "documents": "input doc: int[n] attend causal & same(doc) kernel elu(x) + 1",
+    "gated documents": (
+        "input doc: int[n] input g: float[n, H] attend causal & same(doc) kernel x normalize none decay g"
+    ),
+    "documents in chunks": "input doc: int[n] attend causal & same(doc) & chunk(32) kernel elu(x) + 1",
+    "far": "attend causal - window(20) kernel elu(x) + 1",
+    "farther than a chunk": "attend causal - window(80) kernel elu(x) + 1",
+    "heads": "kernel elu(x) + 1 heads even { attend causal } heads odd { attend causal decay log(0.5 + 0.1 * h) }",
+    "window and rest": (
+        "attend window(20) with softmax attend causal - window(20) with kernel taylor()"
+    ),
+    "window and rest, positive": (
+        "attend window(30) with softmax attend causal - window(30) with kernel elu(x) + 1"
+    ),
+    "softmax beside": "heads even { attend window(9) } heads odd { attend causal kernel elu(x) + 1 }",
+}
+CALLS = (
+    Given(),
+    Given(n=200, n_q=90, heads=6, key_heads=3, dim=24, value_dim=40, batch=1),
+    Given(n=130, layout="slice", batched=True),
+    Given(n=1),
+    Given(n=0),
+)
+
+
+def pattern(name: str) -> str:
+    return f"pattern p() {{ {PATTERNS[name]} }}"
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_states_are_the_definition(name: str) -> None:
+    for given in CALLS:
+        assert oracle.check(pattern(name), given, "torch") == [], given
+
+
+@pytest.mark.parametrize("name", ["linear", "retention", "token gates", "window and rest"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_dtypes(name: str, dtype: torch.dtype) -> None:
+    assert oracle.check(pattern(name), CALLS[0], "torch", dtype) == []
+
+
+@pytest.mark.parametrize("name", ["head gates", "token gates", "gates and a sum", "gated documents"])
+def test_strong_and_weak_decays(name: str) -> None:
+    given = Given(n=150, gates=(-50.0, -1e-4))
+    assert oracle.check(pattern(name), given, "torch") == []
+
+
+@pytest.mark.parametrize("name", ["linear", "retention", "token gates", "gates and a sum", "taylor", "favor"])
+def test_going_on_with_a_state(name: str) -> None:
+    assert oracle.check(pattern(name), Given(n=100, state=True), "torch") == []
+
+
+@pytest.mark.parametrize("name", ["linear", "retention", "token gates", "favor", "taylor", "cosine", "documents"])
+@pytest.mark.parametrize("cuts", [(1, 63), (64, 65, 66), (100,)])
+def test_pieces_and_whole_agree(name: str, cuts: tuple[int, ...]) -> None:
+    """Outputs and gradients, through the states from piece to piece."""
+    function = attnc.load(pattern(name))
+    given = Given(n=150)
+    args = oracle.arguments(given, torch.float64)
+    tables = oracle.inputs(oracle.compiled(pattern(name)).pattern, given)
+    tables = {
+        key: x.double().requires_grad_() if x.is_floating_point() else torch.zeros_like(x)
+        for key, x in tables.items()
+    }
+    leaves = [x.requires_grad_() for x in args.values()]
+    floats = [x for x in tables.values() if x.is_floating_point()]
+
+    def pieces(ends: tuple[int, ...]) -> torch.Tensor:
+        state, outs, begin = None, [], 0
+        for end in (*ends, given.n):
+            part = [x[:, :, begin:end] for x in leaves]
+            own = {key: x[begin:end] for key, x in tables.items()}
+            out, state = function(*part, **own, state=state, return_state=True)
+            outs.append(out)
+            begin = end
+        assert state is not None
+        return torch.cat([torch.cat(outs, 2).flatten(), state.flatten()])
+
+    whole, cut = pieces(()), pieces(cuts)
+    torch.testing.assert_close(cut, whole)
+    grad = torch.randn(whole.shape, generator=torch.Generator().manual_seed(0), dtype=whole.dtype)
+    first, second = (torch.autograd.grad(x, (*leaves, *floats), grad) for x in (whole, cut))
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_documents_need_not_follow_one_another() -> None:
+    """A document that comes back is the same one."""
+    for name in ("documents", "gated documents"):
+        done = oracle.compiled(pattern(name))
+        given = Given(n=150)
+        tables = oracle.inputs(done.pattern, given)
+        tables["doc"] = torch.randint(0, 4, (given.n,), generator=torch.Generator().manual_seed(5))
+        assert oracle.check(pattern(name), given, "torch", tables=tables) == []
+
+
+@pytest.mark.parametrize("name", ["linear", "retention", "token gates", "cosine", "window and rest", "documents"])
+def test_the_future_changes_no_bit_of_the_past(name: str) -> None:
+    function, given = attnc.load(pattern(name)), Given(n=150)
+    args = oracle.arguments(given, torch.float32)
+    tables = oracle.inputs(oracle.compiled(pattern(name)).pattern, given)
+    before = function(*args.values(), **tables)
+    for place in (3, 64, 100):
+        moved = {key: x.clone() for key, x in args.items()}
+        for key in ("k", "v"):
+            moved[key][:, :, place:] *= -37.0
+        own = {key: x.clone() for key, x in tables.items()}
+        if "g" in own:
+            own["g"][place:] *= 50.0
+        after = function(*moved.values(), **own)
+        assert torch.equal(before[:, :, :place], after[:, :, :place])
+        assert not torch.equal(before, after)
+
+
+def test_a_state_that_does_not_fit_is_refused() -> None:
+    function = attnc.load(pattern("linear"))
+    q, k, v = torch.randn(3, 1, 2, 8, 16)
+    with pytest.raises(ValueError, match=r"state must be .* \(1, 2, 16, 17\)"):
+        function(q, k, v, state=torch.zeros(1, 2, 16, 16))
+    with pytest.raises(TypeError, match="state must be torch.float32"):
+        function(q, k, v, state=torch.zeros(1, 2, 16, 17, dtype=torch.bfloat16))
+    with pytest.raises(ValueError, match="as many queries as keys"):
+        function(q[:, :, 4:], k, v, state=torch.zeros(1, 2, 16, 17))
+    with pytest.raises(TypeError, match="state must be a tensor"):
+        function(q, k, v, state=1)
+
+
+@pytest.mark.parametrize("name", ["linear", "token gates", "window and rest"])
+def test_operators_are_well_behaved(name: str) -> None:
+    done = oracle.compiled(pattern(name))
+    given = Given(n=20, batch=1, heads=2, key_heads=1, dim=4, value_dim=4)
+    args = [x.double().requires_grad_() for x in oracle.arguments(given, torch.float32).values()]
+    tables = [x.double().requires_grad_() for x in oracle.inputs(done.pattern, given).values()]
+    module = done.module
+    more = module._gates(tables, args[0], given.n) if hasattr(module, "_gates") else []
+    listed = [*tables, *(x.detach().requires_grad_() for x in more)]
+    torch.library.opcheck(module._forward, (*args, listed, None, 0.5, "torch"))
+
+
+def test_functions_are_compiled_whole() -> None:
+    for name in ("linear", "token gates"):
+        function = attnc.load(pattern(name))
+        given = Given(n=40)
+        args = [x.requires_grad_() for x in oracle.arguments(given, torch.float32).values()]
+        tables = oracle.inputs(oracle.compiled(pattern(name)).pattern, given)
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        out = compiled(*args, **tables)
+        torch.testing.assert_close(out, function(*args, **tables))
+        torch.autograd.grad(out.sum(), args)
+
+
+def test_memory_grows_with_the_length_alone() -> None:
+    """The largest tensor that a forward and a backward pass make."""
+    function = attnc.load(pattern("linear"))
+    peaks = []
+    for n in (1024, 4096):
+        seen = [0]
+
+        class Seen(torch.utils._python_dispatch.TorchDispatchMode):
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+                out = func(*args, **(kwargs or {}))
+                for x in out if isinstance(out, (tuple, list)) else (out,):
+                    if isinstance(x, torch.Tensor):
+                        seen[0] = max(seen[0], x.numel())
+                return out
+
+        args = [x.requires_grad_() for x in torch.randn(3, 1, 2, n, 16)]
+        with Seen():
+            function(*args).sum().backward()
+        peaks.append(seen[0])
+    assert peaks[1] <= 4 * peaks[0]
+
+
+def test_relations_without_such_a_form_are_swept() -> None:
+    for text in ("attend window(5) kernel elu(x) + 1", "attend causal & stride(2) kernel elu(x) + 1"):
+        done = attnc.check(f"pattern p() {{ {text} }}")
+        assert "states" not in str(done.patterns[0].plan)
+
+
+def test_relations_are_known_however_they_are_written() -> None:
+    for text in (
+        "attend where k <= q",
+        "attend window(5) | (causal - window(5))",
+        "attend !(where k > q)",
+        "attend all & causal",
+    ):
+        plan = str(attnc.check(f"pattern p() {{ {text} kernel elu(x) + 1 }}").patterns[0].plan)
+        assert plan.startswith("states over all keys"), text
