@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from attnc import indexing, proofs
+from attnc import factorise, indexing, proofs
 from attnc.codegen.module import loose
 from attnc.cost import Cost, edges
 from attnc.counting import computed
@@ -41,6 +41,23 @@ class Waste:
 
 
 @dataclass(frozen=True)
+class States:
+    """What one body keeps in states that do not grow with the length.
+
+    heads: which heads, as written; empty for all. reads: what a query reads of it. numbers: the state of a
+    head, and multiplications: what its forward pass takes, as formulas in ``n``, the head dim ``d`` and the
+    value dim ``dv``. cheaper_from: the number of keys from which that is less than every pair takes, at dims
+    of 64.
+    """
+
+    heads: str
+    reads: str
+    numbers: str
+    multiplications: str
+    cheaper_from: int
+
+
+@dataclass(frozen=True)
 class PatternReport:
     """What is known of one pattern.
 
@@ -50,6 +67,7 @@ class PatternReport:
     plan: how the kernels walk it; lost: what could not be proven of that and is masked instead.
     waste: for each body what its tiles compute beside what its edges need, where no inputs decide it.
     made: what the passes made of it: a ``Planned`` where all claims hold, else a ``Judged``.
+    states: for each body what it keeps in states, where it does.
     """
 
     name: str
@@ -65,6 +83,7 @@ class PatternReport:
     lost: tuple[str, ...]
     waste: tuple[Waste, ...]
     made: Judged
+    states: tuple[States, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         cost = self.cost
@@ -94,6 +113,7 @@ class PatternReport:
             "plan": self.plan,
             "lost": list(self.lost),
             "computed": [vars(item) for item in self.waste],
+            "states": [vars(item) for item in self.states],
         }
 
     def __str__(self) -> str:
@@ -122,6 +142,11 @@ class PatternReport:
         for item in self.waste:
             heads = f" of heads {item.heads}" if item.heads else ""
             yield "tiles", f"{item.ratio:.2f} pairs computed for an edge{heads} at n = {item.n}"
+        for found in self.states:
+            heads = f" of heads {found.heads}" if found.heads else ""
+            yield "states", f"{found.numbers} numbers for a head{heads}: of {found.reads}"
+            cheaper = f"cheaper than every pair from n = {found.cheaper_from} on, at dims of 64"
+            yield "cost", f"{found.multiplications} multiplications, {cheaper}"
         for loss in self.lost:
             yield "masked", loss
 
@@ -209,11 +234,13 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
     plan, lost = None, ()
     waste: tuple[Waste, ...] = ()
     made = judged
+    states: tuple[States, ...] = ()
     step("planning")
     if not any(problem.level == "error" for problem in problems):
         made = planned = _advance("schedule", judged, problems)
         plan, lost = _pass("schedule").show(planned), planned.schedule.reports
         waste = tuple(_waste(planned))
+        states = tuple(_states(planned))
     step("whether it is causal, whether rows are empty")
     causal = _known(judged, "causal", lambda: proofs.causal(pattern))
     nonempty = _known(judged, "nonempty", lambda: proofs.nonempty(pattern, judged.bodies))
@@ -232,6 +259,7 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
         lost=tuple(lost),
         waste=waste,
         made=made,
+        states=states,
     )
     return report, problems
 
@@ -239,6 +267,8 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
 def _waste(planned: Planned) -> Iterator[Waste]:
     n = 1 << 16 if not planned.pattern.grid else usual_length(planned.pattern)
     for item, terms in zip(planned.schedule.bodies, planned.bodies, strict=True):
+        if any(item.factors):
+            continue
         pairs = computed(item.query, n)
         cost = planned.cost if len(planned.bodies) == 1 else edges(terms.terms)
         try:
@@ -247,6 +277,20 @@ def _waste(planned: Planned) -> Iterator[Waste]:
             continue
         if pairs is not None and needed:
             yield Waste(terms.body.heads.text, n, int(pairs), needed, pairs / needed)
+
+
+def _states(planned: Planned) -> Iterator[States]:
+    for item in planned.schedule.bodies:
+        body = item.whole or item.body
+        for factor, part in zip(item.factors, body.parts, strict=False):
+            if factor is not None:
+                yield States(
+                    body.heads.text,
+                    str(factor),
+                    factorise.state_text(part.weights),
+                    factorise.cost_text(factor, part.weights),
+                    factorise.breaks_even(factor, part.weights),
+                )
 
 
 def _pass(name: str) -> Pass:

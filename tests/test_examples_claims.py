@@ -26,15 +26,19 @@ FILES = sorted(path.stem for path in EXAMPLES.glob("*.attn"))
 # Constants small enough to count with, by pattern.
 SMALL: dict[str, dict[str, int]] = {
     "axial": {"height": 6, "width": 7},
+    "based": {"window": 5},
     "bigbird": {"block": 4, "picks": 2},
+    "cosformer": {"length": 100},
     "dilated": {"width": 4, "dilation": 3},
     "etc": {"globals": 5, "radius": 3},
     "image_transformer_1d": {"block": 6, "before": 4},
     "image_transformer_2d": {"block": 3, "above": 2, "beside": 1, "width": 8},
     "llama4_chunked": {"size": 6},
+    "lolcats": {"window": 5},
     "longformer": {"window": 6},
     "mistral": {"window": 5},
     "overlapping_windows": {"size": 3, "overlap": 1, "width": 7},
+    "performer": {"features": 8},
     "sparse_transformer_fixed": {"step": 6, "summary": 2},
     "sparse_transformer_strided": {"step": 5},
     "streaming_llm": {"sinks": 2, "window": 5},
@@ -66,7 +70,8 @@ def test_claims_hold_where_they_can_be_counted(name: str) -> None:
         assert pattern.params == () or small.params != pattern.params, "give SMALL constants for it"
         claims = {claim.kind: claim for claim in small.claims}
         for n in (1, 2, 7, 37, 64):
-            given = {item.name: sample(item.kind, n) for item in small.inputs}
+            # Floats weigh edges, and so decide nothing here.
+            given = {item.name: sample(item.kind, n) for item in small.inputs if item.kind != "float"}
             found = reference.mask(small, n, heads=4, inputs=given)
             assert found.any(axis=-1).all() == ("nonempty" in claims)
             # Only what is causal for every value of the inputs may say so, and what is says so.

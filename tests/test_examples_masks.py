@@ -51,6 +51,15 @@ def causal(q: int, n: int, h: int) -> Keys:
     return range(q + 1)
 
 
+def everything(q: int, n: int, h: int, features: int) -> Keys:
+    """What weighs an edge has no part in whether there is one."""
+    return range(n)
+
+
+def all_before(q: int, n: int, h: int, window: int = 0, length: int = 0) -> Keys:
+    return range(q + 1)
+
+
 def mistral(q: int, n: int, h: int, window: int) -> Keys:
     """The last `window` tokens including the current one."""
     return range(max(0, q + 1 - window), q + 1)
@@ -223,6 +232,13 @@ CASES = [
     ("causal", causal, {}, nothing, LENGTHS),
     ("mistral", mistral, {"window": 5}, nothing, LENGTHS),
     ("mistral", mistral, {"window": 1}, nothing, LENGTHS),
+    ("linear_transformer", causal, {}, nothing, LENGTHS),
+    ("performer", everything, {"features": 8}, nothing, LENGTHS),
+    ("cosformer", all_before, {"length": 100}, nothing, LENGTHS),
+    ("retnet", causal, {}, nothing, LENGTHS),
+    ("mamba2", causal, {}, nothing, LENGTHS),
+    ("based", all_before, {"window": 5}, nothing, LENGTHS),
+    ("lolcats", all_before, {"window": 5}, nothing, LENGTHS),
     ("llama4_chunked", llama4_chunked, {"size": 6}, nothing, LENGTHS),
     (
         "overlapping_windows",

@@ -128,14 +128,14 @@ def _moved_gates(gates, order, begin, n):
 
 def _gates_moved_back(grad, order, begin, gates):
     """The gradient of ``gates`` from that of what ``_moved_gates`` gave."""
-    place = torch.arange(grad.shape[1], device=grad.device)
-    grad = torch.where((begin == place)[..., None], 0.0, grad)
+    place, dtype = torch.arange(grad.shape[1], device=grad.device), grad.dtype
+    grad = torch.where((begin == place)[..., None], 0.0, grad).double()
     if gates.shape[1] == 1:
         steps = torch.cat([order[:, :1] + 1, order[:, 1:] - order[:, :-1]], 1)[..., None]
-        return grad * steps.to(grad.dtype)
+        return (grad * steps).to(dtype)
     ends = torch.cat([grad[:, :-1] - grad[:, 1:], grad[:, -1:]], 1)
     ends = _moved_back(ends, order, 1)
-    return _summed(ends.flip(1)).flip(1).to(grad.dtype)
+    return _summed(ends.flip(1)).flip(1).to(dtype)
 
 
 class _Moved:
