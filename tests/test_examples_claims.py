@@ -16,7 +16,7 @@ from attnc.evaluation import (
     evaluate,
 )
 from attnc.parser import parse
-from attnc.pattern import Claim
+from attnc.pattern import Claim, Input
 from attnc.resolver import resolve
 from attnc.syntax import File
 
@@ -70,8 +70,7 @@ def test_claims_hold_where_they_can_be_counted(name: str) -> None:
         assert pattern.params == () or small.params != pattern.params, "give SMALL constants for it"
         claims = {claim.kind: claim for claim in small.claims}
         for n in (1, 2, 7, 37, 64):
-            # Floats weigh edges, and so decide nothing here.
-            given = {item.name: sample(item.kind, n) for item in small.inputs if item.kind != "float"}
+            given = {item.name: sample(item, n) for item in small.inputs}
             found = reference.mask(small, n, heads=4, inputs=given)
             assert found.any(axis=-1).all() == ("nonempty" in claims)
             # Only what is causal for every value of the inputs may say so, and what is says so.
@@ -91,9 +90,12 @@ def bound(claim: Claim, variables: Mapping[str, int]) -> int:
     return int(evaluate(claim.bound, Env(variables)))
 
 
-def sample(kind: str, n: int) -> np.ndarray:
+def sample(item: Input, n: int) -> np.ndarray:
     rng = np.random.default_rng(n)
-    return rng.random(n) < 0.25 if kind == "bool" else rng.integers(0, 3, n)
+    if item.kind == "float":  # it weighs edges, and so decides nothing here
+        sizes = Env({"n": n, "H": 4, "d": 2})
+        return np.zeros(tuple(int(evaluate(size, sizes)) for size in item.shape))
+    return rng.random(n) < 0.25 if item.kind == "bool" else rng.integers(0, 3, n)
 
 
 def reaches(edges: np.ndarray, layers: int) -> bool:

@@ -56,6 +56,10 @@ def everything(q: int, n: int, h: int, features: int) -> Keys:
     return range(n)
 
 
+def gated(q: int, n: int, h: int, g: np.ndarray) -> Keys:
+    return range(q + 1)
+
+
 def all_before(q: int, n: int, h: int, window: int = 0, length: int = 0) -> Keys:
     return range(q + 1)
 
@@ -236,7 +240,7 @@ CASES = [
     ("performer", everything, {"features": 8}, nothing, LENGTHS),
     ("cosformer", all_before, {"length": 100}, nothing, LENGTHS),
     ("retnet", causal, {}, nothing, LENGTHS),
-    ("mamba2", causal, {}, nothing, LENGTHS),
+    ("mamba2", gated, {}, lambda n: {"g": np.zeros((n, 3))}, LENGTHS),
     ("based", all_before, {"window": 5}, nothing, LENGTHS),
     ("lolcats", all_before, {"window": 5}, nothing, LENGTHS),
     ("llama4_chunked", llama4_chunked, {"size": 6}, nothing, LENGTHS),
