@@ -1,4 +1,4 @@
-"""Bodies that are computed through states, as text: their feature maps, gates, segments, and what they are."""
+"""Bodies that are computed through states, as text: feature maps, gates, segments, and what they are."""
 
 from __future__ import annotations
 
@@ -396,12 +396,12 @@ def states_function(pattern: Pattern, schedule: Schedule) -> str:
         told = _STATE_DOC
         if any(factor and factor.same for plan in schedule.bodies for factor in plan.factors):
             told += (
-                "        It belongs to the document that the last position is in. A piece that begins with a new\n"
-                "        document cannot know that: give it no state.\n"
+                "        It belongs to the last document. A piece that begins with a new document cannot\n"
+                "        know that: give it no state.\n"
             )
         returns = (
-            "Returns (batch, heads, n_q, value dim) in the dtype of q; with `return_state`, a pair of that and "
-            "the\n        state behind the last position."
+            "Returns (batch, heads, n_q, value dim) in the dtype of q; with `return_state`, a pair of that\n"
+            "        and the state behind the last position."
         )
     check = "    _check_state(state, q, k, v)\n" if carried else ""
     result = f'_forward(q, k, v, {tables}, {"state" if carried else "None"}, scale, backend or "")'

@@ -1,4 +1,4 @@
-"""Examples with weights against a definition of their own, written from the paper: token by token, in fp64."""
+"""Examples with weights against a definition of their own, written from the paper, in fp64."""
 
 from __future__ import annotations
 

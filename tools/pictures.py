@@ -31,6 +31,8 @@ class Shown:
 
 # Patterns that are not here are shown at 64 tokens as they are.
 SHOWN = {
+    "based": Shown(params={"window": 16}),
+    "lolcats": Shown(params={"window": 16}),
     "mistral": Shown(params={"window": 16}),
     "llama4_chunked": Shown(params={"size": 16}),
     "overlapping_windows": Shown(params={"size": 4, "overlap": 1, "width": 8}),

@@ -34,8 +34,8 @@ class _Linear(NamedTuple):
     features, gradient: the feature map on torch tensors and how gradients go back through it.
     width: how many features a vector has. segments: where they begin, or None. gate: its place, or None.
     kind, seed, length: of the feature map. kernels: those of the Triton path, by name.
-    plain: whether features are the vectors themselves. delta, extra: whether the delta rule updates states, and
-        the place of its rates or, otherwise, of what a query's own position weighs; or None.
+    plain: whether features are the vectors themselves. delta, extra: whether the delta rule updates states,
+        and the place of its rates or, otherwise, of what a query's own position weighs; or None.
     forward, backward: what computes it on the torch path, and on the Triton path.
     """
 
@@ -99,7 +99,7 @@ def _moved_back(x, order, axis):
 
 def _summed(x):
     """Sums up to and including every position of (batch, length, heads), in fp64 and in a fixed order."""
-    batch, n, heads = x.shape
+    n = x.shape[1]
     size = max(1, math.isqrt(n))
     padded = torch.nn.functional.pad(x.double(), (0, 0, 0, -n % size)).unflatten(1, (-1, size))
     ones = torch.ones(size, size, dtype=torch.float64, device=x.device).tril()
@@ -167,7 +167,7 @@ class _Moved:
         return self.heads if gates.shape[2] > 1 else slice(None)
 
     def extra_of(self, x):
-        """Of its heads: rates are (batch or 1, n, heads), the own position's weights (batch or 1, heads, …)."""
+        """Of its heads: rates are (batch or 1, n, heads), own positions' weights (batch or 1, heads, …)."""
         return x[:, :, self.heads] if self.body.delta else x[:, self.heads]
 
     def padded(self, x):
@@ -274,7 +274,7 @@ _STATE_BUDGET = 1 << 20  # numbers that the features of some chunks take
 
 
 def _taken(x, first, last, offset=0):
-    """Positions ``first..last - 1`` of (batch, heads, length, …) from ``offset`` on, zeros beyond its ends."""
+    """Positions ``first..last - 1`` of (batch, heads, length, …) from ``offset`` on, zeros beyond."""
     begin, end = first - offset, last - offset
     inner = x[:, :, max(begin, 0) : max(min(end, x.shape[2]), 0)]
     front = min(max(-begin, 0), last - first)
@@ -404,7 +404,7 @@ class _Blocks:
         return products.masked_fill_(~mask, 0.0) if faded is None else products.mul_(faded)
 
     def states(self, keys, values, factor, kept, state):
-        """The states before each of some chunks, and behind the last; given their keys and what went before."""
+        """The states before each of some chunks, and behind the last; ``state`` is what went before."""
         keys = keys if factor is None else keys * factor[..., None]
         added = keys.transpose(3, 4) @ values
         found = torch.empty_like(added)

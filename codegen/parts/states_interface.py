@@ -29,8 +29,8 @@ def _check_state(state, q, k, v):
         raise TypeError(f"{NAME}: state must be a tensor or None, not {type(state).__name__}")
     if tuple(state.shape) != shape:
         raise ValueError(
-            f"{NAME}: state must be (batch, heads, features, value dim), here {shape}, as `return_state=True` "
-            f"gives it, not {tuple(state.shape)}"
+            f"{NAME}: state must be (batch, heads, features, value dim), here {shape}, as `return_state=True`"
+            f" gives it, not {tuple(state.shape)}"
         )
     if state.dtype != dtype:
         raise TypeError(f"{NAME}: state must be {dtype}, what sums are kept in, not {state.dtype}")
@@ -38,8 +38,8 @@ def _check_state(state, q, k, v):
         raise ValueError(f"{NAME}: state must be on the device of q, {q.device}, not on {state.device}")
     if q.shape[2] != k.shape[2]:
         raise ValueError(
-            f"{NAME}: with a state there are as many queries as keys, not {q.shape[2]} and {k.shape[2]}: what "
-            "lies before is in the state"
+            f"{NAME}: with a state there are as many queries as keys, not {q.shape[2]} and {k.shape[2]}: "
+            "what lies before is in the state"
         )
 
 
@@ -91,7 +91,7 @@ _LABEL = f"attnc::{NAME}_{DIGEST[:12]}_{''.join(c if c.isalnum() else '_' for c 
 def _forward(q, k, v, inputs, state, scale, backend):
     """Output (batch, heads, n_q, value dim), natural log of its sum of weights (batch, heads, n_q), state.
 
-    The last two are in fp32. Where all of a row is in states, the sum itself stands in place of its logarithm.
+    The last two are in fp32. Where all of a row is in states, the sum itself stands in place of its log.
     """
     triton_path = _path(q.device, q.dtype, backend) == "triton"
     with torch.autocast(q.device.type, enabled=False):  # what is summed in fp32 stays in fp32

@@ -1,8 +1,8 @@
 """Linear attention through states, on the Triton path: chunks in parallel, states from chunk to chunk.
 
-What keys leave behind is summed up for every chunk by itself (`_linear_states_kernel`), made the states before
-each chunk by one short pass over chunks (`_linear_scan_kernel`), and read by the chunk's queries, which take
-the keys of their own chunk pair by pair (`_linear_outputs_kernel`). The backward pass does the same from the
+What keys leave behind is summed up for every chunk by itself (`_linear_states_kernel`), made the states
+before each chunk by one short pass over chunks (`_linear_scan_kernel`), and read by the chunk's queries, which
+take the keys of their own chunk pair by pair (`_linear_outputs_kernel`). Backwards, the same is done from the
 other end. Sums and states are fp32; no two programs write to one place.
 """
 
@@ -350,7 +350,7 @@ def _linear_fade(
     SEGMENTED: tl.constexpr,
     EXCLUSIVE: tl.constexpr,
 ):
-    """Pairs (queries, keys), or (keys, queries) if TURNED, times their decay; zeros where there is no edge."""
+    """Pairs (queries, keys), or (keys, queries) if TURNED, times their decay; zeros where is no edge."""
     if TURNED:
         q, k = query_place[None, :], key_place[:, None]
     else:
@@ -362,7 +362,7 @@ def _linear_fade(
     if GATED:
         at_query = _linear_fades(sums_ptr, i, query_place, chunks, CHUNK, EXCLUSIVE)
         at_key = _linear_fades(sums_ptr, i, key_place, chunks, CHUNK, False)
-        if TURNED:
+        if TURNED:  # noqa: SIM108 (a kernel: only one of the two is compiled)
             passed = at_query[None, :] - at_key[:, None]
         else:
             passed = at_query[:, None] - at_key[None, :]
@@ -497,7 +497,7 @@ def _linear_states_kernel(
     column = value * BLOCK_V + tl.arange(0, BLOCK_V)
     pointers = slot + row[:, None] * VALUE_DIM + column[None, :]
     tl.store(pointers, total, mask=(column < VALUE_DIM)[None, :])
-    if NORMALIZED:
+    if NORMALIZED:  # noqa: SIM102 (known when compiling, the next is not)
         if value == 0:
             tl.store(slot + BLOCKS * BLOCK_F * VALUE_DIM + row, sums)
 
@@ -1331,7 +1331,8 @@ class _LinearLauncher:
         self.chunk = _chunk_of(self.width)
         self.chunks = -(-self.n // self.chunk)
         self.behind = -(-(body.near - 1) // self.chunk) if body.near > 1 else 0
-        self.sizes = _linear_sizes(body.kind, self.dim, self.value_dim, self.q.element_size())
+        crowded = self.gated or body.kind != "elementwise"
+        self.sizes = _linear_sizes(body.kind, self.dim, self.value_dim, self.q.element_size(), crowded)
         block = self.sizes["BLOCK_F"]
         self.blocks = {"taylor": self.dim + 2, "cosine": 2}.get(body.kind, -(-self.width // block))
         self.state = self.blocks * block * (self.value_dim + body.normalized)
@@ -1504,8 +1505,11 @@ class _LinearLauncher:
         return given | self.rules | self.relation | self.state_type
 
 
-def _linear_sizes(kind, dim, value_dim, itemsize):
-    """Tiles of queries and keys, of features and of values: a fixed table, nothing is tuned at run time."""
+def _linear_sizes(kind, dim, value_dim, itemsize, crowded):
+    """Tiles of queries and keys, of features and of values: a fixed table, nothing is tuned at run time.
+
+    crowded: gates or features take registers, too; backward, the other side's tiles are then half as long.
+    """
     block_dim = max(16, triton.next_power_of_2(dim))
     wide = block_dim > 128 or itemsize == 4
     block_v = min(max(16, triton.next_power_of_2(value_dim)), 32 if wide else 64)
@@ -1516,6 +1520,7 @@ def _linear_sizes(kind, dim, value_dim, itemsize):
         "BLOCK_V": block_v,
         "BLOCK_M": rows,
         "BLOCK_N": rows,
+        "OTHER": 32 if crowded or block_dim > 64 else rows,
         "warps": 8 if block_dim > 64 else 4,
     }
 
@@ -1601,6 +1606,7 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
         device=call.device,
     )
     given = call.pairs() | {"weight_ptr": weight}
+    other = call.sizes["OTHER"]
     tiles = call.tiles(call.sizes["BLOCK_M"], True) if call.n_q else 0
     call.launch(
         "query_gradient",
@@ -1613,7 +1619,7 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
         pull_ptr=pull,
         tiles=tiles,
         NORMALIZED=body.normalized,
-        **given,
+        **(given | {"BLOCK_N": other}),
     )
     tiles, key_heads = call.tiles(call.sizes["BLOCK_N"], False), call.k.shape[1]
     given |= {"d_states_ptr": d_states if body.causal else d_state, "tiles": tiles, "key_heads": key_heads}
@@ -1626,7 +1632,7 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
         shares_ptr=shares[1],
         pull_ptr=pull,
         NORMALIZED=body.normalized,
-        **given,
+        **(given | {"BLOCK_M": other}),
     )
     call.launch(
         "value_gradient",
@@ -1634,7 +1640,7 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
         warps=call.sizes["warps"],
         **call.strides(q=call.q, k=call.k, grad=grad),
         dv_ptr=dv,
-        **given,
+        **(given | {"BLOCK_M": other}),
     )
     d_gates = None
     if call.gated:
