@@ -43,6 +43,12 @@ _TYPES = {
 _PRODUCT = re.compile(r"\b(?:HGMMA|HMMA|UTCHMMA)\b")
 
 
+def swept() -> list[str]:
+    """The examples whose kernels sweep; those of linear attention are looked at in ``test_states.py``."""
+    paths = sorted(EXAMPLES.glob("*.attn"))
+    return [path.stem for path in paths if "kernel " not in path.read_text(encoding="utf-8")]
+
+
 @dataclass(frozen=True)
 class Target:
     """A kind of device: its architecture, and bytes of shared memory that a block may have.

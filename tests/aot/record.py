@@ -18,7 +18,7 @@ def main() -> None:
     target = compiler.TARGETS["sm_90"]
     known: dict[object, budget.Use] = {}
     uses = {}
-    for name in sorted(path.stem for path in compiler.EXAMPLES.glob("*.attn")):
+    for name in compiler.swept():
         for dim in budget.DIMS:
             for launch in compiler.launches(name, torch.bfloat16, dim, target.tiles):
                 if launch.identity not in known:

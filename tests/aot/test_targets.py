@@ -36,7 +36,7 @@ def _helper(name: str) -> Any:
 
 
 compiler, budget = _helper("compiler"), _helper("budget")
-EXAMPLES = sorted(path.stem for path in compiler.EXAMPLES.glob("*.attn"))
+EXAMPLES = compiler.swept()
 # One of every kind of kernel: an interval, residue classes, packed sets, documents.
 KINDS = ("mistral", "strided", "longformer", "packed_documents")
 FULL = os.environ.get("ATTNC_AOT") == "full"
