@@ -141,9 +141,9 @@ class _GatedLaunch:
         elif kind == "pair gradients":
             dim, stages = min(dim, 32), 1
         elif kind == "state use":
-            dim, value, warps = min(dim, 32 if wide else 64), min(value, 32 if wide else 64), 8
+            dim, value, warps = min(dim, 32 if wide else 64), min(value, 32), 8
         elif kind == "solve":
-            warps, stages = 1, 1
+            warps, stages = 4, 1
         else:
             dim, value = min(dim, 32 if wide else 64), min(value, 32 if wide else 64)
         return {"BLOCK_DIM": dim, "BLOCK_VALUE": value, "num_warps": warps, "num_stages": stages}

@@ -1,0 +1,39 @@
+"""Gates for each channel and the delta rule on the Triton path, under Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from tests import stepwise
+from tests.stepwise import Call
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+
+CALLS = (
+    Call("gla", n=70, n_q=50, dim=18, value_dim=10, gates="shut", state=False),
+    Call("rwkv6", n=66, dim=18, value_dim=20, chunk=40),
+    Call("rwkv6", n=17, dim=33, value_dim=5, state=True, gates="fast", heads=1),
+    Call("deltanet", n=130, n_q=100, dim=20, value_dim=16, batched=True),
+    Call("gated_deltanet", n=70, dim=18, value_dim=10, state=True),
+    Call("gated_deltanet", n=65, n_q=1, dim=16, value_dim=40, gates="shut", chunk=24),
+    Call("kimi_delta", n=40, dim=16, value_dim=16, heads=1, state=True),
+    Call("gla", n=0, n_q=0),
+    Call("deltanet", n=1, n_q=0),
+)
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.rule}-{call.n}-{call.n_q}")
+def test_calls(call: Call) -> None:
+    torch.set_num_threads(1)
+    assert stepwise.check(call, torch.float32, "triton") == []
+
+
+@pytest.mark.parametrize("rule", ["rwkv6", "gated_deltanet"])
+def test_half_dtypes(rule: str) -> None:
+    torch.set_num_threads(1)
+    for dtype in (torch.bfloat16, torch.float16):
+        assert stepwise.check(Call(rule, n=35, dim=16, value_dim=16, heads=1), dtype, "triton") == []
