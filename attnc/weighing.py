@@ -66,7 +66,9 @@ def attention(
     factor = (dim**-0.5 if dim else 1.0) if scale is None else scale
     group = heads // k.shape[1]
     keys, values = (x.repeat_interleave(group, dim=1) for x in (k, v))
-    arrays = {name: x.cpu().numpy() for name, x in inputs.items() if not x.is_floating_point()}
+    # NumPy has no bfloat16.
+    shown = {name: x.double() if x.is_floating_point() else x for name, x in inputs.items()}
+    arrays = {name: x.detach().cpu().numpy() for name, x in shown.items()}
     bodies = reference.head_bodies(pattern, heads)
     out = q.new_zeros(batch, heads, n_q, v.shape[3])
     lse = q.new_zeros(batch, heads, n_q)

@@ -111,8 +111,7 @@ def fill(pattern: Pattern, answer: Answer, n: int, heads: int, style: str = "low
     """
     tables: dict[str, Array] = {}
     for given in pattern.inputs:
-        sizes = Env({"n": n, "H": heads, "d": 1})  # no edge hangs on what has the head dim
-        shape = tuple(max(int(evaluate(size, sizes)), 0) for size in given.shape)
+        shape = tuple(max(int(evaluate(size, Env({"n": n, "H": heads, "d": 1}))), 0) for size in given.shape)
         if given.kind == "bool":
             table: Array = np.full(shape, style == "high", dtype=np.bool_)
         elif given.kind == "int" and style == "distinct":
