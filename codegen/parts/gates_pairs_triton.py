@@ -345,14 +345,14 @@ def _channel_pairs_kernel(
 
 
 @_jit
-def _pair_block_gradients(
-    q_ptr,
+def _add_pair_block(
+    x_ptr,
     k_ptr,
     gates_ptr,
     begin_ptr,
     d_pairs_ptr,
     d_likeness_ptr,
-    dq_ptr,
+    dx_ptr,
     dk_ptr,
     d_gates_ptr,
     q_row,
@@ -388,12 +388,12 @@ def _pair_block_gradients(
         gates_ptr, begin_ptr, border - SIZE, n, gates_row, column, SIZE, DIM, "channel", SEGMENTS
     )
     key = _gated_tile(k_ptr, keys, known, k_row, column, DIM).to(tl.float32) * tail
-    x = _gated_tile(q_ptr, queries - offset, asked, q_row, column, DIM).to(tl.float32) * scale * head
+    x = _gated_tile(x_ptr, queries - offset, asked, q_row, column, DIM).to(tl.float32) * scale * head
     grad = tl.load(d_pairs_ptr + square, mask=behind[:, None], other=0.0).to(OPERAND)
     dx = _dot(grad, key.to(OPERAND), None, PRECISION)
     d_key = _dot(tl.trans(grad), x.to(OPERAND), None, PRECISION)
     read = x * dx
-    _gated_add(dq_ptr, queries - offset, asked, DIM, column, dx * scale * head, DIM)
+    _gated_add(dx_ptr, queries - offset, asked, DIM, column, dx * scale * head, DIM)
     if DELTA:
         x = _gated_tile(k_ptr, queries, behind, k_row, column, DIM).to(tl.float32) * head
         grad = tl.load(d_likeness_ptr + square, mask=behind[:, None], other=0.0).to(OPERAND)
@@ -462,7 +462,7 @@ def _channel_pair_gradients_kernel(
     dq_ptr += _wide(sequence) * n_q * DIM
     dk_ptr += _wide(sequence) * n * DIM
     d_gates_ptr += _wide(sequence) * n * DIM
-    _pair_block_gradients(
+    _add_pair_block(
         q_ptr,
         k_ptr,
         gates_ptr,
@@ -492,7 +492,7 @@ def _channel_pair_gradients_kernel(
     )
     tl.debug_barrier()  # the quarters add to what the halves have stored
     for half in range(2):
-        _pair_block_gradients(
+        _add_pair_block(
             q_ptr,
             k_ptr,
             gates_ptr,
