@@ -27,7 +27,9 @@ def test_states_are_the_definition(name: str) -> None:
     assert oracle.check(pattern(name), given, "triton") == []
 
 
-@pytest.mark.parametrize("name", ["linear", "token gates", "everything", "window and rest", "taylor", "favor"])
+@pytest.mark.parametrize(
+    "name", ["linear", "token gates", "everything", "window and rest", "taylor", "favor"]
+)
 def test_half_precision(name: str) -> None:
     given = Given(n=70, heads=2, key_heads=1, batch=1)
     assert oracle.check(pattern(name), given, "triton", torch.bfloat16) == []
