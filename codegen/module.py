@@ -223,7 +223,7 @@ def _gated_triton(have: frozenset[str]) -> list[str]:
         _part("gates_triton"),
         _part("gates_chunks_triton"),
         _part("gates_pairs_triton", "token") if "tokens" in have and "delta" in have else "",
-        _part("gates_pairs_triton", "channel") if "channels" in have else "",
+        _part("gates_channels_triton") if "channels" in have else "",
         _part("delta_triton") if "delta" in have else "",
         _part("gates_launch", have=have),
         _part("gates_bodies", "triton"),

@@ -149,17 +149,21 @@ def inputs(pattern: Pattern, call: Call) -> dict[str, torch.Tensor]:
     rng = np.random.default_rng(call.seed)
     found = {}
     for item in pattern.inputs:
-        shape = tuple(int(evaluate(size, Env({"n": call.n, "H": call.heads}))) for size in item.shape)
+        sizes = Env({"n": call.n, "H": call.heads, "d": call.dim})
+        shape = tuple(int(evaluate(size, sizes)) for size in item.shape)
         if call.batched_inputs:
             shape = (call.batch, *shape)
         if item.kind == "bool":
             values = rng.random(shape) < rng.choice([0.05, 0.3, 0.9])
+        elif item.kind == "float":  # small, whatever it weighs, and as logarithms of gates have it
+            values = (-0.02 * rng.random(shape)).astype(np.float32)
         else:
             values = rng.integers(-3, rng.choice([0, 4, 20]), shape)
             if rng.random() < 0.6:
                 values = np.sort(values, axis=-1)
         tensor = torch.from_numpy(np.ascontiguousarray(values))
-        found[item.name] = tensor if item.kind == "bool" or rng.random() < 0.5 else tensor.to(torch.int32)
+        narrow = item.kind == "int" and rng.random() >= 0.5
+        found[item.name] = tensor.to(torch.int32) if narrow else tensor
     return found
 
 

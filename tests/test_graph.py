@@ -14,6 +14,7 @@ import pytest
 
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
+from attnc.evaluation import Env, evaluate
 from attnc.graph import BlockGraph, Kind, Run, block_graph
 from attnc.parser import parse
 from attnc.pattern import Pattern
@@ -121,6 +122,10 @@ def contents(item: Pattern, n: int) -> dict[str, Any]:
     rng = np.random.default_rng(n)
     found: dict[str, Any] = {}
     for given in item.inputs:
+        if given.kind == "float":  # no edge hangs on it
+            shape = tuple(int(evaluate(size, Env({"n": n, "H": 2, "d": 1}))) for size in given.shape)
+            found[given.name] = np.zeros(shape)
+            continue
         found[given.name] = rng.random(n) < 0.1 if given.kind == "bool" else np.sort(rng.integers(0, 4, n))
     return found
 

@@ -156,6 +156,20 @@ CONSTANTS = {
     "UNIT",
     "PRECISION",
     "ADD",
+    # Of gates and of the delta rule.
+    *(
+        "BLOCK_VALUE",
+        "COUNT",
+        "SIZE",
+        "ROWS",
+        "COLUMNS",
+        "GATES",
+        "GATE_UNIT",
+        "TOKEN",
+        "SEGMENTS",
+        "EXCLUSIVE",
+    ),
+    *("BONUS", "OWN", "DELTA", "INITIAL", "OPERAND", "SUMS"),
 }
 
 
@@ -248,7 +262,7 @@ def test_memory_grows_with_the_length_and_not_its_square() -> None:
 
 # --- a file that stands alone ---------------------------------------------------------------------------
 
-ALLOWED = {"__future__", "math", "os", "sys", "torch", "triton"}
+ALLOWED = {"__future__", "math", "os", "sys", "torch", "triton", "typing"}
 
 
 @pytest.mark.parametrize("name", NAMED)
