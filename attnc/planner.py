@@ -76,8 +76,8 @@ def _body_plan(pattern: Pattern, item: BodyTerms, n: int, found: tuple[Factor | 
     if any(found) and len(swept) == 1 and swept[0].weights.feature is None:
         # The softmax of some edges goes on with what linear attention of the others gave.
         rest = Body(item.body.heads, swept[0].relation, tuple(swept))
-        [swept_terms] = decompose(replace(pattern, bodies=(rest,)))
-        alone = _body_plan(pattern, swept_terms, n, ())
+        [own] = decompose(replace(pattern, bodies=(rest,)))
+        alone = _body_plan(pattern, own, n, ())
         return replace(alone, factors=found, whole=item.body)
     terms = [_folded(term) for term in item.terms]
     return BodyPlan(item.body, _passes("query", terms, n), _passes("key", terms, n))

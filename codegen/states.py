@@ -356,7 +356,8 @@ def _gates_text(pattern: Pattern, schedule: Schedule) -> str:
                 f"found.append(_one_for_all({gate}, numbers, heads){wide})",
             ]
         else:
-            table = decay.table if role == "gates" and decay is not None else beta or bonus
+            own = {"gates": decay.table if decay is not None else None, "beta": beta, "bonus": bonus}
+            table = own[role] or ""
             place = [given.name for given in pattern.inputs].index(table)
             lines.append(f'found.append(_with_batch(inputs[{place}], "{table}", n, heads).to(dtype){wide})')
     body = indent("\n".join(lines), "    ")

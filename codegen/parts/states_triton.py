@@ -1,8 +1,8 @@
 """Linear attention through states, on the Triton path: chunks in parallel, states from chunk to chunk.
 
-What keys leave behind is summed up for every chunk by itself (`_linear_states_kernel`), made the states
-before each chunk by one short pass over chunks (`_linear_scan_kernel`), and read by the chunk's queries, which take
-the keys of their own chunk pair by pair (`_linear_outputs_kernel`). Backwards, the same is done from the other
+Every chunk sums up what its keys leave behind (`_linear_states_kernel`), one short pass over chunks makes of
+that the states before each (`_linear_scan_kernel`), and those are read by the chunk's queries, which take the
+keys of their own chunk pair by pair (`_linear_outputs_kernel`). Backwards, the same is done from the other
 end. Sums and states are fp32; no two programs write to one place.
 """
 
