@@ -1,4 +1,4 @@
-"""Gated linear attention and the delta rule position by position: an oracle for lengths that pairs are too many for.
+"""Gated linear attention and the delta rule position by position: an oracle for long sequences.
 
 ``tests/test_gates.py`` holds it against ``attnc.weighing`` where that can go.
 """

@@ -1,4 +1,4 @@
-"""Gates for each channel and the delta rule on the torch path: against their definitions, in pieces, causal."""
+"""Gates for each channel and the delta rule on the torch path: their definitions, pieces, causality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the positions of a chunk weigh each other, with a gate for each channel: Triton, forward and backward."""
+"""How the positions of a chunk weigh each other, with a gate for each channel: Triton, both ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear attention with a gate for each channel, and the delta rule: Triton, what happens in each chunk by itself."""
+"""Linear attention with gates for channels, and the delta rule: Triton, what happens within chunks."""
 
 from __future__ import annotations
 
@@ -273,10 +273,9 @@ def _gated_weight_gradients_kernel(
             v = _gated_tile(v_ptr, place, inside, v_row * UNIT, value, VALUE_DIM).to(tl.float32)
             d_beta += tl.sum(d_right * v, 1)
     strict = row[:, None] > row[None, :]
-    if OWN:
-        d_pairs = tl.where(row[:, None] >= row[None, :], d_pairs, 0.0)
-    else:
+    if not OWN:
         d_pairs = tl.where(strict, d_pairs, 0.0)
+    d_pairs = tl.where(row[:, None] >= row[None, :], d_pairs, 0.0)
     if EXCLUSIVE and SEGMENTS:
         starts = tl.load(begin_ptr + _wide(batch) * begin_batch + place, mask=inside, other=-1) == place
         d_pairs = tl.where(starts[:, None] & strict, 0.0, d_pairs)

@@ -1,4 +1,4 @@
-"""How the positions of a chunk weigh each other, under gates that all channels share: Triton, forward and backward."""
+"""How the positions of a chunk weigh each other, under gates that all channels share: Triton, both ways."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Linear attention with a gate for each channel, and the delta rule: Triton, what both have in common.
 
 Positions are cut into chunks of 64. What happens within a chunk runs for all chunks at once; only the state
-goes from chunk to chunk, for every block of channels and values by itself. Exponentials are only taken of sums
-of gates over a range that lies between a query and a key, so none of them can overflow, and no sum of gates is
-ever subtracted from another.
+goes from chunk to chunk, for every block of channels and values by itself. Exponentials are only taken of
+sums of gates over a range that lies between a query and a key, so none of them can overflow, and no sum of
+gates is ever subtracted from another.
 """
 
 from __future__ import annotations
