@@ -217,6 +217,20 @@ def poisoned() -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
+def operands(module: ModuleType, args: Tensors, tables: Sequence[torch.Tensor]) -> tuple[Any, ...]:
+    """What an emitted module's operator takes between q, k, v and the scale: inputs, what is derived of them,
+    and, where it has states, none of those.
+    """
+    found, q = list(tables), args[0]
+    if hasattr(module, "_sinks"):
+        dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+        named = dict(zip(module.INPUTS, tables, strict=True))
+        found.append(module._sinks(named, q.shape[1], dtype, q.device))
+    if hasattr(module, "_gates"):
+        found += module._gates(list(tables), q, args[1].shape[2])
+    return (found, None) if hasattr(module, "_STATES") else (found,)
+
+
 def ours(
     module: ModuleType,
     args: Tensors,
@@ -230,7 +244,7 @@ def ours(
     given = dict(zip(module.INPUTS, tables, strict=True))
     module._check(*args, given, call.scale, backend)
     with poisoned():
-        out, lse = module._forward(*args, list(tables), scale, backend)
+        out, lse = module._forward(*args, *operands(module, args, tables), scale, backend)[:2]
         # A row without edges has no log-sum-exp that could be pulled at.
         pull = torch.where(lse.detach() == -torch.inf, 0.0, grads[1].to(lse.dtype))
         found = torch.autograd.grad((out, lse), args, (grads[0], pull))

@@ -101,18 +101,18 @@ def test_exports_for_all_lengths(name: str) -> None:
 def test_operators_keep_their_contract(name: str) -> None:
     done = example(name)
     args, tables = arguments(done, small(19, 13))
-    rest = (list(tables.values()), 0.25, "torch")
+    given = oracle.operands(done.module, args, list(tables.values()))
     every = name in SOME
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(
         done.module._forward,
-        (*args, *rest),
+        (*args, *given, 0.25, "torch"),
         test_utils=(*tests, "test_aot_dispatch_dynamic") if every else tests,
     )
-    out, lse = (x.detach() for x in done.module._forward(*args, *rest))
-    plain = [x.detach() for x in args]
-    given = (torch.ones_like(out), torch.ones_like(lse), *plain, rest[0], out, lse, *rest[1:])
-    torch.library.opcheck(done.module._backward, given, test_utils=("test_schema", "test_faketensor"))
+    found = [x.detach() for x in done.module._forward(*args, *given, 0.25, "torch")]
+    plain, grads = [x.detach() for x in args], [torch.ones_like(x) for x in found]
+    back = (*grads, *plain, *given, *found[:2], 0.25, "torch")
+    torch.library.opcheck(done.module._backward, back, test_utils=("test_schema", "test_faketensor"))
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -155,6 +155,7 @@ CONSTANTS = {
     "BLOCK_N",
     "UNIT",
     "PRECISION",
+    "SHARES",  # whether tiles are so few that they come in shares: a binary for either, whatever the length
     "ADD",
     # Of gates and of the delta rule.
     *(

@@ -202,7 +202,7 @@ class _GatedRun:
         return torch.linalg.solve_triangular(system, right, upper=transposed, unitriangular=True)
 
     def states(self, state):
-        """The states before every chunk and after the last; the delta rule finds what is written as it goes."""
+        """The states before every chunk and after the last; the delta rule finds what it writes here."""
         found = state.new_empty(len(self.k) + 1, *state.shape)
         found[0] = state
         passing = self.passing.expand(len(self.k), -1, -1, -1)
