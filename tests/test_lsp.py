@@ -101,13 +101,13 @@ def test_a_session(client: Client) -> None:
     # Words of the language, and what the text defines.
     hover = client.ask("textDocument/hover", at(mended, "window("))
     assert "`window(left, right=0, dilation=1)`" in hover["contents"]["value"]
-    hover = client.ask("textDocument/hover", at(mended, "hub) &"))
+    hover = client.ask("textDocument/hover", at(mended, "hub)) &"))
     assert "input hub: bool[n]" in hover["contents"]["value"]
     assert client.ask("textDocument/hover", at(mended, "{")) is None
 
     for mark, line, column in (
         ("near | to", 3, 8),
-        ("hub) &", 2, 10),
+        ("hub)) &", 2, 10),
         ("width - 1", 1, 14),
         ("local(", 1, 8),
     ):

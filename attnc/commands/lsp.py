@@ -26,7 +26,6 @@ def run(options: argparse.Namespace) -> int:
         import pygls  # noqa: F401
     except ImportError:
         raise Misuse("the language server needs pygls: `pip install 'attnc[lsp]'`") from None
-    from attnc.editing.server import server
+    from attnc.editing.server import serve
 
-    server(options.seconds).start_io()
-    return 0
+    return serve(options.seconds)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -25,7 +27,6 @@ from attnc.editing.mending import mends, mistakes
 from attnc.editing.positions import Place, Positions
 from attnc.formatting import FormatError, formatted
 
-SECONDS = 20.0
 # Seconds without a change before a text is looked at, and before it is examined.
 _PAUSE, _REST = 0.05, 0.4
 
@@ -66,14 +67,30 @@ class _Document:
 
 @dataclass
 class _State:
+    """``over``: the editor has said that it will leave."""
+
     background: Background
+    over: bool = False
     documents: dict[str, _Document] = field(default_factory=dict)
 
 
-def server(seconds: float = SECONDS) -> LanguageServer:
-    """A server that gives every text ``seconds`` to be examined."""
-    made = LanguageServer("attnc", __version__, text_document_sync_kind=lsp.TextDocumentSyncKind.Full)
+def serve(seconds: float) -> int:
+    """Answers an editor over the standard streams until it leaves; gives the exit status.
+
+    seconds: the time that every text is given to be examined.
+    """
     state = _State(Background(seconds))
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever else prints must not be taken for an answer
+    try:
+        _server(state).start_io(sys.stdin.buffer, answers)
+    finally:
+        state.background.end()
+    return 0 if state.over else 1
+
+
+def _server(state: _State) -> LanguageServer:
+    made = LanguageServer("attnc", __version__, text_document_sync_kind=lsp.TextDocumentSyncKind.Full)
 
     @made.feature(lsp.INITIALIZED)
     async def ready(_: lsp.InitializedParams) -> None:
@@ -102,6 +119,7 @@ def server(seconds: float = SECONDS) -> LanguageServer:
             if document.task is not None:
                 document.task.cancel()
         state.background.end()
+        state.over = True
 
     @made.feature(lsp.TEXT_DOCUMENT_HOVER)
     async def hover(params: lsp.HoverParams) -> lsp.Hover | None:
