@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attnc import atoms, names
-from attnc.editing.outline import known_at, spoken
+from attnc.editing.outline import item_at, known_at, spoken
 from attnc.lexicon import Word, all_words, sound
 from attnc.parser import expected, terminals
 
@@ -166,9 +166,10 @@ def _item(before: list[Word]) -> str:
 
 
 def _named(text: str, at: int, kinds: tuple[str, ...]) -> Iterator[Proposal]:
+    item = item_at(text, at)
     for symbol in reversed(known_at(text, at)):
-        # A `let` does not know itself.
-        if symbol.kind in kinds and (symbol.kind != "let" or not symbol.whole.start <= at <= symbol.whole.end):
+        # What is being defined does not know itself.
+        if symbol.kind in kinds and (item is None or symbol.whole.start != item.start):
             shown = " ".join(text[symbol.whole.start : symbol.whole.end].split())
             yield Proposal(symbol.text, "name", shown if len(shown) <= 80 else f"{shown[:79]}…")
 

@@ -81,7 +81,11 @@ def _read(kind: str, cell: str, text: str) -> list[Meaning]:
 def _others() -> dict[str, tuple[Meaning, ...]]:
     rows = (
         ("item", "pattern name(parameter: int = 64) { … }", "which query reads which key, under a name"),
-        ("item", "score EXPR", "softmax over EXPR: of `s`, the scaled dot product, positions, heads and inputs"),
+        (
+            "item",
+            "score EXPR",
+            "softmax over EXPR: of `s`, the scaled dot product, positions, heads and inputs",
+        ),
         ("item", "sink x[h]", "adds `exp(x[h])` to the denominator of softmax"),
         (
             "item",
@@ -89,7 +93,11 @@ def _others() -> dict[str, tuple[Meaning, ...]]:
             "in place of softmax an edge weighs `phi(q) . phi(k)`; EXPR is of `x`, a coordinate of either, or one "
             "of `favor(…)`, `taylor()`, `cosine(length)`",
         ),
-        ("item", "normalize sum", "`sum` divides by the row's sum of weights, as `kernel` does; `none` does not"),
+        (
+            "item",
+            "normalize sum",
+            "`sum` divides by the row's sum of weights, as `kernel` does; `none` does not",
+        ),
         (
             "item",
             "decay g",
@@ -98,7 +106,11 @@ def _others() -> dict[str, tuple[Meaning, ...]]:
         ),
         ("item", "bonus u", "the weight of a query's own position, which an exclusive decay leaves out"),
         ("item", "update delta(beta)", "the delta rule in the place of plain addition"),
-        ("weight", "attend R with score EXPR", "what the edges of this relation weigh, where others weigh otherwise"),
+        (
+            "weight",
+            "attend R with score EXPR",
+            "what the edges of this relation weigh, where others weigh otherwise",
+        ),
         ("weight", "with softmax", "these edges are weighed by softmax"),
         ("mode", "normalize sum", "weights are divided by their row's sum"),
         ("mode", "normalize none", "weights are taken as they are"),

@@ -56,7 +56,9 @@ def _proposed(found: Diagnostic) -> Iterator[Mend]:
 def _helps(found: Diagnostic, edits: tuple[Edit, ...]) -> bool:
     source = found.source
     before = [item for item in mistakes(source) if item.level == "error"]
-    after = [item for item in mistakes(Source(source.name, edited(source.text, edits))) if item.level == "error"]
+    after = [
+        item for item in mistakes(Source(source.name, edited(source.text, edits))) if item.level == "error"
+    ]
     if not after:
         return True
     if len(before) == 1 and not _parses(source):

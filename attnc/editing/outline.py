@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 from attnc import names
@@ -53,6 +54,12 @@ def pattern_at(text: str, offset: int) -> Symbol | None:
     return next((symbol for symbol in outline(text) if _inside(offset, symbol)), None)
 
 
+def item_at(text: str, offset: int) -> Word | None:
+    """The first word of the item that a place is in or behind."""
+    found = [word for word in spoken(text) if word.look == "keyword" and word.start < offset]
+    return next((word for word in reversed(found) if word.text in _ITEM_WORDS), None)
+
+
 def known_at(text: str, offset: int) -> tuple[Symbol, ...]:
     """What has a name at a place, itself included where it is being defined: the nearest last."""
     pattern = pattern_at(text, offset)
@@ -74,7 +81,9 @@ def definition(text: str, offset: int) -> Symbol | None:
         before = "DOT"
     after = here[place + 1].kind if place + 1 < len(here) else ""
     keyword = after == "EQUALS" and before in ("COMMA", "LPAR")
-    found = [symbol for symbol in known_at(text, offset) if symbol.text == word.text and symbol.kind != "heads"]
+    found = [
+        symbol for symbol in known_at(text, offset) if symbol.text == word.text and symbol.kind != "heads"
+    ]
     itself = [symbol for symbol in found if symbol.name.start == word.start]
     if itself or keyword:
         return itself[0] if itself else None
@@ -100,26 +109,35 @@ def _inside(offset: int, symbol: Symbol) -> bool:
 
 def _patterns(words: tuple[Word, ...]) -> Iterator[Symbol]:
     starts = [place for place, word in enumerate(words) if word.kind == "PATTERN"]
-    for start, stop in zip(starts, [*starts[1:], len(words)], strict=True):
+    for start, stop in pairwise([*starts, len(words)]):
         inner = words[start:stop]
         if len(inner) < 2 or inner[1].look not in ("name", "call"):
             continue
         opened = next((place for place, word in enumerate(inner) if word.kind == "LBRACE"), len(inner))
         closed = _closing(inner, opened)
-        parts = (*_parameters(inner[:opened]), *_items(inner[opened + 1 : closed]))
         # An open pattern goes on to the next one, so that what is written at its end belongs to it.
         following = words[stop].start if stop < len(words) else inner[-1].end + (1 << 20)
         end = inner[closed].end if closed < len(inner) else following
+        parts = (*_parameters(inner[:opened]), *_items(inner[opened + 1 : closed], end))
         yield Symbol(inner[1].text, "pattern", _span(inner[1]), Span(inner[0].start, end), parts)
 
 
 def _closing(words: tuple[Word, ...], opened: int) -> int:
-    """The place of the bracket that closes the one at a place; the number of words where there is none."""
+    """The place of the bracket that closes the one at a place; the number of words where there is none.
+
+    Brackets of other kinds may be out of order. No item stands within parentheses: one that follows ends them.
+    """
     depth = 0
+    if opened == len(words):
+        return opened
+    opening, closing = words[opened].kind, _OPENING[words[opened].kind]
     for place in range(opened, len(words)):
-        depth += (words[place].kind in _OPENING) - (words[place].kind in _OPENING.values())
+        word = words[place]
+        depth += (word.kind == opening) - (word.kind == closing)
         if depth == 0:
             return place
+        if opening != "LBRACE" and word.look == "keyword" and word.text in _ITEM_WORDS:
+            return place - 1
     return len(words)
 
 
@@ -136,8 +154,8 @@ def _parameters(words: tuple[Word, ...]) -> Iterator[Symbol]:
             yield Symbol(name.text, "parameter", _span(name), Span(name.start, last.end))
 
 
-def _items(words: tuple[Word, ...]) -> Iterator[Symbol]:
-    """What the items of a body define."""
+def _items(words: tuple[Word, ...], end: int) -> Iterator[Symbol]:
+    """What the items of a body define. end: where the body ends."""
     starts = []
     place = 0
     while place < len(words):
@@ -145,11 +163,11 @@ def _items(words: tuple[Word, ...]) -> Iterator[Symbol]:
         if word.look == "keyword" and word.text in _ITEM_WORDS and words[place - 1].kind != "WITH":
             starts.append(place)
         place = _closing(words, place) + 1 if word.kind in _OPENING else place + 1
-    for start, stop in zip(starts, [*starts[1:], len(words)], strict=True):
-        yield from _item(words[start:stop])
+    for start, stop in pairwise([*starts, len(words)]):
+        yield from _item(words[start:stop], end)
 
 
-def _item(words: tuple[Word, ...]) -> Iterator[Symbol]:
+def _item(words: tuple[Word, ...], end: int) -> Iterator[Symbol]:
     whole = Span(words[0].start, words[-1].end)
     match words[0].text:
         case "let" | "input" if len(words) > 1 and words[1].look in ("name", "call"):
@@ -166,8 +184,9 @@ def _item(words: tuple[Word, ...]) -> Iterator[Symbol]:
                 return
             chosen = Span(words[1].start, words[opened - 1].end)
             text = " ".join(word.text for word in words[1:opened])
-            parts = tuple(_items(words[opened + 1 : _closing(words, opened)]))
-            yield Symbol(text, "heads", chosen, whole, parts)
+            closed = _closing(words, opened)
+            whole = whole if closed < len(words) else Span(whole.start, end)
+            yield Symbol(text, "heads", chosen, whole, tuple(_items(words[opened + 1 : closed], whole.end)))
 
 
 def _body(words: tuple[Word, ...], braces: list[int]) -> int | None:
