@@ -44,7 +44,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """``edits``: what ``help`` says, as changes of the source that belong together, where it is that exact."""
+    """``edits``: what ``help`` says, as changes of the source that belong together, where it is so exact."""
 
     code: str
     level: Literal["error", "warning"]

@@ -1,4 +1,4 @@
-"""Highlighters know the words of the language: Pygments' lexer, the TextMate grammar, the extension of VS Code."""
+"""Highlighters know the words of the language: Pygments, TextMate, the extension of VS Code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ pattern weighing(width: int = 8, cap: float = 5e1, open: bool = true) {
         sink slope[h]
     }
     heads 1..2 { attend window(3, right=2, axis=y) kernel elu(x) + 1 normalize none }
-    heads rest { attend causal kernel favor(features=64, seed=0) decay gate exclusive bonus slope update delta(gate) }
+    heads rest {
+        attend causal kernel favor(features=64, seed=0)
+        decay gate exclusive bonus slope update delta(gate)
+    }
     require edges <= n * (width + 4) // 1
     assume causal
 }
@@ -215,8 +218,9 @@ def test_what_the_extension_names_is_there() -> None:
 STUBBED = """
 const Module = require("module");
 const said = [];
+const settings = { "attnc.command": ["a", "lsp"] };
 const vscode = {
-  workspace: { getConfiguration: (name) => ({ get: (key) => (name === "attnc" && key === "command" ? ["a", "lsp"] : null) }) },
+  workspace: { getConfiguration: (room) => ({ get: (key) => settings[`${room}.${key}`] }) },
   window: { showErrorMessage: (text) => said.push(text) },
   commands: { registerCommand: (name, act) => { said.push(name); vscode.act = act; return {}; } },
 };
@@ -226,8 +230,8 @@ class LanguageClient {
   async stop() { said.push("stopped"); }
 }
 const load = Module._load;
-Module._load = (name, ...rest) =>
-  name === "vscode" ? vscode : name === "vscode-languageclient/node" ? { LanguageClient } : load(name, ...rest);
+const stubs = { vscode, "vscode-languageclient/node": { LanguageClient } };
+Module._load = (name, ...rest) => stubs[name] ?? load(name, ...rest);
 const extension = require(process.argv[1]);
 (async () => {
   await extension.activate({ subscriptions: [] });

@@ -28,4 +28,4 @@ def run(options: argparse.Namespace) -> int:
         raise Misuse("the language server needs pygls: `pip install 'attnc[lsp]'`") from None
     from attnc.editing.server import serve
 
-    return serve(options.seconds)
+    return serve(options.seconds, options.version)

@@ -1,4 +1,4 @@
-"""Questions to the process of ``examining.py``: answered while people type, and given up when time is over."""
+"""Questions to the process of ``examining.py``: answered while people type, given up when time is over."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from attnc import atoms, names
@@ -126,7 +127,7 @@ def _arguments(text: str, at: int, before: list[Word]) -> Iterator[Proposal]:
         return
     if inside and inside[-1].kind != "COMMA":
         return
-    given = {name.text for name, sign in zip(inside, inside[1:], strict=False) if sign.kind == "EQUALS"}
+    given = {name.text for name, sign in pairwise(inside) if sign.kind == "EQUALS"}
     for slot in {**atoms.RELATIONS, **atoms.SETS}.get(call, ()):
         if slot.name not in given:
             yield Proposal(f"{slot.name}=", "argument", f"argument of {call}")

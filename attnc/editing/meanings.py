@@ -90,8 +90,8 @@ def _others() -> dict[str, tuple[Meaning, ...]]:
         (
             "item",
             "kernel EXPR",
-            "in place of softmax an edge weighs `phi(q) . phi(k)`; EXPR is of `x`, a coordinate of either, or one "
-            "of `favor(…)`, `taylor()`, `cosine(length)`",
+            "in place of softmax an edge weighs `phi(q) . phi(k)`; EXPR is of `x`, a coordinate of either, or "
+            "one of `favor(…)`, `taylor()`, `cosine(length)`",
         ),
         (
             "item",
@@ -101,8 +101,8 @@ def _others() -> dict[str, tuple[Meaning, ...]]:
         (
             "item",
             "decay g",
-            "weights times the product of gates from `k + 1` to `q`, which are given as logarithms; `exclusive`: to "
-            "`q - 1`",
+            "weights times the product of gates from `k + 1` to `q`, which are given as logarithms; "
+            "`exclusive`: to `q - 1`",
         ),
         ("item", "bonus u", "the weight of a query's own position, which an exclusive decay leaves out"),
         ("item", "update delta(beta)", "the delta rule in the place of plain addition"),

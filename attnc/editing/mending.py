@@ -24,7 +24,7 @@ class Mend:
 
 
 def mends(found: Diagnostic) -> tuple[Mend, ...]:
-    """What could be done about a diagnostic. The mistake is gone after each of them, and no other is there."""
+    """What could be done about a diagnostic. Each takes the mistake away and makes no other."""
     return tuple(mend for mend in _proposed(found) if _helps(found, mend.edits))
 
 

@@ -1,4 +1,4 @@
-"""What a text defines, and where: told from its words, because a text that is being written does not parse."""
+"""What a text defines, and where: told from its words, for a text that is being written does not parse."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def word_at(text: str, offset: int) -> Word | None:
     """The word that a place is in or just behind."""
     found = [word for word in spoken(text) if word.start <= offset <= word.end]
     named = [word for word in found if word.look in ("name", "call", "keyword")]
-    return (named or found or [None])[-1]
+    return next(iter(reversed(named or found)), None)
 
 
 def pattern_at(text: str, offset: int) -> Symbol | None:
@@ -125,7 +125,7 @@ def _patterns(words: tuple[Word, ...]) -> Iterator[Symbol]:
 def _closing(words: tuple[Word, ...], opened: int) -> int:
     """The place of the bracket that closes the one at a place; the number of words where there is none.
 
-    Brackets of other kinds may be out of order. No item stands within parentheses: one that follows ends them.
+    Brackets of other kinds may be out of order. No item stands within parentheses: one ends them.
     """
     depth = 0
     if opened == len(words):
@@ -174,7 +174,7 @@ def _item(words: tuple[Word, ...], end: int) -> Iterator[Symbol]:
             kind: Kind = "let" if words[0].text == "let" else "input"
             yield Symbol(words[1].text, kind, _span(words[1]), whole)
         case "grid":
-            for name, colon in zip(words[1:], words[2:], strict=False):
+            for name, colon in pairwise(words):
                 if name.look == "name" and colon.kind == "COLON":
                     yield Symbol(name.text, "axis", _span(name), whole)
         case "heads":

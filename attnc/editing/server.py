@@ -17,7 +17,6 @@ from lsprotocol import types as lsp
 from pygls.lsp.server import LanguageServer
 from pygls.uris import to_fs_path
 
-from attnc import __version__
 from attnc.diagnostics import AttncError, Diagnostic, Source, Span
 from attnc.editing import completion, outline
 from attnc.editing.background import Background
@@ -74,23 +73,23 @@ class _State:
     documents: dict[str, _Document] = field(default_factory=dict)
 
 
-def serve(seconds: float) -> int:
+def serve(seconds: float, version: str) -> int:
     """Answers an editor over the standard streams until it leaves; gives the exit status.
 
-    seconds: the time that every text is given to be examined.
+    seconds: the time that every text is given to be examined. version: attnc's, which the editor is told.
     """
     state = _State(Background(seconds))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else prints must not be taken for an answer
     try:
-        _server(state).start_io(sys.stdin.buffer, answers)
+        _server(state, version).start_io(sys.stdin.buffer, answers)
     finally:
         state.background.end()
     return 0 if state.over else 1
 
 
-def _server(state: _State) -> LanguageServer:
-    made = LanguageServer("attnc", __version__, text_document_sync_kind=lsp.TextDocumentSyncKind.Full)
+def _server(state: _State, version: str) -> LanguageServer:
+    made = LanguageServer("attnc", version, text_document_sync_kind=lsp.TextDocumentSyncKind.Full)
 
     @made.feature(lsp.INITIALIZED)
     async def ready(_: lsp.InitializedParams) -> None:
