@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from attnc.editing.mending import edited, mends, mistakes
 from attnc.editing.outline import definition, outline, pattern_at, word_at
 from attnc.editing.positions import Positions
 from attnc.parser import terminals
+from attnc.pattern import ClaimKind
 from attnc.report import examine
 from attnc.request import Request
 
@@ -162,7 +164,7 @@ def test_the_outline() -> None:
         ("axis", "y"),
         ("axis", "x"),
         ("let", "hubs"),
-        ("heads", "{ 0 , 1 }"),
+        ("heads", "{0, 1}"),
         ("heads", "rest"),
     ]
     assert [part.text for part in first.parts[-1].parts] == ["near"]
@@ -273,3 +275,27 @@ def test_a_mend_that_does_not_help_is_none() -> None:
     span = Span(21, 26)
     wrong = Diagnostic("c", "error", "m", source, span, help="h", edits=(Edit(span, "widow"),))
     assert mends(wrong) == ()
+
+
+OTHERS = {
+    "even": "heads odd { attend all }",
+    "odd": "heads even { attend all }",
+    "rest": "heads {0} { attend all }",
+}
+
+
+def test_words_behind_items_are_those_that_resolve() -> None:
+    assert get_args(ClaimKind) == names.CLAIMS
+    texts = [
+        *(f"pattern p() {{ heads {word} {{ attend causal }} {OTHERS[word]} }}" for word in names.SELECTORS),
+        *(
+            f"pattern p() {{ attend causal kernel elu(x) + 1 normalize {mode} }}"
+            for mode in names.MODES["normalize"]
+        ),
+        *(
+            f"pattern p() {{ input g: float[H] attend causal kernel x normalize none decay g {mode} }}"
+            for mode in names.MODES["decay"]
+        ),
+    ]
+    for text in texts:
+        assert mistakes(Source("p.attn", text)) == (), text

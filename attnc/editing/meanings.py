@@ -90,8 +90,8 @@ def _others() -> dict[str, tuple[Meaning, ...]]:
         (
             "item",
             "kernel EXPR",
-            "in place of softmax an edge weighs `phi(q) . phi(k)`; EXPR is of `x`, a coordinate of either, or "
-            "one of `favor(…)`, `taylor()`, `cosine(length)`",
+            "in place of softmax an edge weighs `phi(q) . phi(k)`; EXPR is of `x`, a coordinate of either, "
+            "or one of `favor(…)`, `taylor()`, `cosine(length)`",
         ),
         (
             "item",

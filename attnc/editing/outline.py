@@ -178,25 +178,27 @@ def _item(words: tuple[Word, ...], end: int) -> Iterator[Symbol]:
                 if name.look == "name" and colon.kind == "COLON":
                     yield Symbol(name.text, "axis", _span(name), whole)
         case "heads":
-            braces = [place for place, word in enumerate(words) if word.kind == "LBRACE"]
-            opened = _body(words, braces)
-            if opened is None or opened < 2:
+            opened = _body(words)
+            if opened is None:
                 return
-            chosen = Span(words[1].start, words[opened - 1].end)
-            text = " ".join(word.text for word in words[1:opened])
+            chosen = words[1:opened]
             closed = _closing(words, opened)
             whole = whole if closed < len(words) else Span(whole.start, end)
-            yield Symbol(text, "heads", chosen, whole, tuple(_items(words[opened + 1 : closed], whole.end)))
+            yield Symbol(
+                "".join(f"{word.text} " if word.kind == "COMMA" else word.text for word in chosen),
+                "heads",
+                Span(chosen[0].start, chosen[-1].end),
+                whole,
+                tuple(_items(words[opened + 1 : closed], whole.end)),
+            )
 
 
-def _body(words: tuple[Word, ...], braces: list[int]) -> int | None:
+def _body(words: tuple[Word, ...]) -> int | None:
     """Which brace opens the body of ``heads``: not the list of heads that may stand before it."""
-    listed = braces and braces[0] == 1
-    at = braces[0] if braces else None
-    if listed:
-        behind = _closing(words, braces[0]) + 1
-        at = behind if behind < len(words) and words[behind].kind == "LBRACE" else None
-    return at
+    start = 2
+    if len(words) > 1 and words[1].kind == "LBRACE":
+        start = _closing(words, 1) + 1
+    return next((place for place in range(start, len(words)) if words[place].kind == "LBRACE"), None)
 
 
 def _span(word: Word) -> Span:
