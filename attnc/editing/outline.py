@@ -181,7 +181,7 @@ def _item(words: tuple[Word, ...], end: int) -> Iterator[Symbol]:
             opened = _body(words)
             if opened is None:
                 return
-            chosen = words[1:opened]
+            chosen = list(words[1:opened])
             closed = _closing(words, opened)
             whole = whole if closed < len(words) else Span(whole.start, end)
             yield Symbol(
