@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from attnc import __version__
-from attnc.commands import bench, check, compile, completion, explain, fmt, gallery, graph, new, report
+from attnc.commands import bench, check, compile, completion, explain, fmt, gallery, graph, lsp, new, report
 from attnc.commands.options import Misuse, print_json
 from attnc.diagnostics import Diagnostic, Source, Span, to_json
 
-COMMANDS = (check, compile, graph, report, gallery, fmt, new, bench, explain, completion)
+COMMANDS = (check, compile, graph, report, gallery, fmt, new, lsp, bench, explain, completion)
 
 
 class _Parser(argparse.ArgumentParser):

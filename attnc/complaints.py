@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from attnc.bounds import edges_within
-from attnc.diagnostics import Diagnostic, Label, Span
+from attnc.diagnostics import Diagnostic, Edit, Label, Span
 from attnc.evaluation import Env, evaluate
 from attnc.expression import ZERO, Expr, Var, add, fold, sub, substitute, variables
 from attnc.notation import show
@@ -14,6 +15,8 @@ from attnc.relation import BodyTerms
 from attnc.witness import ClaimResult, Finding
 
 _LONG = 60
+# What makes a claim hold of any relation, put behind it.
+_MENDS: dict[str, str] = {"causal": "& causal", "nonempty": "| self"}
 SHORT = 64  # lengths at which a bound is compared with the closed form
 
 
@@ -37,7 +40,8 @@ def _complaint(pattern: Pattern, result: ClaimResult, bodies: tuple[BodyTerms, .
         message = f"`{pattern.name}` claims `{claim.text}`, which could neither be proven nor refuted"
         mend = "write `assume` in place of `require` to take it on trust; the module will say so"
         return _drawn(pattern, result, "undecided-claim", message, "", mend)
-    return _drawn(pattern, result, *_refuted(pattern, result, bodies))
+    found = _drawn(pattern, result, *_refuted(pattern, result, bodies))
+    return replace(found, edits=_edits(pattern, finding, _MENDS.get(claim.kind)))
 
 
 def _drawn(
@@ -74,14 +78,14 @@ def _refuted(
                 "not-causal",
                 f"`{name}` claims to be causal, but reads the future",
                 label,
-                _edit(pattern, finding, "& causal"),
+                _edit(pattern, finding, _MENDS["causal"]),
             )
         case "nonempty":
             return (
                 "may-be-empty",
                 f"`{name}` claims that every query has a key, but not every one has",
                 f"query {at.get('q')} reads no key when n = {at.get('n')}",
-                _edit(pattern, finding, "| self"),
+                _edit(pattern, finding, _MENDS["nonempty"]),
             )
         case "edges" | "flops":
             what = "edges" if claim.kind == "edges" else "FLOPs"
@@ -150,11 +154,29 @@ def _edit(pattern: Pattern, finding: Finding, what: str) -> str | None:
             before = "… | " if places[0] > 0 else ""
             after = " | …" if places[0] < len(relation.args) - 1 else ""
             text = f"{before}{_text(pattern, relation.args[places[0]].span)}{after}"
-    # `&` binds tighter than `-` and `|`, and what is added to a union needs no brackets.
-    loose = isinstance(relation, (Union, Difference)) and what.startswith("&")
+    loose = _loose(relation, what)
     if "\n" in text or len(text) > _LONG:
         text, loose = "…", True
     return f"write `({text}) {what}`" if loose else f"write `{text} {what}`"
+
+
+def _edits(pattern: Pattern, finding: Finding, what: str | None) -> tuple[Edit, ...]:
+    """What ``_edit`` says, as changes of the text."""
+    relation = _holder(pattern, finding.span)
+    if relation is None or what is None:
+        return ()
+    begin, end = Span(relation.span.start, relation.span.start), Span(relation.span.end, relation.span.end)
+    if _loose(relation, what):
+        return Edit(begin, "("), Edit(end, f") {what}")
+    return (Edit(end, f" {what}"),)
+
+
+def _loose(relation: Relation, what: str) -> bool:
+    """Whether what is added needs brackets around what is there.
+
+    `&` binds tighter than `-` and `|`, and what is added to a union needs none.
+    """
+    return isinstance(relation, (Union, Difference)) and what.startswith("&")
 
 
 def _holder(pattern: Pattern, span: Span | None) -> Relation | None:

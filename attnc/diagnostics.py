@@ -35,7 +35,17 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """A text that is put in the place of a span; an empty span is where it is put in."""
+
+    span: Span
+    text: str
+
+
+@dataclass(frozen=True)
 class Diagnostic:
+    """``edits``: what ``help`` says, as changes of the source that belong together, where it is so exact."""
+
     code: str
     level: Literal["error", "warning"]
     message: str
@@ -45,6 +55,7 @@ class Diagnostic:
     secondary: tuple[Label, ...] = ()
     notes: tuple[str, ...] = ()
     help: str | None = None
+    edits: tuple[Edit, ...] = ()
 
 
 class AttncError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -73,3 +74,29 @@ def words(text: str) -> Iterator[Word]:
         yield pending
     if at < len(text):
         yield Word("", text[at:], at, "unknown")
+
+
+# What begins no word, outside of comments.
+_ALIEN = re.compile(r"#[^\r\n]*|([^A-Za-z0-9_ \t\r\n\f\ufeff.,:()\[\]{}=!<>|&+*/%#-]+)")
+
+
+def all_words(text: str) -> Iterator[Word]:
+    """As ``words``, but what is no word is told where it stands, and the words behind it as well."""
+    spaced = sound(text)
+    for word in words(spaced):
+        if word.look != "space":
+            yield word
+            continue
+        at = word.start
+        for piece in _ALIEN.finditer(text, word.start, word.end):
+            if at < piece.start():
+                yield Word(word.kind, text[at : piece.start()], at, "space")
+            yield Word("", piece[0], piece.start(), "unknown")
+            at = piece.end()
+        if at < word.end:
+            yield Word(word.kind, text[at : word.end], at, "space")
+
+
+def sound(text: str) -> str:
+    """The text with spaces in the place of what is no word; its places stay."""
+    return _ALIEN.sub(lambda piece: " " * len(piece[0]) if piece[1] else piece[0], text)

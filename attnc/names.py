@@ -65,6 +65,12 @@ REAL_FUNCTIONS = (
 WEIGHING_FUNCTIONS = ("select", "bucket")
 MAPS = ("favor", "taylor", "cosine")
 UPDATES = ("delta",)
+# Words that stand behind some item and nowhere else.
+SELECTORS = ("even", "odd", "rest")
+CLAIMS = ("causal", "nonempty", "edges", "flops", "reach")
+MODES = {"normalize": ("sum", "none"), "decay": ("exclusive",)}
+# Types: of parameters and of the entries of inputs.
+KINDS = ("int", "float", "bool")
 
 # Arguments of the emitted function, and what its module imports.
 _EMITTED = frozenset({"q", "k", "v", "scale", "backend", "self", "torch", "triton", "tl"})

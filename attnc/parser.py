@@ -316,6 +316,17 @@ def _acceptable(source: Source, start: str) -> frozenset[str]:
     return frozenset(walk.accepts())
 
 
+def expected(text: str) -> frozenset[str] | None:
+    """The terminals that may follow a text; None where no file begins like that."""
+    walk: Any = _LARK.parse_interactive(text, start="file")
+    try:
+        for token in walk.lexer_thread.lex(walk.parser_state):
+            walk.feed_token(token)
+    except (UnexpectedToken, UnexpectedCharacters):
+        return None
+    return frozenset(walk.accepts())
+
+
 _BRACKETS_AND_PREFIXES = re.compile(r"#[^\r\n]*|[(\[{]|[)\]}]|!(?!=)|-|\bnot\b|[^\s#(\[{)\]}!-]")
 
 

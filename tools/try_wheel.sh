@@ -31,7 +31,7 @@ def below(folder, *suffixes):
 
 package = {f"attnc/{path.relative_to(root / 'attnc')}" for path in below("attnc", ".py", "py.typed")}
 for room in ("codegen", "grammar"):
-    package |= {f"attnc/{path.relative_to(root)}" for path in below(room, ".py", ".lark")}
+    package |= {f"attnc/{path.relative_to(root)}" for path in below(room, ".py", ".lark", ".json")}
 house = {
     str(path.relative_to(root))
     for room in ("attnc", "codegen", "grammar", "examples", "tests", "tools")

@@ -1,0 +1,1 @@
+"""What an editor asks of a pattern file: the language server, ``attnc lsp``, and words for highlighters."""
