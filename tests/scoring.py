@@ -178,13 +178,15 @@ def _entry(names: Names) -> str:
             number = names.one_of(*names.numbers)
             place = names.one_of(f"min(abs({number}[{at}]), 4)", f"abs({number}[q] - {number}[k]) % 5")
             return f"{names.table('5')}[{place}]"
-    return f"{names.table('7')}[{names.one_of('(q * 3 + k) % 7', 'min(q, k) // 4 % 7', 'abs(q - 2 * k) % 7')}]"
+    return (
+        f"{names.table('7')}[{names.one_of('(q * 3 + k) % 7', 'min(q, k) // 4 % 7', 'abs(q - 2 * k) % 7')}]"
+    )
 
 
 def _distance(names: Names, size: int) -> str:
     """An index by distance; some leave the table, and are held within it."""
     return names.one_of(
-        f"q - k + {size // 2}", f"min(max(q - k, 0), {size - 1})", f"abs(q - k) % {size}", f"(q - k) // 2"
+        f"q - k + {size // 2}", f"min(max(q - k, 0), {size - 1})", f"abs(q - k) % {size}", "(q - k) // 2"
     )
 
 

@@ -59,10 +59,12 @@ def dense(
     }
     out, lse = weighing.attention(pattern, *args, given, call.scale)
     pull = torch.where(lse.detach() == -torch.inf, 0.0, grads[1].to(lse.dtype))
+    total = (out * grads[0].to(dtype)).sum()
+    if lse.requires_grad:  # else it hangs on positions alone
+        total = total + torch.where(pull == 0, 0.0, lse * pull).sum()
     wanted = (*args, *leaves(given).values())
-    found = torch.autograd.grad((out, lse), wanted, (grads[0].to(dtype), pull), allow_unused=True)
-    zeros = (torch.zeros_like(x) if y is None else y for x, y in zip(wanted, found, strict=True))
-    return (out.detach(), lse.detach(), *zeros)
+    found = torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
+    return (out.detach(), lse.detach(), *found)
 
 
 # --- sizes ----------------------------------------------------------------------------------------------
