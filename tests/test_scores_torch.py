@@ -215,7 +215,7 @@ def test_a_wrong_number_is_seen(place: int) -> None:
     name = "rows and columns"
     given = small(n=45, n_q=45, seed=11)
     done = compiled(name)
-    other = oracle.compiled(f"pattern p() {{ {PATTERNS[name].replace('tanh(s)', 'sin(s)')} }}")
+    other = oracle.compiled(f"pattern p() {{ {PATTERNS[name].replace('tanh(s)', '(0.5 * s)')} }}")
     args, grads = oracle.tensors(given)
     tables = {
         key: x.detach().float().requires_grad_() for key, x in oracle.inputs(done.pattern, given).items()
@@ -245,8 +245,8 @@ def test_the_definition_takes_nothing_from_outside_of_the_edges() -> None:
     done, given = compiled("no value outside"), small()
     args, grads = oracle.tensors(given)
     tables = oracle.inputs(done.pattern, given)
-    assert all(x.isfinite().all() for x in weighed.dense(done.pattern, args, grads, tables, given, torch.float64)
-               if x.shape != (1, 4, 37))  # fmt: skip
+    out, _, *gradients = weighed.dense(done.pattern, args, grads, tables, given, torch.float64)
+    assert all(x.isfinite().all() for x in (out, *gradients))
     out, _ = weighing.attention(done.pattern, *args, tables)
     assert out.isfinite().all()
 
@@ -256,6 +256,7 @@ def test_choices_by_size(heads: int) -> None:
     """What hangs on the number of heads and tokens alone is no tensor, and no less right."""
     done = oracle.compiled(
         "pattern p() { input doc: int[n] let few = select(not H > 4 and n > 3, 2, max(H, 3)) attend causal "
-        "score s * select(not H > 2, 0.5, 2.0) + few / (h + 1.0) + select(doc[0] > 2, 0.1, 0.2) * min(doc[0], 3) }"
+        "score s * select(not H > 2, 0.5, 2.0) + few / (h + 1.0) "
+        "+ select(doc[0] > 2, 0.1, 0.2) * min(doc[0], 3) }"
     )
     assert oracle.check(done, small(heads=heads, key_heads=1), "torch") == []
