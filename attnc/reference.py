@@ -178,7 +178,8 @@ def check_inputs(
 ) -> tuple[dict[str, npt.NDArray[Any]], int | None]:
     """The inputs as arrays, and the batch size where any has a batch axis (else None).
 
-    Floats choose no edges, and may be left out. Raises TypeError for other missing or superfluous names and for wrong kinds, ValueError for wrong shapes.
+    Floats choose no edges, and may be left out. Raises TypeError for others that are missing, for superfluous
+    names and for wrong kinds, ValueError for wrong shapes.
     """
     wanted = {given.name: given for given in pattern.inputs}
     if missing := [name for name, given in wanted.items() if name not in inputs and given.kind != "float"]:

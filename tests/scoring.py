@@ -84,7 +84,7 @@ def _real(names: Names, depth: int) -> str:
         case "product":
             return f"{_product(names, depth - 1)} * {_product(names, depth - 1)}"
         case "quotient":
-            divisor = names.one_of("8", "3.0", f"(1 + abs({_leaf(names)}))")
+            divisor = names.one_of("8.0", "3.0", f"(1.0 + abs({_leaf(names)}))")
             return f"{_product(names, depth - 1)} / {divisor}"
         case "choice":
             return _choice(names, depth)
