@@ -69,10 +69,9 @@ def plain(s: float, q: int, k: int, h: int, heads: int, **_: Any) -> float:
     return s
 
 
-def transformer_xl(s: float, q: int, k: int, h: int, heads: int, **given: Any) -> float:
-    """Terms (a) to (d) of the paper's section 3.3."""
-    gap = q - k
-    return s + given["relative"][h, q, gap] + given["content"][h, k] + given["distance"][h, gap]
+def transformer_xl(s: float, q: int, k: int, h: int, heads: int, relative: Any) -> float:
+    """Section 3.3, (a) and (c) in the product of q + u, (b) and (d) in the table."""
+    return s + relative[h, q, q - k]
 
 
 def swin(s: float, q: int, k: int, h: int, heads: int, bias: Any) -> float:
@@ -119,7 +118,7 @@ CASES: list[tuple[str, str, Score, Callable[[int, int], Any], dict[str, int], di
         transformer_xl,
         past,
         {},
-        {"content": (HEADS, 20), "distance": (HEADS, 20), "relative": (HEADS, 20, 20)},
+        {"relative": (HEADS, 20, 20)},
         20,
     ),
     ("swin", "swin", swin, window_of_three, SIDES, {"bias": (25, HEADS)}, 36),
@@ -191,3 +190,20 @@ def test_sinks_take_weight_from_every_row() -> None:
     torch.testing.assert_close(function(q, k, v, sinks=nothing), plainly(q, k, v))
     everything = torch.full((HEADS,), 60.0, dtype=torch.float64)
     assert function(q, k, v, sinks=everything).abs().max() < 1e-12
+
+
+def test_transformer_xl_is_all_four_terms() -> None:
+    """From vectors u, v and r, by the paper's formula, with queries that are the last positions."""
+    n, n_q = 20, 12
+    q, k, v = random(1, HEADS, n_q, DIM), random(1, HEADS, n, DIM, seed=1), random(1, HEADS, n, DIM, seed=2)
+    bias, other, encoded = (random(HEADS, *shape, DIM, seed=3) for shape in ((1,), (1,), (n,)))
+    scale, places = DIM**-0.5, torch.arange(n)
+    gap = (places[n - n_q :, None] - places).clamp(min=0)
+    scores = q @ k.transpose(2, 3) + (bias[None] @ k.transpose(2, 3))
+    scores = scores + torch.einsum("bhid,hijd->bhij", q, encoded[:, gap])
+    scores = scores + torch.einsum("hd,hijd->hij", other[:, 0], encoded[:, gap])
+    wanted = (scores * scale).masked_fill(places > places[n - n_q :, None], -torch.inf).softmax(3) @ v
+    relative = torch.zeros(1, HEADS, n, n, dtype=q.dtype)
+    relative[:, :, n - n_q :] = (q + other) @ encoded.transpose(1, 2) * scale
+    found = attnc.load(EXAMPLES / "transformer_xl.attn")(q + bias, k, v, relative=relative)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)

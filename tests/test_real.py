@@ -205,7 +205,9 @@ def test_what_is_shown_means_the_same_when_it_is_read(text: str) -> None:
     values, expr = Values(found), found.bodies[0].weights.score
     shown = show(expr)
     again = pattern(f"{text.partition(' score ')[0]} score {shown}")
-    torch.testing.assert_close(Values(again)(again.bodies[0].weights.score), values(expr), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        Values(again)(again.bodies[0].weights.score), values(expr), rtol=1e-9, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,14 @@ def test_the_definition_takes_nothing_from_outside_of_the_edges() -> None:
     assert out.isfinite().all()
 
 
+@pytest.mark.parametrize("n", [0, 1, 6, 7, 8, 9, 20])
+def test_relations_that_begin_further_away_than_there_are_tokens(n: int) -> None:
+    done = oracle.compiled(
+        "pattern p() { input b: float[31] attend causal & where q - k > 6 score s + b[(q - k) // 2] }"
+    )
+    assert oracle.check(done, small(n=n, n_q=n), "torch") == []
+
+
 @pytest.mark.parametrize("heads", [1, 3, 4, 8])
 def test_choices_by_size(heads: int) -> None:
     """What hangs on the number of heads and tokens alone is no tensor, and no less right."""

@@ -47,7 +47,9 @@ def test_each_item_is_settled() -> None:
         assert decay is not None and (decay.axes, decay.table, decay.exclusive) == (axes, "a", False)
     decay = weights("attend causal kernel x normalize none decay log(0.5) exclusive").decay
     assert decay is not None and decay.exclusive and decay.table == ""
-    found = body(f"{CHANNELS} input u: float[H, d] attend causal kernel x normalize none decay a exclusive bonus u")
+    found = body(
+        f"{CHANNELS} input u: float[H, d] attend causal kernel x normalize none decay a exclusive bonus u"
+    )
     assert found.bodies[0].weights.bonus == "u"
     assert [given.shape for given in found.inputs] == [(N, HEADS, DIM), (HEADS, DIM)]
 
@@ -64,9 +66,7 @@ def test_heads_have_weights_of_their_own() -> None:
 
 
 def test_parts_weigh_differently() -> None:
-    (found,) = body(
-        "attend window(7) with softmax attend causal - window(7) with kernel exp(x)"
-    ).bodies
+    (found,) = body("attend window(7) with softmax attend causal - window(7) with kernel exp(x)").bodies
     first, second = found.parts
     assert first.weights.plain and second.weights.feature == Elementwise(apply("exp", X))
     (found,) = body("attend window(7) with score s * 2.0 attend causal - window(7) with softmax").bodies

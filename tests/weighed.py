@@ -155,8 +155,9 @@ def sizes(
     totals = {name: torch.zeros_like(x) for name, x in wanted.items()}
 
     d_weights = grad.abs() @ values.abs().transpose(2, 3)
-    heavy, steep, lse_size = torch.zeros_like(s), torch.zeros_like(s), torch.ones_like(lse)
-    sunk = torch.zeros_like(lse)
+    plain, heavy, lse_size = torch.zeros_like(s), torch.zeros_like(s), torch.ones_like(lse)
+    steep, steep_size = torch.zeros_like(s), torch.zeros_like(s)
+    sunk, sunk_size = torch.zeros_like(lse), torch.zeros_like(lse)
     numbers = reference.head_bodies(pattern, call.heads)
     analyses = []
     for i, body in enumerate(pattern.bodies):
@@ -166,23 +167,30 @@ def sizes(
         some = torch.from_numpy(members)
         of_body = _BodySizes(pattern, body, members, call, given, dtype, unit)
         analyses.append((some, of_body))
-        score, size, slope = of_body.scores(s[:, some], s_size[:, some])
+        score, size = of_body.scores(s[:, some], s_size[:, some])
         edges = of_body.edges
         weights = torch.exp(torch.where(edges, score, -torch.inf) - lse[:, some, :, None]).nan_to_num()
-        heavy[:, some] = torch.where(edges, weights * (1 + size), 0.0)
-        steep[:, some] = slope
+        plain[:, some], heavy[:, some] = weights, torch.where(edges, weights * (1 + size), 0.0)
+        steep[:, some], steep_size[:, some] = of_body.slope(S)
         if call.n:
             lse_size[:, some] = torch.where(edges, size, 0.0).amax(3) + 1
         if of_body.sink is not None:
             sink, size, _ = of_body.sinks()
-            sunk[:, some] = torch.exp(sink - lse[:, some]) * (1 + size)
+            sunk[:, some] = torch.exp(sink - lse[:, some])
+            sunk_size[:, some] = sunk[:, some] * (1 + size)
             lse_size[:, some] = torch.maximum(lse_size[:, some], size + 1)
-    out_size = heavy @ values.abs() + sunk[..., None] * out.abs()
-    delta = (grad.abs() * out_size).sum(3) + pull.abs()
-    d_scores = heavy * (d_weights + delta[..., None])
+    # To first order: a product's error is that of either factor times the other.
+    out_size = heavy @ values.abs() + sunk_size[..., None] * out.abs()
+    delta = (grad.abs() * (plain @ values.abs())).sum(3) + pull.abs()
+    delta_size = (grad.abs() * out_size).sum(3) + pull.abs()
+    d_scores = plain * (d_weights + delta[..., None])
+    d_sizes = heavy * (d_weights + delta[..., None]) + plain * (d_weights + delta_size[..., None])
     for some, of_body in analyses:
-        of_body.add_to(totals, wanted, d_scores[:, some], (sunk * delta)[:, some])
-    d_products = d_scores * steep * abs(scale)
+        of_sinks = (sunk * delta, sunk_size * delta + sunk * delta_size)
+        of_body.add_to(
+            totals, wanted, (d_scores[:, some], d_sizes[:, some]), tuple(x[:, some] for x in of_sinks)
+        )
+    d_products = (d_sizes * steep + d_scores * steep_size) * abs(scale)
     d_keys, d_values = d_products.transpose(2, 3) @ q.abs(), heavy.transpose(2, 3) @ grad.abs()
 
     def shared(x: torch.Tensor) -> torch.Tensor:
@@ -213,14 +221,16 @@ class _BodySizes:
         self.score = folded(body.weights.score)
         self.sink = None if body.weights.sink is None else folded(body.weights.sink)
 
-    def scores(self, s: torch.Tensor, s_size: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Scores, the size of each, and that of its derivative by the scaled dot product."""
+    def scores(self, s: torch.Tensor, s_size: torch.Tensor) -> Sized:
+        """Scores, and the size of each."""
         self.of_edges = _Analysis(self.scene, self.batch, (s, s_size), self.unit)
-        return tuple(x.expand(s.shape) for x in (*self.of_edges(self.score), self._slope(S)))
+        value, size = self.of_edges(self.score)
+        return value.expand(s.shape), size.expand(s.shape)
 
-    def _slope(self, by: Real) -> torch.Tensor:
+    def slope(self, by: Real) -> Sized:
+        """How steep the score is by something, and the size of that; zero where there is no edge."""
         value, size = self.of_edges(derivative(self.score, by))
-        return torch.where(self.edges, value.abs() + size, 0.0)
+        return torch.where(self.edges, value.abs(), 0.0), torch.where(self.edges, size, 0.0)
 
     def sinks(self) -> tuple[torch.Tensor, torch.Tensor, _Analysis]:
         """Logarithms (batch or 1, heads, 1), the size of each, and the analysis that told them."""
@@ -229,13 +239,18 @@ class _BodySizes:
         value, size = (weighing._ranked(x)[..., 0] for x in analysis(self.sink))
         return value, size, analysis
 
-    def add_to(self, totals: Tables, wanted: Tables, d_scores: torch.Tensor, d_sinks: torch.Tensor) -> None:
-        """Adds to every entry what the edges give it that read it, and the rows with a sink made of it."""
+    def add_to(self, totals: Tables, wanted: Tables, d_scores: Sized, d_sinks: Tensors) -> None:
+        """Adds to every entry what the edges give it that read it, and the rows with a sink made of it.
+
+        d_scores, d_sinks: what each may come to at most, and its size.
+        """
         for entry in entries(self.score):
-            self._add(totals, wanted, entry, d_scores * self._slope(entry))
+            steep, size = self.slope(entry)
+            self._add(totals, wanted, entry, d_scores[1] * steep + d_scores[0] * size)
         for entry in () if self.sink is None else entries(self.sink):
             value, size = self.sinks()[2](derivative(self.sink, entry))
-            self._add(totals, wanted, entry, d_sinks[..., None] * (value.abs() + size))
+            most, own = (x[..., None] for x in d_sinks)
+            self._add(totals, wanted, entry, own * value.abs() + most * size)
 
     def _add(self, totals: Tables, wanted: Tables, entry: Entry, gradient: torch.Tensor) -> None:
         if entry.table in totals:
