@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnc.expression import Expr, K, Le0, N, Q, Sum, add, between, conj, fold, gt, lt, sub, walk
+from attnc.expression import Eq0, Expr, K, Le0, N, Q, Sum, add, between, conj, fold, gt, lt, sub, walk
 from attnc.solver import least
 
 Bounds = tuple[int | None, int | None]
@@ -13,7 +13,7 @@ def distances(relation: Expr) -> Bounds:
     distance = sub(Q, K)
     constants = {0}
     for part in walk(relation):
-        if isinstance(part, Le0) and isinstance(part.body, Sum):
+        if isinstance(part, Le0 | Eq0) and isinstance(part.body, Sum):
             rest = add(part.body, -part.body.constant)
             if rest in (distance, sub(K, Q)):
                 constants.add(-part.body.constant if rest == distance else part.body.constant)

@@ -388,7 +388,18 @@ def _show(expr: Real, level: int) -> str:
                 return wrap(f"-{_show(positive, 2)}", 0)
             return wrap(" * ".join(_show(arg, 2) for arg in args), 1)
         case Over(left, right):
-            return wrap(f"{_show(left, 1)} / {_show(right, 2)}", 1)
+            if not (_reads_whole(left) and _reads_whole(right)):
+                return wrap(f"{_show(left, 1)} / {_show(right, 2)}", 1)
+            # Two whole numbers would be divided as such: one of them says that it is real.
+            if isinstance(right, Number):
+                return wrap(f"{_show(left, 1)} / {_real_number(right)}", 1)
+            if isinstance(left, Number):
+                return wrap(f"{_real_number(left)} / {_show(right, 2)}", 1)
+            factors = left.args if isinstance(left, Times) else (left,)
+            first, *rest = factors if isinstance(factors[0], Number) else (ONE, *factors)
+            assert isinstance(first, Number)
+            product = " * ".join((f"{decimal(first.value)}.0", *(_show(part, 2) for part in rest)))
+            return wrap(f"{product} / {_show(right, 2)}", 1)
         case Apply(function, args):
             return f"{function}({', '.join(map(show, args))})"
         case Choice(Greater(left, right), then, otherwise):
@@ -397,6 +408,25 @@ def _show(expr: Real, level: int) -> str:
             assert isinstance(condition, Expr)
             return f"select({notation.show(condition)}, {show(then)}, {show(otherwise)})"
     raise TypeError(f"cannot show {type(expr).__name__}")
+
+
+def _real_number(expr: Number) -> str:
+    text = f"{decimal(expr.value)}.0"
+    return f"({text})" if expr.value < 0 else text
+
+
+def _reads_whole(expr: Real) -> bool:
+    """Whether its text would be read as a whole number."""
+    match expr:
+        case Number(value, name):
+            return not name and value == int(value) and abs(value) < 1e15
+        case Whole():
+            return True
+        case Plus(args) | Times(args) | Apply("abs" | "min" | "max", args):
+            return all(map(_reads_whole, args))
+        case Choice(condition, then, otherwise):
+            return not isinstance(condition, Greater) and _reads_whole(then) and _reads_whole(otherwise)
+    return False
 
 
 def _negated(expr: Real) -> Real | None:

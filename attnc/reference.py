@@ -178,15 +178,20 @@ def check_inputs(
 ) -> tuple[dict[str, npt.NDArray[Any]], int | None]:
     """The inputs as arrays, and the batch size where any has a batch axis (else None).
 
-    Raises TypeError for missing or superfluous names and for wrong kinds, ValueError for wrong shapes.
+    Floats choose no edges, and may be left out. Raises TypeError for others that are missing, for superfluous
+    names and for wrong kinds, ValueError for wrong shapes.
     """
     wanted = {given.name: given for given in pattern.inputs}
-    if missing := [name for name in wanted if name not in inputs]:
+    if missing := [name for name, given in wanted.items() if name not in inputs and given.kind != "float"]:
         raise TypeError(f"`{pattern.name}` was called without its input {_listed(missing)}")
     if extra := [name for name in inputs if name not in wanted]:
         known = f"what it has is {_listed(wanted)}" if wanted else "it has none"
         raise TypeError(f"`{pattern.name}` has no input {_listed(extra)}: {known}")
-    tables = {name: _checked(pattern, given, inputs[name], n, heads) for name, given in wanted.items()}
+    tables = {
+        name: _checked(pattern, given, inputs[name], n, heads)
+        for name, given in wanted.items()
+        if name in inputs
+    }
     sizes = {name: table.shape[0] for name, table in tables.items() if table.ndim > len(wanted[name].shape)}
     if not sizes:
         return tables, None

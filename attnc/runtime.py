@@ -120,7 +120,8 @@ def mask(
     """The dense mask of a pattern, from the reference interpreter: true where a query reads a key.
 
     n: number of keys; heads: of query heads; n_q: of queries, the last ones of ``n``, all of them by default.
-    inputs: a tensor or array for every input of the pattern.
+    inputs: a tensor or array for every input of the pattern; those of floats choose no edges, and may be left
+        out.
 
     Gives a boolean tensor (heads, n_q, n), with the batch in front when an input has one. It is quadratic in
     ``n``: this is for looking and testing, of at most 2**28 entries. Raises what ``load`` raises,

@@ -133,12 +133,18 @@ class _Scene:
         ]
         return torch.from_numpy(np.stack(rows)) if batch else torch.zeros(0, *shape, dtype=torch.bool)
 
-    def real(self, expr: Real, batch: int, names: Mapping[type[Real], Tensor]) -> Tensor:
-        """A real expression; broadcasts to (batch, heads, n_q, n) unless ``names`` have other shapes."""
+    def real(
+        self, expr: Real, batch: int, names: Mapping[type[Real], Tensor], edges: Tensor | None = None
+    ) -> Tensor:
+        """A real expression; broadcasts to (batch, heads, n_q, n) unless ``names`` have other shapes.
+
+        edges: where entries are read at all. Elsewhere a function may have no value, and no gradient that
+        could be taken back: zero times something infinite would be none.
+        """
         import torch
 
         def of(part: Real) -> Tensor:
-            return self.real(part, batch, names)
+            return self.real(part, batch, names, edges)
 
         def whole(inner: Expr) -> Tensor:
             found = [np.asarray(self.integer(inner, entry)) for entry in range(max(batch, 1))]
@@ -159,7 +165,8 @@ class _Scene:
                     _ranked(whole(place)).clamp(0, max(size - 1, 0))
                     for place, size in zip(index, entries.shape[1:], strict=True)
                 ]
-                return entries[(row, *places)]
+                found = entries[(row, *places)]
+                return found if edges is None else torch.where(edges, found, 0.0)
             case Plus(args):
                 return reduce(torch.add, map(of, args))
             case Times(args):
@@ -205,8 +212,8 @@ def _body(
     for part in parts:
         edges = scene.mask(part, batch)
         if part.weights.feature is None:
-            s = (q @ k.transpose(2, 3)) * scale
-            score = scene.real(part.weights.score, batch, {Score: s}).expand(s.shape)
+            s = torch.where(edges, (q @ k.transpose(2, 3)) * scale, 0.0)
+            score = scene.real(part.weights.score, batch, {Score: s}, edges).expand(s.shape)
             logits.append(score.masked_fill(~edges, -torch.inf))
         else:
             products.append(_products(scene, part.weights, q, k, edges, scale))

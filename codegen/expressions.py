@@ -5,7 +5,7 @@ from __future__ import annotations
 from attnc.codegen.needs import Draw, Names, identifier
 from attnc.codegen.printer import Printer
 from attnc.codegen.real_text import RealPrinter
-from attnc.expression import Drawn, Expr, TileMax, TileMin, Var, substitute, variables, walk
+from attnc.expression import Drawn, Expr, TileMax, TileMin, Var, fold, substitute, variables, walk
 from attnc.pattern import Input
 from attnc.real import Coordinate, Entry, Real, Score, everywhere
 from attnc.schedule import LEAST, MOST
@@ -91,7 +91,7 @@ class KernelText:
 
     def _lookup(self, table: str, index: tuple[str, ...], kind: str) -> str:
         base = table.partition(".")[0]
-        sizes = (self.inputs.get(table) or self.inputs[base]).shape
+        sizes = tuple(map(fold, (self.inputs.get(table) or self.inputs[base]).shape))
         shape = (self._printer({})(size) for size in sizes)
         place, size = "", ""
         if sum("n" in variables(axis) for axis in sizes) > 1:  # as large as the square of the length

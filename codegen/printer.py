@@ -8,7 +8,7 @@ negative number, a helper is called instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from attnc.expression import (
@@ -35,6 +35,8 @@ from attnc.expression import (
     Var,
     constant,
     sides,
+    tables,
+    variables,
 )
 
 Dialect = Literal["host", "tensor", "kernel"]
@@ -91,7 +93,9 @@ class Printer:
             case Max(args):
                 return self._fold(_MAXIMUM[self.dialect], args)
             case Select(condition, then, otherwise):
-                return self._select(*map(self, (condition, then, otherwise)))
+                plain = self.dialect == "tensor" and of_sizes(condition)
+                asked = replace(self, dialect="host") if plain else self
+                return self._select(plain, asked(condition), self(then), self(otherwise))
             case TileMin(body) | TileMax(body):
                 if self.reduce is None:
                     raise ValueError("nothing can be reduced over a tile here")
@@ -146,12 +150,13 @@ class Printer:
             first = call.format(f"{first}, {other}")
         return first
 
-    def _select(self, condition: str, then: str, otherwise: str) -> str:
+    def _select(self, plain: bool, condition: str, then: str, otherwise: str) -> str:
+        """plain: in torch, too, the condition is one of Python's own."""
         match self.dialect:
-            case "host":
-                return f"({then} if {condition} else {otherwise})"
-            case "tensor":
+            case "tensor" if not plain:
                 return f"torch.where({condition}, {then}, {otherwise})"
+            case "host" | "tensor":
+                return f"({then} if {condition} else {otherwise})"
         return f"tl.where({condition}, {then}, {otherwise})"
 
     def _wide(self, text: str) -> str:
@@ -178,6 +183,11 @@ class Printer:
         if expr.constant:
             text += f" {'-' if expr.constant < 0 else '+'} {abs(expr.constant)}"
         return text
+
+
+def of_sizes(expr: Expr) -> bool:
+    """Whether it hangs on sizes alone, and so is a number or truth of Python in torch text, and no tensor."""
+    return variables(expr) <= {"n", "H"} and not tables(expr)
 
 
 def _never_negative(expr: Expr) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from attnc.codegen.printer import Printer
-from attnc.expression import Expr, variables
+from attnc.codegen.printer import Printer, of_sizes
+from attnc.expression import Expr
 from attnc.real import (
     Apply,
     Choice,
@@ -127,10 +127,9 @@ class RealPrinter:
     def condition(self, condition: Expr | Greater) -> str:
         if isinstance(condition, Greater):
             return f"{self._text(condition.left, 1)} > {self._text(condition.right, 1)}"
-        text = self.integers(condition)
-        if self.integers.dialect == "tensor" and not variables(condition) & {"q", "k", "h"}:
-            return f"torch.tensor({text})"
-        return text
+        if self.integers.dialect == "tensor" and of_sizes(condition):
+            return f"torch.tensor({replace(self.integers, dialect='host')(condition)})"
+        return self.integers(condition)
 
     def _argument(self, expr: Real) -> str:
         """An argument of a function: in torch, a tensor."""
@@ -142,6 +141,6 @@ class RealPrinter:
         text = self.integers(expr)
         if self.integers.dialect == "kernel":
             return f"tl.cast({text}, tl.float32)"
-        if not variables(expr) & {"q", "k", "h"}:
+        if of_sizes(expr):
             return f"torch.tensor({text}, dtype=dtype)"
         return f"{text if text.isidentifier() else f'({text})'}.to(dtype)"

@@ -31,7 +31,9 @@ from attnc.expression import (
     Var,
     add,
     as_expr,
+    constant,
     fold,
+    maximum,
     sub,
     substitute,
     variables,
@@ -235,7 +237,10 @@ class WeightsWriter(TensorText):
         """Lines that build the tables by distance, for the function that builds all tables."""
         lines = []
         for item in (item for weights in found for item in weights.by_distance):
-            low, length = (Printer("host", {"n": "n"})(fold(size)) for size in (item.low, item.length))
+            # A relation may need more tokens than there are before it has any edge.
+            low, length = (fold(size) for size in (item.low, item.length))
+            length = length if constant(length) is not None else maximum(length, 1)
+            low, length = map(Printer("host", {"n": "n"}), (low, length))
             index = (substitute(fold(index), {K: ZERO}) for index in item.entry.index)
             places = ", ".join(self.tensor(place, {"q": "distance", "h": "head"}) for place in index)
             lines += [

@@ -38,6 +38,7 @@ from attnc.pattern import Pattern
 from attnc.pipeline import Judged, Planned, facts, pattern_pass, schedule_pass, syntax_pass, terms_pass
 from attnc.request import Request
 from attnc.schedule import Schedule
+from tests import weighed
 from tests.strategies import Call
 
 Tensors = tuple[torch.Tensor, ...]
@@ -144,6 +145,14 @@ def imported(text: str, name: str | None = None) -> ModuleType:
 # --- arguments ------------------------------------------------------------------------------------------
 
 
+def _floats(rng: np.random.Generator, shape: tuple[int, ...], call: Call) -> torch.Tensor:
+    """A table of weights: in any dtype whatever that of the tensors is, and mostly one that is learned."""
+    own = torch.float64 if call.dtype == "float64" else torch.float32
+    dtype = rng.choice([own, own, own, torch.bfloat16, torch.float16])
+    made = torch.from_numpy(rng.standard_normal(shape)).to(dtype)
+    return made.requires_grad_(bool(rng.random() < 0.85))
+
+
 def inputs(pattern: Pattern, call: Call) -> dict[str, torch.Tensor]:
     """Something for every input of the pattern; numbers come sorted (documents) or in any order."""
     rng = np.random.default_rng(call.seed)
@@ -153,6 +162,9 @@ def inputs(pattern: Pattern, call: Call) -> dict[str, torch.Tensor]:
         shape = tuple(int(evaluate(size, sizes)) for size in item.shape)
         if call.batched_inputs:
             shape = (call.batch, *shape)
+        if item.kind == "float":
+            found[item.name] = _floats(rng, shape, call)
+            continue
         if item.kind == "bool":
             values = rng.random(shape) < rng.choice([0.05, 0.3, 0.9])
         elif item.kind == "float":  # small, whatever it weighs, and as logarithms of gates have it
@@ -239,15 +251,17 @@ def ours(
     call: Call,
     backend: str,
 ) -> Tensors:
-    """Output, log-sum-exp and the gradients of q, k and v, by the emitted module."""
+    """Output, log-sum-exp and the gradients of q, k, v and the tables that want one, by the emitted module."""
     scale = call.dim**-0.5 if call.scale is None else call.scale
     given = dict(zip(module.INPUTS, tables, strict=True))
     module._check(*args, given, call.scale, backend)
+    wanted = (*args, *(table for table in tables if table.requires_grad))
     with poisoned():
         out, lse = module._forward(*args, *operands(module, args, tables), scale, backend)[:2]
         # A row without edges has no log-sum-exp that could be pulled at.
         pull = torch.where(lse.detach() == -torch.inf, 0.0, grads[1].to(lse.dtype))
-        found = torch.autograd.grad((out, lse), args, (grads[0], pull))
+        given_up = {"allow_unused": True, "materialize_grads": True}  # a table may be multiplied by zero
+        found = torch.autograd.grad((out, lse), wanted, (grads[0], pull), **given_up)
     return (out.detach(), lse.detach(), *found)
 
 
@@ -293,11 +307,24 @@ def magnitudes(args: Tensors, grads: Tensors, mask: np.ndarray, call: Call) -> T
 
 
 def judge(
-    got: Tensors, exact: Tensors, yardstick: Tensors, sizes: Tensors, dtype: torch.dtype, lse_slack: float
+    got: Tensors,
+    exact: Tensors,
+    yardstick: Tensors,
+    sizes: Tensors,
+    dtype: torch.dtype,
+    lse_slack: float,
+    tables: Sequence[tuple[str, torch.dtype]] = (),
 ) -> list[str]:
-    """What is wrong with a result, in words; empty when nothing is."""
+    """What is wrong with a result, in words; empty when nothing is.
+
+    tables: of the inputs whose gradients stand behind the others, name and dtype.
+    """
     faults = []
-    for name, a, b, c, size in zip(NAMES, got, exact, yardstick, sizes, strict=True):
+    named = [(name, dtype) for name in NAMES] + [(f"gradient of {name}", own) for name, own in tables]
+    for (name, own), a, b, c, size in zip(named, got, exact, yardstick, sizes, strict=True):
+        if not b.isfinite().all() and name != "lse":
+            faults.append(f"{name} is not finite by its definition")
+            continue
         if a.shape != b.shape:
             faults.append(f"{name} has shape {tuple(a.shape)} instead of {tuple(b.shape)}")
             continue
@@ -309,13 +336,14 @@ def judge(
         if name == "lse":
             faults += _judge_lse(a.double(), b, size, dtype, lse_slack)
             continue
-        if a.dtype != dtype:
+        if a.dtype != own:
             faults.append(f"{name} is {a.dtype}")
-        error, allowed = (a.double() - b).abs(), (c.double() - b).abs()
-        unit = torch.finfo(dtype).eps
+        # What overflows in the dense computation allows for nothing.
+        error, allowed = (a.double() - b).abs(), (c.double() - b).abs().nan_to_num(0.0, posinf=0.0)
+        unit = max(torch.finfo(dtype).eps, torch.finfo(own).eps)
         most = 2 * float(allowed.max()) + FLOOR_MAX * unit * float(size.max())
         mean = 1.1 * float(allowed.mean()) + FLOOR_MEAN * unit * float(size.mean())
-        if dtype == torch.float16:  # below its normal numbers fp16 has a fixed spacing
+        if torch.float16 in (dtype, own):  # below its normal numbers fp16 has a fixed spacing
             most, mean = most + 2.0**-24, mean + 2.0**-24
         if float(error.max()) > most:
             place = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
@@ -357,10 +385,31 @@ def check(done: Compiled, call: Call, backend: str, dtype: torch.dtype | None = 
     dtype = dtype or getattr(torch, call.dtype)
     tables = inputs(done.pattern, call)
     args, grads = tensors(call, dtype)
+    if weighed.is_weighed(done.pattern):
+        got = ours(done.module, args, grads, list(tables.values()), call, backend)
+        return against_definition(done.pattern, got, args, grads, tables, call) + empty_rows(got)
     arrays = {name: table.numpy() for name, table in tables.items()}
     mask = reference.mask(done.pattern, call.n, call.heads, arrays, call.n_q)
     got = ours(done.module, args, grads, list(tables.values()), call, backend)
     return against(got, args, grads, mask, call, dtype, backend) + empty_rows(got)
+
+
+def against_definition(
+    pattern: Pattern,
+    got: Tensors,
+    args: Tensors,
+    grads: Tensors,
+    tables: dict[str, torch.Tensor],
+    call: Call,
+) -> list[str]:
+    """A result against the definition of weighed attention."""
+    dtype = args[0].dtype
+    exact = weighed.dense(pattern, args, grads, tables, call, torch.float64)
+    yardstick = weighed.dense(pattern, args, grads, tables, call, dtype)
+    sizes = weighed.sizes(pattern, args, grads, tables, call, exact)
+    named = [(name, table.dtype) for name, table in weighed.leaves(tables).items()]
+    fused = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    return judge(got, exact, yardstick, sizes, dtype, FUSED_EXP if fused else 0.0, named)
 
 
 def against(

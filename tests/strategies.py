@@ -6,6 +6,7 @@ cover them. All sizes are small: a relation is as rich at 40 tokens as it is at 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
@@ -63,6 +64,7 @@ class _Names:
     block_number: str | None = None  # int[blocks]
     block: int = 0  # 0 outside of `blocks`
     step: int = 0  # what all residues are of, or of a multiple; 0: a pattern of any kind
+    tables: dict[str, str] = field(default_factory=dict)  # float inputs, with what they are declared as
 
     def one_of(self, *choices: str) -> str:
         return self.draw(st.sampled_from(choices))
@@ -72,6 +74,15 @@ class _Names:
 
     def chance(self, percent: int) -> bool:
         return self.draw(st.integers(0, 99)) < percent
+
+    def table(self, shape: str) -> str:
+        """A float input of that shape: one that is there, or a new one."""
+        known = [name for name, declared in self.tables.items() if declared == shape]
+        if known and (self.chance(50) or len(self.tables) > 4):
+            return self.one_of(*known)
+        name = f"table{len(self.tables)}"
+        self.tables[name] = shape
+        return name
 
     def size(self, least: int = 1) -> str:
         """A constant: small, near a power of two, or a parameter."""
@@ -319,6 +330,13 @@ def _along(names: _Names, axis: str) -> str:
 
 # --- patterns -------------------------------------------------------------------------------------------
 
+# The items of a body whose relation was drawn: that it attends to it, and maybe what its edges weigh.
+Body = Callable[[_Names, str], str]
+
+
+def _attend(names: _Names, relation: str) -> str:
+    return f"attend {relation}"
+
 
 def _declarations(names: _Names) -> list[str]:
     lines: list[str] = []
@@ -356,19 +374,23 @@ def _declarations(names: _Names) -> list[str]:
     return lines
 
 
-def _bodies(names: _Names, depth: int) -> list[str]:
+def _bodies(names: _Names, depth: int, body: Body) -> list[str]:
     if names.step:
-        return [f"attend {_regular(names)}"]
+        return [body(names, _regular(names))]
     if names.chance(70):
-        return [f"attend {_relation(names, depth)}"]
+        return [body(names, _relation(names, depth))]
     choices = [("even", "odd"), ("even", "rest"), ("0..H // 2", "rest"), ("0..1", "rest"), ("{0}", "rest")]
     if names.heads > 2:
         choices += [("0..1", "{1, 2}", "rest"), ("{0, 2}", "rest"), ("H - 1..H", "0..H - 1")]
     selectors = names.draw(st.sampled_from(choices))
-    return [f"heads {selector} {{ attend {_relation(names, max(depth - 1, 0))} }}" for selector in selectors]
+    relations = [_relation(names, max(depth - 1, 0)) for _ in selectors]
+    return [
+        f"heads {selector} {{ {body(names, relation)} }}"
+        for selector, relation in zip(selectors, relations, strict=True)
+    ]
 
 
-def _pattern(draw: st.DrawFn, heads: int, depth: int, regular: bool = False) -> str:
+def _pattern(draw: st.DrawFn, heads: int, depth: int, regular: bool, body: Body) -> str:
     names = _Names(draw, heads)
     if regular:
         names.step = names.number(2, 9) if names.chance(80) else names.number(10, 33)
@@ -376,7 +398,9 @@ def _pattern(draw: st.DrawFn, heads: int, depth: int, regular: bool = False) -> 
         if names.chance(20):
             names.params[name] = names.number(1, 20)
     params = ", ".join(f"{name}: int = {value}" for name, value in names.params.items())
-    lines = [*_declarations(names), *_bodies(names, depth)]
+    declarations, bodies = _declarations(names), _bodies(names, depth, body)
+    tables = [f"input {name}: float[{shape}]" for name, shape in names.tables.items()]
+    lines = [*declarations, *tables, *bodies]
     return f"pattern drawn({params}) {{\n" + "".join(f"    {line}\n" for line in lines) + "}\n"
 
 
@@ -392,16 +416,23 @@ def _lengths(most: int) -> st.SearchStrategy[int]:
 
 
 @st.composite
-def cases(draw: st.DrawFn, most: int = 150, interpreted: bool = False, regular: bool | None = None) -> Case:
+def cases(
+    draw: st.DrawFn,
+    most: int = 150,
+    interpreted: bool = False,
+    regular: bool | None = None,
+    body: Body = _attend,
+) -> Case:
     """A pattern and a call of it. ``interpreted``: few programs and small tiles, for Triton's interpreter.
 
     regular: whether it is one that is plain in digits, and planned for small tiles; None: sometimes.
+    body: what is made of a relation that was drawn.
     """
     groupings = GROUPINGS[:2] if interpreted else GROUPINGS
     heads, key_heads = draw(st.sampled_from(groupings))
     if regular is None:
         regular = draw(st.integers(0, 3)) == 0
-    text = _pattern(draw, heads, draw(st.integers(0, 3)), regular)
+    text = _pattern(draw, heads, draw(st.integers(0, 3)), regular, body)
     n = draw(_lengths(most))
     dims = st.sampled_from(DIMS[:3] if interpreted else DIMS)
     dim = draw(dims)

@@ -31,6 +31,8 @@ SMALL: dict[str, dict[str, int]] = {
     "cosformer": {"length": 100},
     "dilated": {"width": 4, "dilation": 3},
     "etc": {"globals": 5, "radius": 3},
+    "gemma2_local": {"window": 5},
+    "gpt_oss": {"window": 5},
     "image_transformer_1d": {"block": 6, "before": 4},
     "image_transformer_2d": {"block": 3, "above": 2, "beside": 1, "width": 8},
     "llama4_chunked": {"size": 6},

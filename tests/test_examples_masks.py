@@ -275,6 +275,11 @@ CASES = [
     ),
     ("axial", axial, {"height": 6, "width": 7}, nothing, (1, 7, 37, 42)),
     ("logsparse", logsparse, {}, nothing, LENGTHS),
+    ("alibi", causal, {}, nothing, LENGTHS),
+    ("t5", dense, {}, nothing, LENGTHS),
+    ("gemma2", causal, {}, nothing, LENGTHS),
+    ("gpt_oss", mistral, {"window": 5}, nothing, LENGTHS),
+    ("transformer_xl", causal, {}, nothing, LENGTHS),
 ]
 
 
@@ -349,6 +354,7 @@ def test_the_papers_constants_are_the_defaults() -> None:
         "bigbird": {"block": 64, "picks": 3},
         "streaming_llm": {"sinks": 4, "window": 1020},
         "swin": {"size": 7, "height": 56, "width": 56},
+        "gpt_oss": {"window": 128},
     }
     for name, params in wanted.items():
         assert {param.name: param.value for param in load(name, {}).params} == params

@@ -29,6 +29,11 @@ def test_snippets_compile_without_a_warning(snippet):
 def test_every_word_of_the_language_is_in_the_reference():
     for word in (
         *names.ITEMS,
+        *names.WEIGHTS,
+        *names.REAL_FUNCTIONS,
+        *names.WEIGHING_FUNCTIONS,
+        *names.MAPS,
+        *names.UPDATES,
         *names.RELATIONS,
         *names.SETS,
         *names.FUNCTIONS,

@@ -49,6 +49,8 @@ SHOWN = {
     "image_transformer_1d": Shown(params={"block": 8, "before": 8}),
     "image_transformer_2d": Shown(params={"block": 4, "above": 2, "beside": 2, "width": 8}),
     "axial": Shown(params={"height": 8, "width": 8}),
+    "gemma2_local": Shown(params={"window": 16}),
+    "gpt_oss": Shown(params={"window": 16}),
     "swin": Shown(params={"size": 4, "height": 8, "width": 8}),
     "swin_shifted": Shown(params={"size": 4, "shift": 2, "height": 8, "width": 8}),
 }

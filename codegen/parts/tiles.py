@@ -33,7 +33,7 @@ def _jit(function):
     free |= {"low", "length", "first", "rows"}
     # --- only: end ---
     # --- only: states ---
-    free |= {"chunks", "inner", "key_heads", "x_group", "written_group"}
+    free |= {"chunks", "inner", "outer", "key_heads", "x_group", "written_group"}
     # --- only: end ---
     steady = [name for name in names if name in free or name.endswith(("_batch", "_head", "_row"))]
     return triton.jit(function, do_not_specialize=steady)

@@ -338,6 +338,8 @@ def _spills_in_loops(machine: str) -> int:
     inner = [loop for loop in loops if not any(a >= loop[0] and b < loop[1] for a, b in loops)]
     texts = ["\n".join(lines[first:last]) for first, last in inner]
     busy = [text for text in texts if _PRODUCT.search(text)]
+    if not loops:  # one pair of tiles a program
+        busy = [machine]
     assert busy or not _PRODUCT.search(machine), (
         "the loops over tiles were not recognized in the machine code"
     )

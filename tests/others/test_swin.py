@@ -9,7 +9,7 @@ import torch
 from transformers import SwinConfig
 from transformers.models.swin.modeling_swin import SwinLayer, window_partition
 
-from attnc import reference
+from attnc import reference, weighing
 from attnc.pattern import Pattern
 
 Example = Callable[..., Pattern]
@@ -51,10 +51,9 @@ def test_layer(example: Example, shift: int) -> None:
     size, height, width, batch = 7, 14, 21, 2
     n = height * width
     layer = layer_for(size, height, width, shift)
-    # The bias by relative position is a matter of weights, not of who reads whom.
-    for name, parameter in layer.attention.named_parameters():
-        if "relative_position_bias" in name:
-            torch.nn.init.zeros_(parameter)
+    bias = layer.attention.relative_position_bias.relative_position_bias_table
+    sides = {"size": size, "height": height, "width": width}
+    pattern = example("swin", "swin_shifted", shift=shift, **sides) if shift else example("swin", **sides)
     hidden = torch.randn(batch, n, HEADS * DIM, dtype=torch.float64)
     with torch.no_grad():
         theirs, _ = layer(hidden, (height, width))
@@ -63,7 +62,7 @@ def test_layer(example: Example, shift: int) -> None:
             project(inner).view(batch, n, HEADS, DIM).transpose(1, 2)
             for project in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
-        out, _ = reference.attention(q, k, v, swin(example, size, height, width, shift))
+        out, _ = weighing.attention(pattern, q, k, v, {"bias": bias})
         ours = hidden + attention.o_proj(out.transpose(1, 2).reshape(batch, n, HEADS * DIM))
         ours = ours + layer.mlp(layer.layernorm_after(ours))
     # Their softmax is computed in fp32, whatever the dtype.

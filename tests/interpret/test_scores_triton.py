@@ -1,0 +1,59 @@
+"""Scores and sinks on the Triton path, under Triton's interpreter, against their definition in fp64."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from tests import oracle
+from tests.fuzzing import try_all
+from tests.scoring import weighed_cases
+from tests.strategies import Case
+from tests.test_scores_torch import PATTERNS, compiled, small
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+
+EXAMPLES, SHARDS = 32, 4
+SMALL = ((16, 16), (32, 16), (16, 32))
+
+# Logarithms of what is no distance: outside of the edges numpy, too, finds no value, and says so.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def run(case: Case) -> None:
+    done = oracle.compiled(case.text, small=case.weighed_small)
+    size = SMALL[case.call.seed % len(SMALL)]
+    with oracle.tiles(done.module, *size) if case.small_tiles else nullcontext():
+        faults = oracle.check(done, case.call, "triton")
+    assert not faults, f"{faults}\n{case.text}{case.call}"
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_random_scores(shard: int) -> None:
+    try_all(run, weighed_cases(most=50, interpreted=True), EXAMPLES, shard, SHARDS)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_patterns(name: str) -> None:
+    done = compiled(name)
+    with oracle.tiles(done.module, 16, 16):
+        assert oracle.check(done, small(n=37, n_q=29), "triton") == []
+
+
+@pytest.mark.parametrize("name", ["rows and columns", "buckets", "square by head"])
+def test_repeats_to_the_bit(name: str) -> None:
+    done, given = compiled(name), small(n=20, n_q=20)
+    args, grads = oracle.tensors(given)
+    tables = list(oracle.inputs(done.pattern, given).values())
+    with oracle.tiles(done.module, 16, 16):
+        first, second = (oracle.ours(done.module, args, grads, tables, given, "triton") for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
