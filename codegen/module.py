@@ -146,7 +146,7 @@ def _sweeps_module(
             _part("launch", "launch", have=have),
         ),
         "operators": _section("Registered with PyTorch", _part("interface", "operators", have=have)),
-        "self-check": _part("self_check", have=have),
+        "self-check": _part("self_check", have=have | {"dense"} | ({"undivided"} if undivided else set())),
     }
 
 
@@ -178,8 +178,9 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
     state = _part("states_interface", "state") if carried else ""
     gates = (_part("states_interface", "gates"), text.gates) if text.gates else ()
     maps = [_part("features", kind) for kind in text.kinds if kind != "elementwise"]
-    kernels = [kernels_text(_part("states_triton", "kernels"), *item) for item in text.triton]
-    launch = _part("states_triton", "launch") if "linear" in have else ""
+    parts = tuple(f"states{what}_triton" for what in ("_features", "", "_outputs", "_gradients"))
+    kernels = [kernels_text("\n\n".join(map(_part, parts)), *item) for item in text.triton]
+    launch = _part("states_launch") if "linear" in have else ""
     return [
         _constants(pattern, made) + flags,
         states_function(pattern, schedule),
@@ -195,7 +196,7 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
         joined_text(sweeps.get("triton", own["triton"])),
         *(*kernels, launch, *_gated_triton(have), text.table),
         _section("Registered with PyTorch", _part("states_interface", "operators", have=kinds)),
-        _part("self_check"),
+        _part("self_check", have=frozenset({"weights", "states"})),
     ]
 
 

@@ -240,12 +240,12 @@ class WeightsWriter(TensorText):
             # A relation may need more tokens than there are before it has any edge.
             low, length = (fold(size) for size in (item.low, item.length))
             length = length if constant(length) is not None else maximum(length, 1)
-            low, length = map(Printer("host", {"n": "n"}), (low, length))
+            first, count = map(Printer("host", {"n": "n"}), (low, length))
             index = (substitute(fold(index), {K: ZERO}) for index in item.entry.index)
             places = ", ".join(self.tensor(place, {"q": "distance", "h": "head"}) for place in index)
             lines += [
                 "head = torch.arange(heads, device=device)[:, None]",
-                f"distance = torch.arange({length}, device=device) + {low}",
+                f"distance = torch.arange({count}, device=device) + {first}",
                 f'tables["{identifier(item.name)}"] = _spread('
                 f'_read(tables["{identifier(item.entry.table)}"], {places}), heads)',
             ]

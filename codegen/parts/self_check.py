@@ -14,6 +14,7 @@ def mask(n_q, n, heads, tables, device="cpu"): ...
 def _tables(inputs, n_q, n, heads, device): ...
 def _head_sets(heads): ...
 def _sinks(inputs, heads, dtype, device): ...
+def _not_divided(out, lse, scale): ...
 
 
 _WEIGHTS = ()
@@ -30,17 +31,17 @@ def _dense(q, k, v, edges):
     return torch.nan_to_num(scores.softmax(3)) @ v
 
 
-# --- only: weights ---
+# --- only: weights dense ---
 def _dense(q, k, v, edges, **inputs):
     """Masked and weighed attention by the book, in the dtype of q; rows without edges give zeros."""
     (heads, n_q), n = q.shape[1:3], k.shape[2]
     k, v = (x.repeat_interleave(heads // k.shape[1], 1) for x in (k, v))
     at = torch.arange(n - n_q, n, device=q.device)[:, None], torch.arange(n, device=q.device)
     given = [x.to(q.dtype) if x.is_floating_point() else x for x in inputs.values()]
-    # --- only: sinks ---
+    # --- only: sinks dense ---
     sinks = _sinks(dict(zip(inputs, given, strict=True)), heads, q.dtype, q.device)
     given.append(sinks)
-    # --- only: weights ---
+    # --- only: weights dense ---
     tables = _tables(given, n_q, n, heads, q.device)
     tables = {name: x.to(q.dtype) if x.is_floating_point() else x for name, x in tables.items()}
     scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
@@ -54,11 +55,21 @@ def _dense(q, k, v, edges, **inputs):
         place = (*at, torch.tensor(h, device=q.device), n, heads, tables)
         weighed.append(own if score is None else score(own, *place).expand(own.shape))
     scores = torch.stack(weighed, 1).masked_fill(~edges, float("-inf"))
-    # --- only: sinks ---
+    # --- only: sinks dense ---
     scores = torch.cat([scores, sinks[..., None, None].expand(*scores.shape[:3], 1)], 3)
     v = torch.nn.functional.pad(v, (0, 0, 0, 1))
-    # --- only: weights ---
-    return torch.nan_to_num(scores.softmax(3)) @ v
+    # --- only: weights dense ---
+    out = torch.nan_to_num(scores.softmax(3)) @ v
+    # --- only: undivided dense ---
+    out = _not_divided(out, scores.logsumexp(3), 1 / math.sqrt(q.shape[3]))
+    # --- only: weights dense ---
+    return out
+
+
+# --- only: states ---
+def _dense(q, k, v, edges, **inputs):
+    """The torch path. In fp64 it stands for linear attention by its definition."""
+    return globals()[NAME](q, k, v, **inputs, backend="torch")
 
 
 # --- only: end ---
@@ -68,8 +79,13 @@ def _example_input(kind, shape, generator):
     """Something plausible for an input: a few true entries, runs of equal numbers."""
     if kind == "bool":
         return torch.rand(shape, generator=generator) < 0.1
+    # --- only: dense ---
     if kind == "float":
         return 0.1 * torch.randn(shape, generator=generator)
+    # --- only: states ---
+    if kind == "float":  # gates are logarithms of factors up to one
+        return -0.02 * torch.rand(shape, generator=generator)
+    # --- only: end ---
     return (torch.rand(shape, generator=generator) < 0.05).cumsum(-1)
 
 
@@ -81,7 +97,11 @@ def main():
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     function, generator, failed = globals()[NAME], torch.Generator().manual_seed(0), 0
+    # --- only: dense ---
     print(f"{NAME} on {device}: largest error against dense attention in fp64, and of dense attention itself")
+    # --- only: states ---
+    print(f"{NAME} on {device}: largest error against the torch path in fp64, and of the torch path itself")
+    # --- only: end ---
     print(
         f"{'dtype':<10}{'n_q':>6}{'n':>6}{'edges':>9}  {'output':>9}{'dense':>9}  {'gradient':>9}{'dense':>9}"
     )
@@ -89,6 +109,9 @@ def main():
         for n_q, n in ((1, 1), (77, 77), (300, 300), (100, 500)):
             shapes = ((1, 4, n_q, 64), (1, 2, n, 64), (1, 2, n, 64))
             q, k, v = (torch.randn(s, generator=generator).to(device, dtype).requires_grad_() for s in shapes)
+            # --- only: states ---
+            k = (k.detach() / k.detach().norm(dim=3, keepdim=True)).requires_grad_()
+            # --- only: end ---
             inputs = {
                 name: _example_input(kind, shape(n, 4, 64), generator).to(device)
                 for name, (kind, shape) in INPUTS.items()
