@@ -238,9 +238,9 @@ class WeightsWriter(TensorText):
         lines = []
         for item in (item for weights in found for item in weights.by_distance):
             # A relation may need more tokens than there are before it has any edge.
-            low, length = (fold(size) for size in (item.low, item.length))
-            length = length if constant(length) is not None else maximum(length, 1)
-            low, length = map(Printer("host", {"n": "n"}), (low, length))
+            least, size = fold(item.low), fold(item.length)
+            size = size if constant(size) is not None else maximum(size, 1)
+            low, length = map(Printer("host", {"n": "n"}), (least, size))
             index = (substitute(fold(index), {K: ZERO}) for index in item.entry.index)
             places = ", ".join(self.tensor(place, {"q": "distance", "h": "head"}) for place in index)
             lines += [
