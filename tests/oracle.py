@@ -251,7 +251,7 @@ def ours(
     call: Call,
     backend: str,
 ) -> Tensors:
-    """Output, log-sum-exp and the gradients of q, k, v and the tables that want one, by the emitted module."""
+    """Output, log-sum-exp, and gradients of q, k, v and the tables that want one, by the emitted module."""
     scale = call.dim**-0.5 if call.scale is None else call.scale
     given = dict(zip(module.INPUTS, tables, strict=True))
     module._check(*args, given, call.scale, backend)

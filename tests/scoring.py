@@ -95,8 +95,8 @@ def _real(names: Names, depth: int) -> str:
 
 def _function(names: Names, x: str) -> str:
     match names.one_of(
-        "exp", "exp2", "log", "log2", "sqrt", "tanh", "sigmoid", "softplus", "relu", "elu", "sin", "cos", "abs",
-        "min", "max",
+        "exp", "exp2", "log", "log2", "sqrt", "tanh", "sigmoid", "softplus", "relu", "elu", "sin", "cos",
+        "abs", "min", "max",
     ):  # fmt: skip
         case "exp" | "exp2" as name:
             return f"{name}(min({x}, 1.5))"

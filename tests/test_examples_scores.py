@@ -104,7 +104,8 @@ def moved_window(q: int, n: int) -> list[int]:
 
 SIDES = {"size": 3, "height": 6, "width": 6}
 # pattern, its file, what it weighs, whom a query reads, parameters, shapes of the inputs, length
-CASES: list[tuple[str, str, Score, Callable[[int, int], Any], dict[str, int], dict[str, tuple[int, ...]], int]] = [
+Case = tuple[str, str, Score, Callable[[int, int], Any], dict[str, int], dict[str, tuple[int, ...]], int]
+CASES: list[Case] = [
     ("alibi", "alibi", alibi, past, {}, {}, 20),
     ("t5", "t5", t5, any_key, {}, {"bias": (32, HEADS)}, 150),
     ("t5_decoder", "t5", t5_decoder, past, {}, {"bias": (32, HEADS)}, 150),
@@ -123,7 +124,7 @@ CASES: list[tuple[str, str, Score, Callable[[int, int], Any], dict[str, int], di
     ),
     ("swin", "swin", swin, window_of_three, SIDES, {"bias": (25, HEADS)}, 36),
     ("swin_shifted", "swin", swin, moved_window, {**SIDES, "shift": 1}, {"bias": (25, HEADS)}, 36),
-]  # fmt: skip
+]
 
 
 @cache

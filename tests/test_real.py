@@ -1,4 +1,4 @@
-"""Real expressions: what they are worth, their derivatives, how they are folded and shown; and their bounds."""
+"""Real expressions: values, derivatives, bounds, and how they are folded and shown."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_parameters_keep_their_names_until_they_are_folded() -> None:
     assert show(expr) == "s * gain + 2 * gain"
     assert show(folded(expr)) == "0.5 * s + 1"
     assert replace(expr, {S: ONE}) == plus(Number(0.5, "gain"), times(Number(2.0), Number(0.5, "gain")))
-    assert [show(part) for part in everywhere(expr)][0] == show(expr)
+    assert next(iter(everywhere(expr))) == expr
 
 
 # --- notation -------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ PATTERNS = {
         "input b: float[H] input c: float[n] heads even { attend causal score s + b[h] * c[k] } "
         "heads odd { attend stride(3) & causal } score s * 2.0 - b[h] sink b[h]"
     ),
-    "one by one": "input b: float[H] input c: float[n] attend offsets(powers(2)) score s * b[h] + c[k] + c[q]",
+    "one by one": "input b: float[n] attend offsets(powers(2)) score s * b[h % 2] + b[k] + b[q]",
     "buckets": "input b: float[H, 8] attend all score s + b[h, bucket(max(q - k, 0), 4, 8, 16)]",
     "distances": "input b: float[31] attend window(15, 15) score s + b[q - k + 15]",
     "held within": "input b: float[11] attend causal | to(first(2)) score s * b[q - k + 5] + tanh(b[q - k])",
@@ -224,10 +224,7 @@ def test_a_wrong_number_is_seen(place: int) -> None:
         oracle.ours(x.module, args, grads, list(tables.values()), given, "torch") for x in (done, other)
     )
     assert not oracle.against_definition(done.pattern, right, args, grads, tables, given)
-    if place == len(right):
-        mixed = wrong
-    else:
-        mixed = (*right[:place], wrong[place], *right[place + 1 :])
+    mixed = wrong if place == len(right) else (*right[:place], wrong[place], *right[place + 1 :])
     assert oracle.against_definition(done.pattern, mixed, args, grads, tables, given)
 
 

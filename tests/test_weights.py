@@ -1,4 +1,4 @@
-"""What weighs edges: what it comes to, and what is said about mistakes; and what the solver finds about both."""
+"""What weighs edges: what it comes to, what the solver finds about it, and what is said about mistakes."""
 
 from __future__ import annotations
 
@@ -209,25 +209,33 @@ def test_maps_that_are_never_negative_are_not_warned_about(text: str) -> None:
 # --- indices --------------------------------------------------------------------------------------------
 
 
+FAR = "q = 8, k = 0, n = 9"
+
+
+# What is declared and said, the index as it is read, and where it would leave the axis.
 @pytest.mark.parametrize(
     ("text", "index", "at"),
     [
-        ("input b: float[8] attend causal score s + b[q - k]", "max(0, min(7, q - k))", "q = 8, k = 0, n = 9"),
-        ("input b: float[8] attend window(7) score s + b[q - k]", "q - k", None),
-        ("input b: float[8] attend window(8) score s + b[q - k]", "max(0, min(7, q - k))", "q = 8, k = 0, n = 9"),
-        ("input b: float[n] attend causal score s + b[q - k]", "q - k", None),
-        ("input b: float[n] attend all score s + b[q - k]", "max(0, min(q - k, n - 1))", "q = 0, k = 1, n = 2"),
-        ("input b: float[H] attend all score s + b[h + 1]", "max(0, min(H - 1, h + 1))", "h = 0, H = 1, n = 1"),
-        ("input b: float[15] attend window(7, 7) score s + b[q - k + 7]", "q - k + 7", None),
-        ("input b: float[8] attend all score s + b[min(abs(q - k), 7)]", "min(7, max(q - k, k - q))", None),
-        ("input b: float[8] heads even { attend all score s + b[h % 2 * 99] } heads odd { attend self }", "99 * (h % 2)", None),
-        ("input b: float[4] attend all sink b[h // 2]", "max(0, min(3, h // 2))", "h = 8, H = 9"),
+        ("8] attend causal score s + b[q - k]", "max(0, min(7, q - k))", FAR),
+        ("8] attend window(7) score s + b[q - k]", "q - k", None),
+        ("8] attend window(8) score s + b[q - k]", "max(0, min(7, q - k))", FAR),
+        ("n] attend causal score s + b[q - k]", "q - k", None),
+        ("n] attend all score s + b[q - k]", "max(0, min(q - k, n - 1))", "q = 0, k = 1, n = 2"),
+        ("H] attend all score s + b[h + 1]", "max(0, min(H - 1, h + 1))", "h = 0, n = 1"),
+        ("15] attend window(7, 7) score s + b[q - k + 7]", "q - k + 7", None),
+        ("8] attend all score s + b[min(abs(q - k), 7)]", "min(7, max(q - k, k - q))", None),
+        (
+            "8] heads even { attend all score s + b[h % 2 * 99] } heads odd { attend self }",
+            "99 * (h % 2)",
+            None,
+        ),
+        ("4] attend all sink b[h // 2]", "max(0, min(3, h // 2))", "h = 8, n = 1"),
     ],
-)  # fmt: skip
+)
 def test_indices_are_held_within_their_axis_where_they_may_leave_it(
     text: str, index: str, at: str | None
 ) -> None:
-    found, warnings = clamped(body(text))
+    found, warnings = clamped(body(f"input b: float[{text}"))
     inside = found.bodies[0].weights
     shown = show(inside.score) if inside.sink is None else show(inside.sink)
     assert f"b[{index}]" in shown
@@ -266,8 +274,8 @@ def test_distances(relation: str, bounds: tuple[int | None, int | None]) -> None
 
 def test_weights_are_described() -> None:
     found: Pattern = pattern(
-        "pattern f(cap: float = 5.0) { input a: float[H] heads even { attend causal score cap * tanh(s / cap) "
-        "sink a[h] } heads rest { attend causal kernel elu(x) + 1 decay a } }"
+        "pattern f(cap: float = 5.0) { input a: float[H] heads even { attend causal "
+        "score cap * tanh(s / cap) sink a[h] } heads rest { attend causal kernel elu(x) + 1 decay a } }"
     )
     shown = describe(found)
     for line in ("score cap * tanh(s / cap)", "sink a[h]", "kernel elu(x) + 1", "normalize sum", "decay a"):

@@ -172,7 +172,12 @@ CASES: dict[str, tuple[str, Callable[..., Any], Callable[..., Any], dict[str, to
         lambda b, h, q, k: q >= k,
         {},
     ),
-    "cap": ("attend window(11, 3) score 5.0 * tanh(s / 5.0)", cap, lambda b, h, q, k: (q - k <= 11) & (k - q <= 3), {}),
+    "cap": (
+        "attend window(11, 3) score 5.0 * tanh(s / 5.0)",
+        cap,
+        lambda b, h, q, k: (q - k <= 11) & (k - q <= 3),
+        {},
+    ),
     "relative": (
         "input table: float[H, 19] attend all score s + table[h, min(max(q - k, -9), 9) + 9]",
         relative,
@@ -180,13 +185,12 @@ CASES: dict[str, tuple[str, Callable[..., Any], Callable[..., Any], dict[str, to
         {"table": TABLE},
     ),
     "gated": (
-        "input bias: float[H] attend stride(3) | window(4) "
-        "score select(q - k > 7, s * bias[h], sigmoid(s))",
+        "input bias: float[H] attend stride(3) | window(4) score select(q - k > 7, s * bias[h], sigmoid(s))",
         gated,
         lambda b, h, q, k: ((q - k) % 3 == 0) | ((q >= k) & (q - k <= 4)),
         {"bias": BIAS},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
