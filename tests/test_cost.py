@@ -14,6 +14,7 @@ from attnc import cost as costs
 from attnc.cost import Cost, combine, d, edges, flops, n, traffic
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
+from attnc.evaluation import Env, evaluate
 from attnc.parser import parse
 from attnc.pattern import Pattern
 from attnc.reference import mask
@@ -144,6 +145,10 @@ def check(item: Pattern, lengths: list[int], exact: bool | None = None) -> None:
     for length in lengths:
         inputs = {}
         for given in item.inputs:
+            if given.kind == "float":  # they weigh edges, and choose none
+                sizes = Env({"n": length, "H": heads, "d": 1})
+                inputs[given.name] = np.zeros([int(evaluate(size, sizes)) for size in given.shape])
+                continue
             size = (length + 3) // 4 if "x: bool[(n" in item.source.text else length
             inputs[given.name] = rng.random(size) < 0.3 if given.kind == "bool" else rng.integers(0, 3, size)
         dense = mask(item, length, heads, inputs).reshape(heads, -1)
