@@ -12,13 +12,16 @@ import numpy.typing as npt
 from attnc.evaluation import Env, evaluate
 from attnc.pattern import Input, Pattern
 
-# How an input is filled when nothing is said: a few per cent, eight documents, numbers around zero.
+# How an input is filled when nothing is said: a few per cent, eight documents, numbers around zero; gates as
+# logarithms, and rates of the delta rule.
 DEFAULTS = {"bool": "random:0.02", "int": "runs:8", "float": "normal"}
+GATES, RATES = "uniform:-0.1:0", "uniform:0:1"
 _FORMS = {
     "bool": "first:COUNT, every:STEP or random:SHARE",
     "int": "runs:COUNT",
-    "float": "normal",
+    "float": "normal, normal:DEVIATION or uniform:LEAST:MOST",
 }
+_NUMBER = r"-?(?:\d+\.?\d*|\.\d+)"
 
 
 class BadFill(ValueError):
@@ -35,7 +38,19 @@ def chosen(pattern: Pattern, fills: Mapping[str, str] | None = None) -> dict[str
         if name not in given:
             known = f"its inputs are {', '.join(given)}" if given else "it has none"
             raise BadFill(f"`{pattern.name}` has no input {name!r}: {known}")
-    return {name: (fills or {}).get(name, DEFAULTS[item.kind]) for name, item in given.items()}
+    usual = {name: DEFAULTS[item.kind] for name, item in given.items()} | _of_weights(pattern)
+    return {name: (fills or {}).get(name, usual[name]) for name in given}
+
+
+def _of_weights(pattern: Pattern) -> dict[str, str]:
+    """What inputs hold that not every number would do for."""
+    found = {}
+    for weights in (part.weights for body in pattern.bodies for part in body.parts):
+        if weights.decay is not None and weights.decay.table:
+            found[weights.decay.table] = GATES
+        if weights.beta is not None:
+            found[weights.beta] = RATES
+    return found
 
 
 def known(fills: Iterable[str], patterns: Sequence[Pattern]) -> None:
@@ -109,8 +124,11 @@ def _filled(
             for row in borders.reshape(-1, shape[-1]) if borders.size else ():
                 row[1 + np.argsort(generator.random(shape[-1] - 1))[:count]] = 1
             return np.asarray(borders.cumsum(-1))
-        case "float", "normal" if not number:
-            return generator.standard_normal(shape, dtype=np.float32)
+        case "float", "normal" if not number or re.fullmatch(_NUMBER, number):
+            return generator.standard_normal(shape, dtype=np.float32) * np.float32(number or 1)
+        case "float", "uniform" if re.fullmatch(f"{_NUMBER}:{_NUMBER}", number):
+            least, most = map(float, number.split(":"))
+            return generator.uniform(least, max(least, most), shape).astype(np.float32)
     raise BadFill(
         f"input `{item.name}` is of kind {item.kind} and cannot be filled by {fill!r}: "
         f"write {_FORMS[item.kind]}"

@@ -48,6 +48,7 @@ def attention(
     inputs: Inputs | None = None,
     scale: float | None = None,
     state: Tensor | None = None,
+    rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What a pattern with weights computes, in the dtype of ``q``; gradients flow to everything.
 
@@ -55,6 +56,7 @@ def attention(
     name, each with or without a leading batch axis. scale: by default ``D ** -0.5``; it is a factor of ``s``,
     and of the weights themselves under ``normalize none`` where a feature map is not made of ``s``.
     state: what earlier pieces of the sequence left, as ``final_state`` gives it.
+    rows: the queries' positions, ascending; the last ones by default.
 
     Returns the output (batch, query heads, n_q, Dv) and the natural logarithm of the row's sum of weights
     (batch, query heads, n_q): under ``normalize none`` that is not used, and zero.
@@ -76,6 +78,8 @@ def attention(
             continue
         some = torch.from_numpy(members)
         scene = _Scene(pattern, body, members, heads, n_q, k.shape[2], inputs, arrays, q.dtype)
+        if rows is not None:
+            scene.variables["q"] = rows.cpu().numpy()[None, :, None]
         own = None if state is None else state[:, some]
         found, logs = _body(scene, q[:, some], keys[:, some], values[:, some], factor, own)
         out = out.index_copy(1, some, found)
@@ -109,6 +113,13 @@ class _Scene:
             "n": n,
             "H": heads,
         }
+
+    @property
+    def rows(self) -> Tensor:
+        """The queries' positions."""
+        import torch
+
+        return torch.from_numpy(self.variables["q"][0, :, 0])
 
     def table(self, name: str) -> Tensor:
         """An input as (batch or 1, …)."""
@@ -309,10 +320,10 @@ def _products(scene: _Scene, weights: Weights, q: Tensor, k: Tensor, edges: Tens
             found = found * torch.cos(distance * (math.pi / 2 / weights.feature.length))
         return found.masked_fill(~edges, 0.0)
     logs = gates(scene, decay, q)  # (batch, heads, n, D or 1), summed up to each position
-    at_query = logs[:, :, scene.n - scene.n_q :]
+    at_query = logs[:, :, scene.rows]
     if decay.exclusive:
         before = torch.cat([torch.zeros_like(logs[:, :, :1]), logs[:, :, :-1]], 2)
-        at_query = before[:, :, scene.n - scene.n_q :]
+        at_query = before[:, :, scene.rows]
     difference = at_query[:, :, :, None] - logs[:, :, None, :]
     own = torch.from_numpy(scene.variables["q"] == scene.variables["k"])[None]
     inside = edges & ~own if decay.exclusive else edges
@@ -350,7 +361,7 @@ def _from_state(scene: _Scene, weights: Weights, q: Tensor, state: Tensor, scale
         logs = gates(scene, weights.decay, q)
         if weights.decay.exclusive:
             logs = torch.cat([torch.zeros_like(logs[:, :, :1]), logs[:, :, :-1]], 2)
-        phi_q = phi_q * torch.exp(logs[:, :, scene.n - scene.n_q :])
+        phi_q = phi_q * torch.exp(logs[:, :, scene.rows])
     return phi_q @ state
 
 
@@ -366,7 +377,7 @@ def _delta(
 
     assert weights.beta is not None
     batch, heads, _, _ = q.shape
-    n, first = k.shape[2], k.shape[2] - q.shape[2]
+    n, asked = k.shape[2], {t: i for i, t in enumerate(scene.rows.tolist())}
     phi_q, phi_k = features(scene, weights, q, scale), features(scene, weights, k, scale)
     beta = scene.table(weights.beta).to(q.dtype)[:, :, scene.members].transpose(1, 2).expand(batch, -1, -1)
     stored = q.new_zeros(batch, heads, phi_k.shape[3], v.shape[3]) if state is None else state
@@ -383,8 +394,8 @@ def _delta(
         key = phi_k[:, :, t]
         found = (stored * key[..., None]).sum(2)
         stored = stored + key[..., None] * (beta[:, :, t, None] * (v[:, :, t] - found))[:, :, None]
-        if t >= first:
-            outs.append((phi_q[:, :, t - first, :, None] * stored).sum(2) * scale)
+        if t in asked:
+            outs.append((phi_q[:, :, asked[t], :, None] * stored).sum(2) * scale)
     out = torch.stack(outs, 2) if outs else q.new_zeros(batch, heads, 0, v.shape[3])
     return out, out.new_zeros(out.shape[:3])
 

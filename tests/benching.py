@@ -49,7 +49,7 @@ def make(text: str = SLIDING, n: int = 40, **more: Any) -> Case:
 
 
 def example(name: str, n: int, params: dict[str, int] | None = None, **more: Any) -> Case:
-    pattern = name if name in ("swin", "axial") else None
+    pattern = name if (ROOT / "examples" / f"{name}.attn").exists() else None
     return make(name, n, params=params or {}, pattern=pattern, **more)
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 
 from attnc.bench.formula import MaskFunction, by_head, mask_function, masks_of
+from attnc.bench.scores import ScoreFunction, score_function
 from attnc.fills import BadFill, chosen, filled
 from attnc.pattern import Pattern
 from attnc.request import Request
@@ -57,6 +58,11 @@ class Case:
     params: Mapping[str, int | float] = field(default_factory=dict)
 
     @property
+    def weighed(self) -> bool:
+        """Whether edges weigh something else than plain softmax."""
+        return any(not part.weights.plain for body in self.pattern.bodies for part in body.parts)
+
+    @property
     def mask_heads(self) -> int:
         """Heads of the mask: 1 where all of them read the same keys."""
         return self.shape.heads if by_head(self.pattern) else 1
@@ -64,6 +70,12 @@ class Case:
     def mask(self) -> MaskFunction:
         """The pattern as a function of positions; a new one with every call."""
         return mask_function(self.pattern, self.shape.n, self.shape.heads, self.inputs, self.device)
+
+    def score(self) -> ScoreFunction | None:
+        """What softmax takes of a scaled product at some positions, or None where that is the product."""
+        if not self.weighed:
+            return None
+        return score_function(self.pattern, self.shape.n, self.shape.heads, self.inputs)
 
     @cached_property
     def edges(self) -> tuple[int, bool]:
@@ -117,6 +129,8 @@ def make_case(
         return drawn.to(device, dtype)
 
     q, k, v = random(shape.heads), random(shape.kv_heads), random(shape.kv_heads)
+    if any(part.weights.beta is not None for body in pattern.bodies for part in body.parts):
+        k = torch.nn.functional.normalize(k, dim=3)  # the delta rule diverges with longer ones
     grad = random(shape.heads)
     inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
     params = {**{param.name: param.value for param in pattern.params}, **dict(pattern.float_params)}

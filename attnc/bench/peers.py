@@ -28,6 +28,8 @@ from attnc.request import Request
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 OURS = "attnc"
+# Why somebody cannot take a pattern that weighs edges.
+PLAIN_ONLY = "weighs edges by plain softmax alone"
 # Queries and keys of one entry of a block mask: FlexAttention's own default.
 BLOCK = 128
 # Mask entries from which FlexAttention's block mask is made by a compiled function, which needs no
@@ -130,9 +132,21 @@ ours = Peer(OURS, _prepare_ours, once=_first_pattern)
 
 def _flex() -> tuple[Peer, ...]:
     return (
-        Peer("flex", lambda case: _compiled_flex(case, _made_block_mask), once=_first_compile),
-        Peer("flex-blocks", lambda case: _compiled_flex(case, _own_block_mask), once=_first_compile),
+        Peer("flex", lambda case: _compiled_flex(case, _made_block_mask), _no_score, once=_first_compile),
+        Peer(
+            "flex-blocks", lambda case: _compiled_flex(case, _own_block_mask), _no_score, once=_first_compile
+        ),
     )
+
+
+def _no_score(case: Case) -> str | None:
+    """FlexAttention is softmax of a score function."""
+    weights = [part.weights for body in case.pattern.bodies for part in body.parts]
+    if any(item.feature is not None for item in weights):
+        return "has softmax alone, and no linear attention"
+    if any(item.sink is not None for item in weights):
+        return "has no sinks"
+    return "has one score for all edges" if len(weights) > len(case.pattern.bodies) else None
 
 
 def _first_compile(device: torch.device) -> None:
@@ -143,12 +157,12 @@ def _first_compile(device: torch.device) -> None:
 def _compiled_flex(case: Case, make: Callable[[Case, MaskFunction], Any]) -> Attend:
     from torch.nn.attention.flex_attention import flex_attention
 
-    block_mask = make(case, case.mask())
+    block_mask, score = make(case, case.mask()), case.score()
     compiled = torch.compile(flex_attention, dynamic=False, fullgraph=True)
     grouped = case.shape.heads != case.shape.kv_heads
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = compiled(q, k, v, block_mask=block_mask, enable_gqa=grouped)
+        out: torch.Tensor = compiled(q, k, v, score_mod=score, block_mask=block_mask, enable_gqa=grouped)
         return out
 
     return attend
@@ -209,7 +223,7 @@ def _sdpa_mask(name: str, backend: str | None) -> Peer:
             mask[0, :, rows] = part
         return _dot_product(case, backend, attn_mask=mask)
 
-    return Peer(name, prepare, _too_large)
+    return Peer(name, prepare, lambda case: PLAIN_ONLY if case.weighed else _too_large(case))
 
 
 def _too_large(case: Case) -> str | None:
@@ -262,6 +276,8 @@ def _chosen(backend: str | None) -> Iterator[None]:
 
 def _optional(other: others.Other) -> Peer:
     def refuses(case: Case) -> str | None:
-        return other.refuses(case) if others.installed(other) else f"`{other.package}` is not installed"
+        if not others.installed(other):
+            return f"`{other.package}` is not installed"
+        return PLAIN_ONLY if case.weighed else other.refuses(case)
 
     return Peer(other.name, other.prepare, refuses)

@@ -1,4 +1,5 @@
-"""What is right: dense attention in fp64 on the reference interpreter's mask, on some rows of queries.
+"""What is right: dense attention in fp64 on the reference interpreter's mask, on some rows of queries; for
+patterns that weigh edges, their definition.
 
 Every function is held against it before its clock starts. With the output's gradient zero on all other rows,
 the gradients of q, k and v hang on these rows alone, so that they are compared whole.
@@ -11,14 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from attnc import reference
-from attnc.bench.case import Case
+from attnc import reference, weighing
+from attnc.bench.case import BadCase, Case
 
 # Up to this length every row is compared; beyond it this many at random, with the first and the last.
 EVERY_ROW = 1024
 SOME_ROWS = 256
 # Mask entries that the interpreter computes at a time.
 CHUNK = 1 << 24
+# Bytes that the delta rule, which goes from token to token, may keep for the way back.
+MOST_STEPPED = 1 << 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,21 +58,29 @@ def some_rows(n: int, seed: int) -> torch.Tensor:
 
 
 def truth(case: Case, backward: bool = True, causal: bool = False) -> Truth:
-    """The truth of a case, or with ``causal`` of plain causal attention on its tensors."""
+    """The truth of a case, or with ``causal`` of plain causal attention on its tensors.
+
+    Raises ``BadCase`` where the definition itself would take too much memory.
+    """
     n = case.shape.n
     rows = some_rows(n, case.seed)
+    edges = torch.empty(0)
     if causal:
         edges = (torch.arange(n) <= rows[:, None])[None].expand(case.shape.heads, -1, -1)
-    else:
+    elif not case.weighed:
         edges = reference_rows(case, rows)
     rows = rows.to(case.device)
     grad = torch.zeros_like(case.grad)
     grad[:, :, rows] = case.grad[:, :, rows]
-    exact = _dense(case, rows, edges, grad, torch.float64, backward)
-    plain = _dense(case, rows, edges, grad, case.q.dtype, backward)
+    if case.weighed and not causal:
+        exact = _weighed(case, rows, grad, torch.float64, backward)
+        plain = _weighed(case, rows, grad, case.q.dtype, backward)
+    else:
+        exact = _dense(case, rows, edges, grad, torch.float64, backward)
+        plain = _dense(case, rows, edges, grad, case.q.dtype, backward)
     rounding = 8 * torch.finfo(case.q.dtype).eps
     limits = tuple(
-        2 * _distance(x, y) + rounding * max(1.0, float(y.abs().max()))
+        2 * _finite(_distance(x, y)) + rounding * max(1.0, float(y.abs().max()))
         for x, y in zip(plain, exact, strict=True)
     )
     return Truth(rows, grad, exact, limits)
@@ -114,6 +125,39 @@ def _dense(
                 dk[one, other] += found[1].double()
                 dv[one, other] += found[2].double()
     return (out.double(), dq, dk, dv) if backward else (out.double(),)
+
+
+def _weighed(
+    case: Case, rows: torch.Tensor, grad: torch.Tensor, dtype: torch.dtype, backward: bool
+) -> tuple[torch.Tensor, ...]:
+    """The same by the definition of weights, some rows at a time; on the CPU, where that is at home."""
+    weights = [part.weights for body in case.pattern.bodies for part in body.parts]
+    shape, stepped = case.shape, any(item.beta is not None for item in weights)
+    wide = any(item.decay is not None for item in weights) * shape.dim or 1
+    if stepped and 32 * shape.n * shape.batch * shape.heads * shape.dim**2 > MOST_STEPPED:
+        raise BadCase(
+            f"the delta rule's definition takes too much memory for {shape.n} tokens: take fewer of them, "
+            "or fewer heads"
+        )
+    step = max(1, CHUNK // (shape.batch * shape.heads * shape.n * wide))
+    q, k, v = (x.detach().cpu().to(dtype).requires_grad_(backward) for x in (case.q, case.k, case.v))
+    rows, grad = rows.cpu(), grad.cpu().to(dtype)
+    inputs = {name: x.cpu() for name, x in case.inputs.items()}
+    outs, gradients = [], [torch.zeros(x.shape, dtype=torch.float64) for x in (q, k, v)]
+    for some in torch.split(rows, len(rows) if stepped else step):
+        out, _ = weighing.attention(case.pattern, q[:, :, some], k, v, inputs, rows=some)
+        outs.append(out.detach().double())
+        if backward:
+            found = torch.autograd.grad(out, (q, k, v), grad[:, :, some])
+            for total, part in zip(gradients, found, strict=True):
+                total += part.double()
+    results = (torch.cat(outs, 2), *gradients) if backward else (torch.cat(outs, 2),)
+    return tuple(x.to(case.device) for x in results)
+
+
+def _finite(distance: float) -> float:
+    """What overflows in the dtype of the case allows for nothing."""
+    return distance if distance < float("inf") else 0.0
 
 
 def _distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
