@@ -270,7 +270,7 @@ def _backward_states(grad, lse_grad, state_grad, q, k, v, inputs, state, out, ls
 
 # --- begin: torch ---
 
-_STATE_BUDGET = 1 << 20  # numbers that the features of some chunks take
+_STATE_BUDGET = 1 << 18  # numbers that the features of some chunks take
 
 
 def _taken(x, first, last, offset=0):
@@ -533,7 +533,7 @@ def _linear_backward_torch(body, moved, grad, lse_grad, out, lse, state_grad, in
         x, keys = blocks.features(blocks.shared(moved.k), begin - behind, end)
         keys, values = blocks.chunked(keys), blocks.values(begin - behind, end)
         key, query, kept = blocks.factors(begin, end)
-        states, after = blocks.states(keys[:, :, :count], values[:, :, :count], key, kept, state)
+        states, _ = blocks.states(keys[:, :, :count], values[:, :, :count], key, kept, state)
         d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
         rows = columns = None
         asked = blocks.of_queries(begin, end)
@@ -551,7 +551,8 @@ def _linear_backward_torch(body, moved, grad, lse_grad, out, lse, state_grad, in
                 weights = blocks.weighed(queries @ keys[:, :, part].transpose(3, 4), begin, end, distance)
                 d_weights = pulls @ values[:, :, part].transpose(3, 4)
                 if d_gates is not None:
-                    both = weights * d_weights
+                    # A query's own key has a share in no gate: it would be added here and taken off there.
+                    both = weights * d_weights if distance else (weights * d_weights).tril(-1)
                     rows, columns = rows + both.sum(4), both.sum(3)
                 d_weights = blocks.weighed(d_weights, begin, end, distance)
                 d_queries += d_weights @ keys[:, :, part]
@@ -575,13 +576,12 @@ def _linear_backward_torch(body, moved, grad, lse_grad, out, lse, state_grad, in
         d_values[:, :, :count] += part_keys @ d_states
         if d_gates is not None:
             carried = (from_states * keys[:, :, :count]).sum(4)
-            columns = carried if columns is None else columns + carried
-            following = torch.cat([states[:, :, 1:], after[:, :, None]], 2)
-            through = (following * d_states).sum((3, 4))
-            taken = columns.flip(3).cumsum(3).flip(3)
-            found = through[..., None] - taken
+            # What goes through the whole chunk, what its keys before a gate leave behind, and its own pairs:
+            # nothing large is taken from anything large.
+            through = (states * d_states).sum((3, 4)) * kept
+            found = through[..., None] + carried.cumsum(3) - carried
             if rows is not None:
-                found += rows.flip(3).cumsum(3).flip(3)
+                found += (rows - columns).flip(3).cumsum(3).flip(3)
                 if body.exclusive:
                     found -= rows
             _put(d_gates[..., None], found.flatten(2, 3)[..., None], begin * blocks.chunk)

@@ -48,15 +48,29 @@ def _linear_slope(d_base, x, inner, KIND: tl.constexpr):
 
 
 @_jit
-def _linear_angle(place, LENGTH: tl.constexpr):
-    """Of positions; whole turns are left out, which would cost digits."""
-    return (place % (4 * LENGTH)).to(tl.float32) * (1.5707963267948966 / LENGTH)
+def _linear_cosine(steps, LENGTH: tl.constexpr):
+    """The cosine of a quarter turn for every ``LENGTH`` steps.
+
+    Turns are folded while they are whole numbers, so that none of their digits is lost and a short series is
+    exact; the library's cosine, which takes any number, would keep some of it in memory.
+    """
+    steps = tl.abs(steps) % (4 * LENGTH)
+    steps = tl.minimum(steps, 4 * LENGTH - steps)
+    turned = tl.minimum(steps, 2 * LENGTH - steps)  # up to a quarter turn
+    small = tl.minimum(turned, LENGTH - turned).to(tl.float32) * (1.5707963267948966 / LENGTH)
+    x = small * small
+    cosine = 1.0 + x * (
+        -0.5 + x * (4.1666667e-2 + x * (-1.3888889e-3 + x * (2.4801587e-5 - x * 2.7557319e-7)))
+    )
+    sine = small * (1.0 + x * (-0.16666667 + x * (8.3333333e-3 + x * (-1.9841270e-4 + x * 2.7557319e-6))))
+    found = tl.where(2 * turned <= LENGTH, cosine, sine)
+    return tl.where(steps > LENGTH, -found, found)
 
 
 @_jit
 def _linear_turn(f, place, LENGTH: tl.constexpr):
-    angle = _linear_angle(place, LENGTH)
-    return tl.where(f == 0, tl.cos(angle), tl.sin(angle))
+    """The cosine of positions, or their sine, which is the cosine a quarter turn before."""
+    return _linear_cosine(place - tl.where(f == 0, 0, LENGTH), LENGTH)
 
 
 @_jit
@@ -168,9 +182,7 @@ def _linear_pairs(
         found = _dot(rows.to(TYPE), tl.trans(columns.to(TYPE)), None, PRECISION)
         slope = found
         if KIND == "cosine":
-            slope = tl.cos(
-                _linear_angle(row_place, LENGTH)[:, None] - _linear_angle(column_place, LENGTH)[None, :]
-            )
+            slope = _linear_cosine(row_place[:, None] - column_place[None, :], LENGTH)
             found = found * slope
         elif KIND == "taylor":
             slope = 1.0 + found

@@ -167,7 +167,9 @@ def _linear_query_gradient_kernel(
                     KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, BLOCKS, TYPE, PRECISION,
                 )  # fmt: skip
                 if GATED:
-                    shares += tl.sum(d_pairs * pairs, 1)
+                    # A query's own key has a share in no gate: it would be added here and taken off there.
+                    apart = place[:, None] != key_place[None, :]
+                    shares += tl.sum(tl.where(apart, d_pairs * pairs, 0.0), 1)
             d_base = _linear_pairs_back(
                 d_pairs, slope, base, key, place, key_place, d_base, table_ptr,
                 KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, BLOCKS, TYPE, PRECISION,
@@ -186,6 +188,7 @@ def _linear_key_gradient_kernel(
     grad_ptr,
     dk_ptr,
     shares_ptr,
+    left_ptr,
     d_states_ptr,
     sums_ptr,
     begin_ptr,
@@ -265,6 +268,7 @@ def _linear_key_gradient_kernel(
             grad_ptr + batch * grad_batch + head * grad_head,
         )
         shares = tl.zeros([BLOCK_N], dtype=tl.float32)
+        left = tl.zeros([BLOCK_N], dtype=tl.float32)
 
         # Through the state behind the chunk.
         slot = i * chunks + chunk + BEHIND if CAUSAL else i
@@ -303,7 +307,7 @@ def _linear_key_gradient_kernel(
                     base, f, place, table_ptr, KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, PRECISION
                 )
                 if GATED:
-                    shares += tl.sum(pulled * features, 1)
+                    left += tl.sum(pulled * features, 1)
                 d_base += _linear_features_back(
                     pulled, features, base, f, place, table_ptr,
                     KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, PRECISION,
@@ -345,13 +349,15 @@ def _linear_key_gradient_kernel(
                         KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, BLOCKS, TYPE, PRECISION,
                     )  # fmt: skip
                     if GATED:
-                        shares += tl.sum(d_pairs * pairs, 1)
+                        apart = place[:, None] != query_place[None, :]
+                        shares += tl.sum(tl.where(apart, d_pairs * pairs, 0.0), 1)
                 d_base = _linear_pairs_back(
                     d_pairs, slope, base, query, place, query_place, d_base, table_ptr,
                     KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, BLOCKS, TYPE, PRECISION,
                 )  # fmt: skip
         if GATED:
             tl.store(shares_ptr + i * chunks * CHUNK + place, shares, mask=inside)
+            tl.store(left_ptr + i * chunks * CHUNK + place, left, mask=inside)
     d_key = _linear_slope(d_base, key, inner, KIND)
     at = (batch * key_heads + key_head) * n * DIM
     _store_tile(dk_ptr + at, 0, place, DIM, inside, d_key, DIM, BLOCK_DIM)
@@ -496,6 +502,7 @@ def _linear_value_gradient_kernel(
 def _linear_gates_kernel(
     query_shares_ptr,
     key_shares_ptr,
+    left_ptr,
     through_ptr,
     d_gate_ptr,
     n,
@@ -506,7 +513,9 @@ def _linear_gates_kernel(
     BLOCK_COUNT: tl.constexpr,
     EXCLUSIVE: tl.constexpr,
 ):
-    """Gradients of gates, from the shares of the chunk's queries and keys and of what goes through it."""
+    """Gradients of gates: what goes through the whole chunk, what its keys before a gate leave behind it, and
+    its own pairs, so that nothing large is taken from anything large.
+    """
     program = tl.program_id(0)
     chunk, i = program % chunks, (program // chunks).to(tl.int64)
     place = chunk * CHUNK + tl.arange(0, CHUNK)
@@ -517,7 +526,8 @@ def _linear_gates_kernel(
     through = tl.sum(
         tl.load(through_ptr + (i * chunks + chunk) * COUNT + some, mask=some < COUNT, other=0.0), 0
     )
-    found = through + tl.cumsum(queries - keys, 0, reverse=True)
+    left = tl.load(left_ptr + i * chunks * CHUNK + place, mask=inside, other=0.0)
+    found = through + (tl.cumsum(left, 0) - left) + tl.cumsum(queries - keys, 0, reverse=True)
     if EXCLUSIVE:
         found -= queries
     tl.store(d_gate_ptr + i * n + place, found, mask=inside)

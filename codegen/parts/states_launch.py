@@ -222,8 +222,9 @@ def _linear_sizes(kind, dim, value_dim, itemsize, crowded):
         "BLOCK_V": block_v,
         "BLOCK_M": rows,
         "BLOCK_N": rows,
+        "KEYS": 32 if kind == "favor" else rows,  # of which gradients are made at a time
         "OTHER": 32 if crowded or block_dim > 64 else rows,
-        "warps": 8 if block_dim > 64 else 4,
+        "warps": 8 if block_dim > 64 or kind in ("favor", "cosine") else 4,
     }
 
 
@@ -284,7 +285,6 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
         call.batch * call.count * blocks,
         states_ptr=states,
         d_states_ptr=d_states,
-        final_ptr=final,
         d_final_ptr=final if state_grad is None else call.inward(state_grad),
         d_state_ptr=d_state,
         through_ptr=through,
@@ -303,7 +303,7 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
     dq = call.empty(*call.q.shape)
     dk, dv = (call.empty(*x.shape, dtype=torch.float32) for x in (call.k, call.v))
     shares = torch.zeros(
-        (2, call.batch * call.count, call.chunks * call.chunk if call.gated else 0),
+        (3, call.batch * call.count, call.chunks * call.chunk if call.gated else 0),
         dtype=torch.float32,
         device=call.device,
     )
@@ -325,16 +325,19 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
     )
     tiles, key_heads = call.tiles(call.sizes["BLOCK_N"], False), call.k.shape[1]
     given |= {"d_states_ptr": d_states if body.causal else d_state, "tiles": tiles, "key_heads": key_heads}
+    own = call.sizes["KEYS"]
+    own_tiles = call.tiles(own, False)
     call.launch(
         "key_gradient",
-        call.batch * key_heads * tiles,
-        warps=call.sizes["warps"],
+        call.batch * key_heads * own_tiles,
+        warps=4 if body.kind == "favor" else call.sizes["warps"],
         **call.strides(q=call.q, k=call.k, v=call.v, grad=grad),
         dk_ptr=dk,
         shares_ptr=shares[1],
+        left_ptr=shares[2],
         pull_ptr=pull,
         NORMALIZED=body.normalized,
-        **(given | {"BLOCK_M": other}),
+        **(given | {"BLOCK_M": other, "BLOCK_N": own, "tiles": own_tiles}),
     )
     call.launch(
         "value_gradient",
@@ -352,6 +355,7 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
             call.batch * call.count * call.chunks,
             query_shares_ptr=shares[0],
             key_shares_ptr=shares[1],
+            left_ptr=shares[2],
             through_ptr=through,
             d_gate_ptr=d_gates,
             n=call.n,

@@ -356,7 +356,6 @@ def _linear_scan_kernel(
 def _linear_scan_back_kernel(
     states_ptr,
     d_states_ptr,
-    final_ptr,
     d_final_ptr,
     d_state_ptr,
     through_ptr,
@@ -375,7 +374,7 @@ def _linear_scan_back_kernel(
 ):
     """Makes of what each chunk's queries add the gradients of the states behind each chunk, in place.
 
-    through: the product of every such state and its gradient, which all gates before it have a share in.
+    through: of what goes through each chunk the product with its gradient, which all its gates share.
     """
     program = tl.program_id(0)
     blocks: tl.constexpr = (STATE + BLOCK - 1) // BLOCK
@@ -392,15 +391,14 @@ def _linear_scan_back_kernel(
         slot = i * chunks + chunk
         added = tl.load(d_states_ptr + slot * STATE + place, mask=inside, other=0.0)
         tl.store(d_states_ptr + slot * STATE + place, state, mask=inside)
-        if GATED:
-            before = tl.where(step > 0, STATE, 0)
-            behind = tl.load(states_ptr + (slot + 1) * STATE + place, mask=place < before, other=0.0)
-            behind += tl.load(final_ptr + i * STATE + place, mask=inside & (place >= before), other=0.0)
-            tl.store(through_ptr + slot * blocks + block, tl.sum(behind * state, 0))
         kept = _linear_kept(
             sums_ptr, begin_ptr, i, batch, chunk, n, chunks, begin_batch, CHUNK, GATED, SEGMENTED
         )
-        state = state * kept + added
+        state *= kept
+        if GATED:
+            before = tl.load(states_ptr + slot * STATE + place, mask=inside, other=0.0)
+            tl.store(through_ptr + slot * blocks + block, tl.sum(before * state, 0))
+        state += added
     tl.store(d_state_ptr + i * STATE + place, state, mask=inside)
 
 
