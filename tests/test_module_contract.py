@@ -19,6 +19,7 @@ from torch.autograd import forward_ad
 from attnc.diagnostics import Source
 from attnc.expression import (
     Drawn,
+    N,
     walk,
 )
 from attnc.parser import parse
@@ -153,6 +154,7 @@ CONSTANTS = {
     "BLOCK_VALUE_DIM",
     "BLOCK_M",
     "BLOCK_N",
+    "BLOCK",
     "UNIT",
     "PRECISION",
     "SHARES",  # whether tiles are so few that they come in shares: a binary for either, whatever the length
@@ -226,9 +228,12 @@ def test_closed_forms_build_no_tables(name: str) -> None:
         found = done.module._tables(tables, n, n, 2, torch.device("cpu"))
         if name in CLOSED_FORMS:
             assert found == {}
-        sizes.append(sum(table.numel() for table in found.values()))
+        sizes.append(sum(table.numel() for table in found.values() if table is not None))
     if done.pattern.inputs or draws:
-        assert 0 < sizes[1] <= 11 * sizes[0]
+        # Linear in the length, unless an input is declared as its square.
+        squared = any(item.shape.count(N) > 1 for item in done.pattern.inputs)
+        assert sizes[1] > 0 or "sinks" in found
+        assert sizes[1] <= (110 if squared else 11) * sizes[0]
 
 
 CLOSED_FORMS = {

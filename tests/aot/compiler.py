@@ -305,7 +305,7 @@ def build(launch: Launch, target: Target) -> Binary:
         int(used["REG"]),
         int(used["STACK"]) + int(used["LOCAL"]),
         # Programs of one kind take one pair of tiles each, without a loop.
-        _spills(machine) if launch.name.startswith("_pair_kernel") else _spills_in_loops(machine),
+        _spills(machine) if launch.kind == "pair" else _spills_in_loops(machine),
         shared,
         str(binary.asm["ptx"]),
         str(binary.asm["ttgir"]),
