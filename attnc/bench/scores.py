@@ -1,4 +1,4 @@
-"""A pattern's scores as one torch function of (score, batch, head, query, key), as FlexAttention takes one."""
+"""A pattern's score as a `score_mod` of FlexAttention, where that can be said."""
 
 from __future__ import annotations
 
