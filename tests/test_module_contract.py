@@ -232,7 +232,8 @@ def test_closed_forms_build_no_tables(name: str) -> None:
     if done.pattern.inputs or draws:
         # Linear in the length, unless an input is declared as its square.
         squared = any(item.shape.count(N) > 1 for item in done.pattern.inputs)
-        assert sizes[1] > 0 or "sinks" in found
+        apart = hasattr(done.module, "_gates")  # gates and rates are handed to kernels by themselves
+        assert sizes[1] > 0 or "sinks" in found or apart
         assert sizes[1] <= (110 if squared else 11) * sizes[0]
 
 
