@@ -256,7 +256,7 @@ def _head(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     lines += [f"{title:<10} {text}" for title, text in rows]
     lines += [
         "",
-        "Standalone: it needs torch, and Triton on a GPU. Run it to check it against dense attention.",
+        "Standalone: it needs torch, and Triton on a GPU. Run it, and it checks itself.",
     ]
     return f'"""{chr(10).join(lines)}\n"""\n\n' + dedent(
         """\
