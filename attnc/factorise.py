@@ -39,10 +39,10 @@ from attnc.expression import (
     sub,
     walk,
 )
-from attnc.pattern import Body, Cosine, Elementwise, Favor, Heads, Part, Taylor, Weights, formula
+from attnc.pattern import Body, Cosine, Elementwise, Favor, Part, Taylor, Weights, formula
 from attnc.relation import POSITIONS
 from attnc.signs import least_value
-from attnc.solver import valid
+from attnc.solver import Answer, valid
 
 # No more candidates are put to the solver than this.
 MOST_CANDIDATES = 12
@@ -106,7 +106,7 @@ def _factor(body: Body, number: int, part: Part) -> Factor | None:
     relation = merged(fold(formula(part.relation)))
     for causal, near, same, chunk in list(_candidates(relation))[:MOST_CANDIDATES]:
         factor = Factor(number, causal, near, same, chunk, may_be_negative(weights))
-        if _suits(factor, weights) and _is_same(relation, factor.relation(), body.heads):
+        if _suits(factor, weights) and stands_for(factor, body).outcome == "proven":
             return factor
     return None
 
@@ -125,12 +125,14 @@ def _suits(factor: Factor, weights: Weights) -> bool:
     return not (moved and (isinstance(weights.feature, Cosine) or factor.near or exclusive))
 
 
-def _is_same(relation: Expr, candidate: Expr, heads: Heads) -> bool:
+def stands_for(factor: Factor, body: Body) -> Answer:
+    """Whether the pairs that states sum up are the edges of that part of the body, and no others."""
+    relation, candidate = merged(fold(formula(body.parts[factor.part].relation))), factor.relation()
     if relation == candidate:
-        return True
-    among = conj(le(0, Var("h")), lt(Var("h"), Var("H")), fold(heads.condition))
+        return Answer("proven")
+    among = conj(le(0, Var("h")), lt(Var("h"), Var("H")), fold(body.heads.condition))
     both = disj(conj(relation, candidate), conj(negate(relation), negate(candidate)))
-    return valid(both, [POSITIONS, le(1, N), among]).outcome == "proven"
+    return valid(both, [POSITIONS, le(1, N), among])
 
 
 def _candidates(relation: Expr) -> Iterator[tuple[bool, int, tuple[str, ...], int]]:

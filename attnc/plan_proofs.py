@@ -7,7 +7,8 @@ For an arbitrary tile, and an arbitrary pair of positions with its own side in t
 - *single*: no edge is visited by two sweeps, or by two passes;
 - *inside*: no sweep leaves the sequence.
 
-And every query has exactly one pass that answers for it. The claims are about the very expressions that
+And every query has exactly one pass that answers for it. Where edges are summed up in states, those are the
+edges of their part, and what is swept are the others. The claims are about the very expressions that
 are printed into the kernels. What cuts a sweep into its masked, full and masked parts is the same for all
 sweeps, and proven once, in ``rule_proofs``.
 
@@ -54,8 +55,9 @@ from attnc.expression import (
     substitute,
     walk,
 )
+from attnc.factorise import stands_for
 from attnc.pattern import Pattern, formula
-from attnc.planner import masked_plan
+from attnc.planner import begun, masked_plan
 from attnc.relation import POSITIONS
 from attnc.schedule import SHIFT, BodyPlan, Pass, Scatter, Schedule, Sweep, tile_ends
 from attnc.simplify import LAST
@@ -70,9 +72,6 @@ def verify(pattern: Pattern, schedule: Schedule) -> Schedule:
     reports = list(schedule.reports)
     for item in schedule.bodies:
         proven, lost = _settle(item)
-        if item.whole is not None:  # every query is begun by what is computed through states
-            goes_on = tuple(replace(part, continues=True) for part in proven.query)
-            proven = replace(proven, query=goes_on, factors=item.factors, whole=item.whole)
         bodies.append(proven)
         reports += lost
     return replace(schedule, bodies=tuple(bodies), reports=tuple(reports))
@@ -80,14 +79,17 @@ def verify(pattern: Pattern, schedule: Schedule) -> Schedule:
 
 def _settle(item: BodyPlan) -> tuple[BodyPlan, list[str]]:
     if item.factors and all(item.factors):
-        return item, []  # proven when it was found: nothing is swept
+        return item, []  # nothing is swept, and states are only found where they are proven
     lost = failures(item)
     if not lost:
         return item, []
     cautious = replace(item, query=tuple(map(_masked, item.query)), key=tuple(map(_masked, item.key)))
     if not failures(cautious):
         return cautious, [f"{reason}; every visited tile is masked instead" for reason in lost]
-    return masked_plan(item.body), [f"{reason}; all tiles are visited and masked instead" for reason in lost]
+    plain = masked_plan(item.body)
+    if item.whole is not None:
+        plain = begun(plain, item.factors, item.whole)
+    return plain, [f"{reason}; all tiles are visited and masked instead" for reason in lost]
 
 
 def _masked(part: Pass) -> Pass:
@@ -96,9 +98,12 @@ def _masked(part: Pass) -> Pass:
 
 def failures(item: BodyPlan) -> list[str]:
     """What cannot be proven of a body's plan, in words; empty when everything is."""
+    found = _summed(item)
+    if item.factors and all(item.factors):
+        return found
     relation = merged(fold(formula(item.body.relation)))
     heads = conj(HEAD_RANGE, fold(item.body.heads.condition))
-    found = [*_ownership(item.query)]
+    found += _ownership(item.query, item.whole is not None)
     asked: set[frozenset[Expr]] = set()
     for side, passes in (("query", item.query), ("key", item.key)):
         claims = tuple(dict.fromkeys(sweep.claim for part in passes for sweep in part.sweeps))
@@ -109,6 +114,20 @@ def failures(item: BodyPlan) -> list[str]:
         for part in passes:
             for sweep in part.sweeps:
                 found += _kept(part, sweep, heads)
+    return found
+
+
+def _summed(item: BodyPlan) -> list[str]:
+    """That states sum up the edges of their part, and what is swept is all other parts."""
+    body = item.whole or item.body
+    found, failure = [], "the states sum up what are not the edges of their part"
+    for factor in item.factors:
+        if factor is not None:
+            found += _asked(stands_for(factor, body), failure)
+    if item.whole is not None:
+        rest = [part for part, factor in zip(body.parts, item.factors, strict=True) if factor is None]
+        if [item.body.relation] != [part.relation for part in rest]:
+            found.append("what is swept is not what the states leave")
     return found
 
 
@@ -302,11 +321,14 @@ def _leaves(sweep: Sweep) -> Expr:
     return conj(_reached(sweep), disj(lt(first, 0), beyond, *strange))
 
 
-def _ownership(passes: tuple[Pass, ...]) -> list[str]:
+def _ownership(passes: tuple[Pass, ...], begun: bool) -> list[str]:
+    """That one pass begins every query, or none where states have, and no other comes before it."""
     owners = [conj(part.owned, part.walk.condition()) for part in passes]
-    begun = [owner for owner, part in zip(owners, passes, strict=True) if not part.continues]
-    somebody = _asked(valid(disj(*begun), [between(0, Q, LAST)]), "some query has no pass")
-    twice = disj(*(conj(a, b) for a, b in combinations(begun, 2)))
+    first = [owner for owner, part in zip(owners, passes, strict=True) if not part.continues]
+    if begun:
+        return ["some query has two passes"] if first else []
+    somebody = _asked(valid(disj(*first), [between(0, Q, LAST)]), "some query has no pass")
+    twice = disj(*(conj(a, b) for a, b in combinations(first, 2)))
     once = _asked(satisfiable(conj(between(0, Q, LAST), twice)), "some query has two passes")
     early = []
     for i, part in enumerate(passes):

@@ -69,6 +69,12 @@ def masked_plan(body: Body) -> BodyPlan:
     return BodyPlan(body, (whole("query", Q, K, condition),), (whole("key", K, Q, condition),))
 
 
+def begun(rest: BodyPlan, found: tuple[Factor | None, ...], body: Body) -> BodyPlan:
+    """The plan of a body of which some part is summed up in states: ``rest`` goes on with what those gave."""
+    query = tuple(replace(part, continues=True) for part in rest.query)
+    return replace(rest, query=query, factors=found, whole=body)
+
+
 def _body_plan(pattern: Pattern, item: BodyTerms, n: int, found: tuple[Factor | None, ...]) -> BodyPlan:
     if found and all(found):
         return BodyPlan(item.body, (), (), found)
@@ -77,8 +83,7 @@ def _body_plan(pattern: Pattern, item: BodyTerms, n: int, found: tuple[Factor | 
         # The softmax of some edges goes on with what linear attention of the others gave.
         rest = Body(item.body.heads, swept[0].relation, tuple(swept))
         [own] = decompose(replace(pattern, bodies=(rest,)))
-        alone = _body_plan(pattern, own, n, ())
-        return replace(alone, factors=found, whole=item.body)
+        return begun(_body_plan(pattern, own, n, ()), found, item.body)
     terms = [_folded(term) for term in item.terms]
     return BodyPlan(item.body, _passes("query", terms, n), _passes("key", terms, n))
 

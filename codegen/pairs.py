@@ -121,9 +121,7 @@ class PairWriter(KernelText):
             )
             lines += [
                 f"    begin = start - nearest{'' if second else ' - BLOCK'}",
-                indent(self._mask(), "    ").rstrip("\n"),
-                "    if tl.max(tl.max(mask.to(tl.int32), 1), 0) > 0:",
-                indent(self._gradient() + "\n".join(adds), "        "),
+                indent(self._mask() + self._gradient() + "\n".join(adds), "    "),
             ]
         lines.append("place = tile * BLOCK + row")
         at = "(batch * heads + h) * length + place"

@@ -64,8 +64,22 @@ def derived(tables: Tables) -> dict[str, npt.NDArray[Any]]:
 def edges(plan: BodyPlan, n: int, head: int, heads: int, tables: Tables) -> npt.NDArray[np.bool_]:
     """The body's relation as it was written, (n, n)."""
     places = {"q": np.arange(n)[:, None], "k": np.arange(n)[None, :], "n": n, "h": head, "H": heads}
-    found = evaluate(formula(plan.body.relation), Env(places, tables, draws.drawn))
-    return np.broadcast_to(np.asarray(found, dtype=np.bool_), (n, n))
+    return _held(relation(plan), places, tables, (n, n))
+
+
+def relation(plan: BodyPlan) -> Expr:
+    """All edges of a body, swept or summed up in states."""
+    return formula((plan.whole or plan.body).relation)
+
+
+def summed(plan: BodyPlan, n: int, head: int, heads: int, tables: Tables) -> Ints:
+    """How often every pair (q, k) is summed up in states, (n, n)."""
+    places = {"q": np.arange(n)[:, None], "k": np.arange(n)[None, :], "n": n, "h": head, "H": heads}
+    counts = np.zeros((n, n), dtype=np.int64)
+    for factor in plan.factors:
+        if factor is not None:
+            counts += _held(factor.relation(), places, tables, (n, n))
+    return counts
 
 
 def visits(passes: tuple[Pass, ...], n: int, tile: int, head: int, heads: int, tables: Tables) -> Ints:
@@ -245,12 +259,13 @@ def wrong(plan: BodyPlan, n: int, tile: int, heads: int, tables: Tables) -> list
         if not bool(evaluate(plan.body.heads.condition, Env({"h": head, "H": heads}))):
             continue
         wanted = edges(plan, n, head, heads, tables)
-        for passes in (plan.query, plan.key):
-            counts = visits(passes, n, tile, head, heads, tables)
+        states = summed(plan, n, head, heads, tables)
+        for side, passes in (("query", plan.query), ("key", plan.key)):
+            counts = states + visits(passes, n, tile, head, heads, tables)
             if (counts != wanted).any():
                 q, k = np.argwhere(counts != wanted)[0].tolist()
                 faults.append(
-                    f"{passes[0].side} side, n = {n}, tile = {tile}, head {head}: ({q}, {k}) is visited "
+                    f"{side} side, n = {n}, tile = {tile}, head {head}: ({q}, {k}) is visited "
                     f"{counts[q, k]} times and is {'an' if wanted[q, k] else 'no'} edge"
                 )
     return faults

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -145,30 +145,51 @@ def imported(text: str, name: str | None = None) -> ModuleType:
 # --- arguments ------------------------------------------------------------------------------------------
 
 
-def _floats(rng: np.random.Generator, shape: tuple[int, ...], call: Call) -> torch.Tensor:
-    """A table of weights: in any dtype whatever that of the tensors is, and mostly one that is learned."""
+def _floats(
+    rng: np.random.Generator, shape: tuple[int, ...], call: Call, role: Literal["gate", "step", "weight"]
+) -> torch.Tensor:
+    """A table of weights: in any dtype whatever that of the tensors is, and mostly one that is learned.
+
+    Gates are logarithms of factors below one, and steps of the delta rule so small that nothing grows.
+    """
     own = torch.float64 if call.dtype == "float64" else torch.float32
     dtype = rng.choice([own, own, own, torch.bfloat16, torch.float16])
-    made = torch.from_numpy(rng.standard_normal(shape)).to(dtype)
-    return made.requires_grad_(bool(rng.random() < 0.85))
+    learned = bool(rng.random() < 0.85)
+    match role:
+        case "gate":
+            values = -0.02 * rng.random(shape)
+        case "step":
+            values = rng.random(shape) / call.dim
+        case "weight":
+            values = rng.standard_normal(shape)
+    return torch.from_numpy(values).to(dtype).requires_grad_(learned)
+
+
+def _roles(pattern: Pattern) -> dict[str, Literal["gate", "step"]]:
+    """What inputs are there for that may not be just any number."""
+    roles: dict[str, Literal["gate", "step"]] = {}
+    for part in (part for body in pattern.bodies for part in body.parts):
+        if part.weights.decay is not None:
+            roles[part.weights.decay.table] = "gate"
+        if part.weights.beta is not None:
+            roles[part.weights.beta] = "step"
+    return roles
 
 
 def inputs(pattern: Pattern, call: Call) -> dict[str, torch.Tensor]:
     """Something for every input of the pattern; numbers come sorted (documents) or in any order."""
-    rng = np.random.default_rng(call.seed)
-    found = {}
-    for item in pattern.inputs:
+    found, roles = {}, _roles(pattern)
+    for number, item in enumerate(pattern.inputs):
+        rng = np.random.default_rng((call.seed, number))  # so that no input's length shifts the next one
         sizes = Env({"n": call.n, "H": call.heads, "d": call.dim})
         shape = tuple(int(evaluate(size, sizes)) for size in item.shape)
         if call.batched_inputs:
             shape = (call.batch, *shape)
         if item.kind == "float":
-            found[item.name] = _floats(rng, shape, call)
+            found[item.name] = _floats(rng, shape, call, roles.get(item.name, "weight"))
             continue
         if item.kind == "bool":
             values = rng.random(shape) < rng.choice([0.05, 0.3, 0.9])
-        elif item.kind == "float":  # small, whatever it weighs, and as logarithms of gates have it
-            values = (-0.02 * rng.random(shape)).astype(np.float32)
         else:
             values = rng.integers(-3, rng.choice([0, 4, 20]), shape)
             if rng.random() < 0.6:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from attnc import plan_proofs, rule_proofs
+from attnc import plan_proofs, planner, rule_proofs
 from attnc.codegen.module import _sections as module_parts
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
-from attnc.digits import PLAIN, Digits, Radix
+from attnc.digits import Digits, Radix
 from attnc.evaluation import (
     Env,
     evaluate,
@@ -37,12 +37,12 @@ from attnc.expression import (
     walk,
 )
 from attnc.parser import parse
-from attnc.pattern import Pattern, formula
+from attnc.pattern import Pattern
 from attnc.plan_proofs import failures, verify
 from attnc.planner import masked_plan, plan
 from attnc.resolver import resolve
 from attnc.rule_proofs import loop_is_a_partition, split_points
-from attnc.schedule import BodyPlan, Pass, Scatter, Sweep
+from attnc.schedule import BodyPlan, Pass, Scatter, Sweep, Walk
 from attnc.solver import Answer
 from tests import enumeration, oracle
 from tests.strategies import cases
@@ -97,7 +97,7 @@ def test_the_plan_of_every_example_visits_every_edge_once(
 ) -> None:
     for item in oracle.planned(path.read_text(encoding="utf-8"), params, name).schedule.bodies:
         for n, tile in ((1, 4), (17, 4), (40, 16)):
-            tables = enumeration.example_tables([formula(item.body.relation)], n, 2, seed=n)
+            tables = enumeration.example_tables([enumeration.relation(item)], n, 2, seed=n)
             assert enumeration.wrong(item, n, tile, 2, tables) == []
 
 
@@ -114,7 +114,7 @@ def test_plans_of_random_patterns_visit_every_edge_once(shard: int) -> None:
     @given(cases(), st.integers(1, 45), st.sampled_from((1, 4, 7, 16)), st.integers(0, 99))
     def run(case: Any, n: int, tile: int, number: int) -> None:
         for item in oracle.planned(case.text, small=case.weighed_small).schedule.bodies:
-            tables = enumeration.example_tables([formula(item.body.relation)], n, case.call.heads, number)
+            tables = enumeration.example_tables([enumeration.relation(item)], n, case.call.heads, number)
             assert enumeration.wrong(item, n, tile, case.call.heads, tables) == [], case.text
 
     run()
@@ -195,8 +195,9 @@ def damages(item: BodyPlan) -> Iterator[tuple[str, BodyPlan]]:
 
 def matters(item: BodyPlan) -> bool:
     """Whether walking through pairs shows the damage."""
+    told = [enumeration.relation(item), *(factor.relation() for factor in item.factors if factor is not None)]
     for n, tile, number in ((23, 4, 0), (24, 5, 1), (9, 4, 2), (40, 16, 3), (40, 1, 4)):
-        tables = enumeration.example_tables([formula(item.body.relation)], n, 1, number)
+        tables = enumeration.example_tables(told, n, 1, number)
         if enumeration.wrong(item, n, tile, 1, tables):
             return True
     return False
@@ -214,6 +215,40 @@ def test_no_damage_that_matters_is_proven(name: str) -> None:
     for side in ("query", "key"):
         assert {(side, "low"), (side, "high")} <= seen or (side, "elsewhere") in seen
     assert any("dropped" in what for what, other in damages(item) if matters(other))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kernel relu(x) attend causal",
+        "kernel relu(x) attend all",
+        "kernel relu(x) attend causal - window(3)",
+        "input doc: int[n] kernel relu(x) attend causal & same(doc)",
+        "kernel relu(x) attend causal & chunk(6)",
+        "attend window(4) with softmax attend causal - window(4) with kernel relu(x)",
+    ],
+)
+def test_no_damage_to_what_states_sum_up_is_proven(text: str) -> None:
+    (item,) = small_bodies(f"pattern p() {{ {text} }}")
+    assert failures(item) == [] and not matters(item)
+    (factor,) = (found for found in item.factors if found is not None)
+    others = [
+        replace(factor, causal=not factor.causal, near=0),
+        replace(factor, causal=True, near=factor.near + 1),
+        replace(factor, causal=True, chunk=7),
+        replace(factor, causal=True, same=("x",)),
+        *([replace(factor, same=(), chunk=0)] if factor.segmented else []),
+    ]
+    for other in others:
+        damage = replace(item, factors=tuple(found and other for found in item.factors))
+        assert matters(damage), other
+        assert "the states sum up what are not the edges of their part" in failures(damage), other
+    if item.whole is not None:
+        first, *more = item.query
+        again = replace(item, query=(replace(first, continues=False), *more))
+        assert "some query has two passes" in failures(again)
+        other_way = replace(item, body=replace(item.body, relation=item.whole.parts[factor.part].relation))
+        assert "what is swept is not what the states leave" in failures(other_way)
 
 
 def test_every_kind_of_damage_is_tried() -> None:
@@ -313,14 +348,16 @@ def test_what_is_wrongly_told_in_digits_proves_nothing(monkeypatch: pytest.Monke
 def test_a_side_without_digits_is_told_in_the_others() -> None:
     """Layers of a grid with an order: quotients of a plain query that the solver alone does not join."""
     text = "pattern p() { grid(z: 2, y: 7, x: 6) attend chunk(4, axis=z) & chunk(1, axis=y) & causal }"
-    (item,) = small_bodies(text)
-    (part,) = item.query
-    (sweep,) = part.sweeps
-    assert part.walk.radix == PLAIN and sweep.walk.radix == Radix((7, 6))
+    pattern = resolve(parse(Source("p.attn", text))).patterns[0]
+    (own,) = decompose(pattern)
+    (term,) = own.terms
+    frame = Pass("query", Walk(Q), (), TRUE, ())
+    sweep = planner._sweep(frame, term, Radix((7, 6)))
+    item = replace(plan(pattern, [own]).bodies[0], query=(replace(frame, sweeps=(sweep,)),))
     assert failures(item) == []
-    assert failures(replace(item, query=(replace(part, sweeps=(replace(sweep, mask=TRUE),)),)))
     late = replace(sweep, low=(add(sweep.low[0], 1), *sweep.low[1:]))
-    assert failures(replace(item, query=(replace(part, sweeps=(late,)),)))
+    for other in (replace(sweep, mask=TRUE), late):
+        assert failures(replace(item, query=(replace(frame, sweeps=(other,)),)))
 
 
 def test_an_undecided_question_counts_as_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

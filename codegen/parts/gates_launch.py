@@ -134,8 +134,9 @@ class _GatedLaunch:
         wide = self.operand == torch.float32
         warps, stages = 4, 2
         if kind == "states" and self.delta:  # a correction needs all channels of a state
-            value = min(value, max(16, (4096 if wide else 8192) // dim))
-            warps = 8 if dim * value > 4096 else 4
+            narrow = wide or self.kind == "channel"
+            value = min(value, max(16, (4096 if narrow else 8192) // dim))
+            warps = 8 if dim > 64 else 4
         elif kind == "near":
             dim, warps, stages = min(dim, 64), 2, 1
         elif kind == "pair gradients":

@@ -11,12 +11,13 @@ _WEIGHTS = ()
 def _head_sets(heads): ...
 def _batched(x, name, n, heads): ...
 def _progressions(heads): ...
+def _tiles_of(device): ...
 def _scores(q, k, added, causal, scale): ...
 def _attention(*given): ...
 def _attention_gradients(*given): ...
 
 
-_PAIR_KERNELS = ()
+_PAIR_KERNELS, _TILES = (), {}
 
 
 # --- begin: bodies ---
@@ -221,7 +222,9 @@ def _add_pairs(totals, call, grad, lse, delta):
     """Adds up what entries get that hang on query and key together."""
     dim = max(call.dim, call.value_dim)
     block = (64 if dim <= 128 else 32) // (2 if call.q.element_size() == 4 else 1)
-    sizes = {"BLOCK": block, "num_warps": 8 if block == 64 else 4}
+    # Six tiles are fetched ahead, where they fit.
+    ahead = block == 64 and _tiles_of(call.device) is _TILES
+    sizes = {"BLOCK": block, "num_warps": 8 if block == 64 else 4, "num_stages": 2 if ahead else 1}
     for numbers, weights, found in zip(_head_sets(call.heads), _WEIGHTS, _PAIR_KERNELS, strict=True):
         if found is None or not call.n_q or not numbers:
             continue

@@ -61,6 +61,8 @@ def build(n):
         x = torch.arange(n) // 1000 if kind == "int" else torch.arange(n) % 1000 == 0
         inputs.append(x.to(kinds[kind]).expand(shape(n, 1)).contiguous())
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    if not hasattr(module, "_Launcher"):  # everything is summed up in states, which need no tables
+        return 0.0, 0.0, 0.0, False
     call = module._Launcher.__new__(module._Launcher)
     call.n = call.n_q = n
     call.tables, call.packed, call.lists = module._tables(inputs, n, n, 1, torch.device("cpu")), {}, {}
