@@ -39,7 +39,7 @@ from attnc.expression import (
     sub,
     walk,
 )
-from attnc.pattern import Body, Cosine, Elementwise, Favor, Part, Taylor, Weights, formula
+from attnc.pattern import Body, Cosine, Decay, Elementwise, Favor, Part, Taylor, Weights, formula
 from attnc.relation import POSITIONS
 from attnc.signs import least_value
 from attnc.solver import Answer, valid
@@ -223,11 +223,17 @@ def _decay_lines(weights: Weights) -> Iterator[str]:
     decay = weights.decay
     if decay is None:
         return
-    told = real.show(decay.value) if decay.value is not None else decay.table
     each = {"head": "head", "token": "token and head", "channel": "token, head and channel"}[decay.axes]
-    yield f"faded by {told}, one gate a {each}" + (", but for the last step" if decay.exclusive else "")
+    yield f"faded by {decay_text(decay)}, one gate a {each}" + (
+        ", but for the last step" if decay.exclusive else ""
+    )
     if weights.bonus is not None:
         yield f"a query's own position weighs {weights.bonus}"
+
+
+def decay_text(decay: Decay) -> str:
+    """What the logarithms of gates are made of: an expression, or the name of an input."""
+    return real.show(decay.value) if decay.value is not None else decay.table
 
 
 def state_text(weights: Weights) -> str:

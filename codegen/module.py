@@ -192,7 +192,7 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
         ),
         _section("States and gates", state, *gates, *maps, _part("states", "common"), text.maps),
         joined_text(sweeps.get("torch", _section("The torch path"))),
-        *(_part("states", "torch"), _gated_torch(have)),
+        *(_part("states_torch"), _gated_torch(have)),
         joined_text(sweeps.get("triton", own["triton"])),
         *(*kernels, launch, *_gated_triton(have), text.table),
         _section("Registered with PyTorch", _part("states_interface", "operators", have=kinds)),

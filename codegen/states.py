@@ -10,7 +10,7 @@ from attnc import real
 from attnc.codegen.printer import Printer
 from attnc.codegen.real_text import RealPrinter
 from attnc.expression import fold
-from attnc.factorise import Factor
+from attnc.factorise import Factor, decay_text
 from attnc.notation import show
 from attnc.pattern import Body, Cosine, Elementwise, Favor, Pattern, Taylor, Weights
 from attnc.real import Entry, Real, X
@@ -225,6 +225,7 @@ def _row(
         "width": f"lambda dim: {_width(weights)}",
         "segments": segments,
         "gate": places.get("gates"),
+        "decay": repr("" if weights.decay is None else decay_text(weights.decay)),
         "kind": repr(kind_of(weights)),
         "seed": feature.seed if isinstance(feature, Favor) else 0,
         "length": feature.length if isinstance(feature, Cosine) else 0,
@@ -384,11 +385,9 @@ def states_function(pattern: Pattern, schedule: Schedule) -> str:
         shape = ", ".join(show(fold(size)) for size in item.shape)
         arguments += f"    {item.name}: {item.kind}, ({shape}), a leading batch axis allowed.\n"
     some_gates = bool(derived(schedule))
-    tables = (
-        "[*inputs.values(), *_gates(list(inputs.values()), q, k.shape[2])]"
-        if some_gates
-        else "list(inputs.values())"
-    )
+    made = "list(inputs.values())"
+    if some_gates:
+        made = f"[*inputs.values(), *_gates({made}, q, k.shape[2])]"
     differentiable = "q, k, v and float inputs" if some_gates else "q, k and v"
     told, returns = "", "Returns (batch, heads, n_q, value dim) in the dtype of q."
     if carried:
@@ -405,7 +404,7 @@ def states_function(pattern: Pattern, schedule: Schedule) -> str:
             "        and the state behind the last position."
         )
     check = "    _check_state(state, q, k, v)\n" if carried else ""
-    result = f'_forward(q, k, v, {tables}, {"state" if carried else "None"}, scale, backend or "")'
+    result = f'_forward(q, k, v, tables, {"state" if carried else "None"}, scale, backend or "")'
     if carried:
         turn = f"    final = _turned(final, k.shape[2], {turned})\n" if turned else ""
         result = f"    out, _, final = {result}\n{turn}    return (out, final) if return_state else out\n"
@@ -430,6 +429,7 @@ def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
     inputs = {given}
     _check(q, k, v, inputs, scale, backend)
 {check}    scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
+    tables = {made}
 {result}'''
 
 

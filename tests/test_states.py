@@ -159,6 +159,30 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
         function(q, k, v, state=1)
 
 
+@pytest.mark.parametrize(
+    ("declared", "decay", "shape"),
+    [
+        ("float[n, H]", "g", (8, 2)),
+        ("float[n, H, d]", "g", (8, 2, 16)),
+        ("float[H]", "g[h] - 1", (2,)),
+        ("float[n, H], doc: int[n]", "g", (8, 2)),
+    ],
+)
+def test_positive_gates_are_refused(declared: str, decay: str, shape: tuple[int, ...]) -> None:
+    documents = ", doc" in declared
+    lines = [f"input g: {declared.partition(', doc')[0]}", *["input doc: int[n]"] * documents]
+    relation = "causal & same(doc)" if documents else "causal"
+    text = f"pattern p() {{ {' '.join(lines)} kernel x normalize none decay {decay} attend {relation} }}"
+    function = attnc.load(text)
+    q, k, v = torch.randn(3, 1, 2, 8, 16)
+    inputs = {"doc": torch.zeros(8, dtype=torch.int64)} if documents else {}
+    gates = torch.full(shape, -0.5)
+    function(q, k, v, g=gates, **inputs)
+    gates.view(-1)[-1] = 1.25
+    with pytest.raises(ValueError, match=r"gates are logarithms .* none above zero, and `g.* comes to .*25"):
+        function(q, k, v, g=gates, **inputs)
+
+
 @pytest.mark.parametrize("name", ["linear", "token gates", "window and rest"])
 def test_operators_are_well_behaved(name: str) -> None:
     done = oracle.compiled(pattern(name))

@@ -97,6 +97,7 @@ def _gates_at(
     """
     if GATES == "channel":
         found = _gated_tile(gates, place, inside, row_stride, column, COUNT).to(tl.float32)
+        found = tl.where(found > 0.0, float("nan"), found)  # what is no gate spoils what it reaches
     elif GATES == "token":
         found = tl.load(gates + _wide(place) * row_stride, mask=inside, other=0.0).to(tl.float32)[:, None]
     else:
