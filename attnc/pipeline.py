@@ -7,9 +7,11 @@ the compiler got wrong as a ``PassError``. Any outcome can be printed.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import CodeType
@@ -314,5 +316,19 @@ def settle_pattern(request: Request) -> Settled:
 
 def compile_pattern(request: Request, derive: Callable[[Pattern], Pattern] | None = None) -> Emitted:
     """All of it: the module's text, and everything that was found on the way; ``derive`` as in ``run``."""
-    emitted: Emitted = run(request, derive=derive)
+    with _no_collection():
+        emitted: Emitted = run(request, derive=derive)
     return emitted
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No looking for circles of garbage meanwhile: a compiler makes hardly any, and looking for them walks
+    through everything that the process holds, PyTorch's and the model's objects above all."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()

@@ -295,20 +295,18 @@ def build(launch: Launch, target: Target) -> Binary:
             text,
             str(binary.asm["ttgir"]),
         )
-    machine = _read("nvdisasm", "-c", binary.asm["cubin"])
     used = dict(
         re.findall(
             r"(REG|STACK|LOCAL):(\d+)", _read("cuobjdump", "--dump-resource-usage", binary.asm["cubin"])
         )
     )
-    return Binary(
-        int(used["REG"]),
-        int(used["STACK"]) + int(used["LOCAL"]),
+    spilled, in_loops = int(used["STACK"]) + int(used["LOCAL"]), 0
+    if spilled:  # the disassembler takes longer than the compiler
+        machine = _read("nvdisasm", "-c", binary.asm["cubin"])
         # Programs of one kind take one pair of tiles each, without a loop.
-        _spills(machine) if launch.kind == "pair" else _spills_in_loops(machine),
-        shared,
-        str(binary.asm["ptx"]),
-        str(binary.asm["ttgir"]),
+        in_loops = _spills(machine) if launch.kind == "pair" else _spills_in_loops(machine)
+    return Binary(
+        int(used["REG"]), spilled, in_loops, shared, str(binary.asm["ptx"]), str(binary.asm["ttgir"])
     )
 
 
