@@ -450,25 +450,36 @@ def _channel_near_gradients_kernel(
     d_pairs_ptr += _wide(sequence) * n * 64 + part * 16
     d_likeness_ptr += _wide(sequence) * n * 64 + part * 16
     queries = tl.zeros((16, BLOCK_DIM), dtype=tl.float32)  # as they read keys further back
-    keys = tl.zeros((16, BLOCK_DIM), dtype=tl.float32)  # as they are read by places further on
+    # As they are read by places further on, each in the row after its own: sums of rows up to one are then of
+    # the keys before it, and nothing is ever subtracted.
+    keys = tl.zeros((16, BLOCK_DIM), dtype=tl.float32)
     askers = tl.zeros((16, BLOCK_DIM), dtype=tl.float32)
     dq = tl.zeros((16, BLOCK_DIM), dtype=tl.float32)
     dk = tl.zeros((16, BLOCK_DIM), dtype=tl.float32)
     d_asking = tl.zeros((16, BLOCK_DIM), dtype=tl.float32)
+    d_gates = tl.zeros((16, BLOCK_DIM), dtype=tl.float32)
     for i in range(16):
         gate = _gate_row(gates_ptr, begin_ptr, start + i, n, gates_row * GATE_UNIT, column, DIM, SEGMENTS)
         if not EXCLUSIVE:
             keys *= gate[None, :]
-        earlier = row < tl.where(start + i < n, i, 0)
-        grad = tl.load(d_pairs_ptr + _wide(start + i) * 64 + row, mask=earlier, other=0.0)
-        dq += tl.where((row == i)[:, None], tl.sum(grad[:, None] * keys, 0)[None, :], 0.0)
+        earlier = (row > 0) & (row <= tl.where(start + i < n, i, 0))
+        seen = (start + i >= offset) & (start + i < n)
+        query = _gated_row(q_ptr, start + i - offset, seen, q_row * UNIT, column, DIM) * scale
+        key = _gated_row(k_ptr, start + i, start + i < n, k_row * UNIT, column, DIM)
+        grad = tl.load(d_pairs_ptr + _wide(start + i) * 64 + row - 1, mask=earlier, other=0.0)
+        found = grad[:, None] * keys
+        dq += tl.where((row == i)[:, None], tl.sum(found, 0)[None, :], 0.0)
+        found *= query[None, :]
         if DELTA:
-            grad = tl.load(d_likeness_ptr + _wide(start + i) * 64 + row, mask=earlier, other=0.0)
-            d_asking += tl.where((row == i)[:, None], tl.sum(grad[:, None] * keys, 0)[None, :], 0.0)
+            grad = tl.load(d_likeness_ptr + _wide(start + i) * 64 + row - 1, mask=earlier, other=0.0)
+            asked_for = grad[:, None] * keys
+            d_asking += tl.where((row == i)[:, None], tl.sum(asked_for, 0)[None, :], 0.0)
+            found += asked_for * key[None, :]
+        passed = row < i if EXCLUSIVE else row <= i
+        d_gates += tl.where(passed[:, None], tl.cumsum(found, 0), 0.0)
         if EXCLUSIVE:
             keys *= gate[None, :]
-        key = _gated_row(k_ptr, start + i, start + i < n, k_row * UNIT, column, DIM)
-        keys = tl.where((row == i)[:, None], key[None, :], keys)
+        keys = tl.where((row == i + 1)[:, None], key[None, :], keys)
     for step in range(16):
         j = 15 - step
         gate = _gate_row(gates_ptr, begin_ptr, start + j, n, gates_row * GATE_UNIT, column, DIM, SEGMENTS)
@@ -489,15 +500,8 @@ def _channel_near_gradients_kernel(
             queries = tl.where((row == j)[:, None], query[None, :], queries) * gate[None, :]
     query = _gated_tile(q_ptr, place - offset, asked, q_row * UNIT, column, DIM).to(tl.float32) * scale
     key = _gated_tile(k_ptr, place, inside, k_row * UNIT, column, DIM).to(tl.float32)
-    read, kept = query * dq, key * dk
-    if DELTA:
-        read += key * d_asking
-    if EXCLUSIVE:
-        found = tl.cumsum(read - kept, 0, reverse=True) - read
-    else:
-        found = tl.cumsum(read - kept, 0, reverse=True)
     whole = _wide(sequence) * n * DIM
-    _gated_add(d_gates_ptr + whole, place, inside, DIM, column, found, DIM)
+    _gated_add(d_gates_ptr + whole, place, inside, DIM, column, d_gates, DIM)
     own = tl.load(d_pairs_ptr + _wide(place) * 64 + row, mask=inside, other=0.0)[:, None]
     if BONUS:
         bonus = tl.load(
