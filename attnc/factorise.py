@@ -39,9 +39,18 @@ from attnc.expression import (
     sub,
     walk,
 )
-from attnc.pattern import Body, Cosine, Decay, Elementwise, Favor, Part, Taylor, Weights, formula
+from attnc.pattern import (
+    Body,
+    Cosine,
+    Decay,
+    Favor,
+    Part,
+    Taylor,
+    Weights,
+    formula,
+    may_be_negative,
+)
 from attnc.relation import POSITIONS
-from attnc.signs import least_value
 from attnc.solver import Answer, valid
 
 # No more candidates are put to the solver than this.
@@ -105,7 +114,7 @@ def _factor(body: Body, number: int, part: Part) -> Factor | None:
         return None
     relation = merged(fold(formula(part.relation)))
     for causal, near, same, chunk in list(_candidates(relation))[:MOST_CANDIDATES]:
-        factor = Factor(number, causal, near, same, chunk, may_be_negative(weights))
+        factor = Factor(number, causal, near, same, chunk, may_be_negative(weights.feature))
         if _suits(factor, weights) and stands_for(factor, body).outcome == "proven":
             return factor
     return None
@@ -155,17 +164,6 @@ def _candidates(relation: Expr) -> Iterator[tuple[bool, int, tuple[str, ...], in
 
 
 # --- what it costs --------------------------------------------------------------------------------------
-
-
-def may_be_negative(weights: Weights) -> bool:
-    """Whether a row's sum of weights may be less than zero."""
-    match weights.feature:
-        case Elementwise(value):
-            least = least_value(value)
-            return least is None or least < 0
-        case Cosine():
-            return True
-    return False
 
 
 def features(weights: Weights, dim: int) -> int:

@@ -18,6 +18,7 @@ from attnc.expression import (
     negate,
 )
 from attnc.real import Real, S
+from attnc.signs import least_value
 
 InputKind = Literal["bool", "int", "float"]
 GateAxes = Literal["head", "token", "channel"]
@@ -110,6 +111,17 @@ class Cosine:
 
 
 FeatureMap = Elementwise | Favor | Taylor | Cosine
+
+
+def may_be_negative(feature: FeatureMap | None) -> bool:
+    """Whether a product of such features may be less than zero, and with it a row's sum of weights."""
+    match feature:
+        case Elementwise(value):
+            least = least_value(value)
+            return least is None or least < 0
+        case Cosine():
+            return True
+    return False
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from attnc.diagnostics import Diagnostic
 from attnc.distances import distances
-from attnc.factorise import may_be_negative
-from attnc.pattern import Body, Cosine, Favor, Part, Pattern, formula
+from attnc.pattern import Body, Cosine, Favor, Part, Pattern, formula, may_be_negative
 from attnc.schedule import Schedule
 
 
@@ -53,7 +52,7 @@ def _reason(body: Body, part: Part) -> tuple[str, str] | None:
             "`favor` stands for softmax where that would cost too much, and over this relation it does not",
             f"leave `kernel favor(…)` out, or use it over {_STATES}",
         )
-    if may_be_negative(weights) and not _near(part):
+    if may_be_negative(weights.feature) and not _near(part):
         return (
             "over this relation weights are summed by their logarithms, and this feature map can be negative",
             f"add to it what keeps it positive, as in `elu(x) + 1`, or attend to {_STATES}",

@@ -24,10 +24,10 @@ from attnc.pattern import (
     Part,
     Taylor,
     Weights,
+    may_be_negative,
 )
 from attnc.real import Coordinate, Real, Score
 from attnc.scope import InputDef, Scope
-from attnc.signs import least_value
 from attnc.values import number, resolve
 
 Items = tuple[tree.Weight, ...]
@@ -104,7 +104,7 @@ def check_parts(scope: Scope, parts: tuple[Part, ...]) -> None:
                 part.span,
                 help="give the decay to heads of their own, or weigh all edges alike",
             )
-        if isinstance(weights.feature, Cosine) or _may_be_negative(weights.feature):
+        if may_be_negative(weights.feature):
             raise scope.error(
                 "signed-weights",
                 "parts of a body share one denominator, and this feature map can be negative",
@@ -159,16 +159,9 @@ def _check_together(scope: Scope, items: dict[str, tree.Weight], weights: Weight
         _warn_of_signs(scope, items["kernel"], weights.feature)
 
 
-def _may_be_negative(feature: FeatureMap | None) -> bool:
-    if not isinstance(feature, Elementwise):
-        return False
-    least = least_value(feature.value)
-    return least is None or least < 0
-
-
 def _warn_of_signs(scope: Scope, item: tree.Weight, feature: FeatureMap) -> None:
     """A row whose weights cancel is divided by nearly nothing."""
-    if _may_be_negative(feature):
+    if not isinstance(feature, Cosine) and may_be_negative(feature):  # a cosine is meant to
         scope.warn(
             "signed-weights",
             "this feature map can be negative, and `normalize sum` may divide by nearly nothing",
