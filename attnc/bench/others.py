@@ -1,5 +1,5 @@
-"""Peers that may be installed: FlashAttention, NATTEN, xformers. All of them compute windows; which window a
-pattern is, if it is one, is read off its mask."""
+"""Peers that may be installed: FlashAttention, NATTEN, xformers, and flash-linear-attention. All but the last
+compute windows; which window a pattern is, if it is one, is read off its mask."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from attnc.bench import linear
 from attnc.bench.case import Case
 from attnc.bench.truth import reference_rows, some_rows
 
@@ -31,13 +32,17 @@ class Window:
 
 @dataclass(frozen=True)
 class Other:
-    """name: of the peer. package, module: what pip and Python call it. The rest as in ``Peer``."""
+    """name: of the peer. package, module: what pip and Python call it. The rest as in ``Peer``.
+
+    weighs: whether it knows other weights than those of plain softmax.
+    """
 
     name: str
     package: str
     module: str
     refuses: Callable[[Case], str | None]
     prepare: Callable[[Case], Attend]
+    weighs: bool = False
 
 
 def installed(other: Other) -> bool:
@@ -167,4 +172,5 @@ OTHERS = (
     Other("flash-3", "flash-attn-3", "flash_attn_interface", _flash_refuses, _flash_3),
     Other("natten", "natten", "natten", _natten_refuses, _natten),
     Other("xformers", "xformers", "xformers", _xformers_refuses, _xformers),
+    Other("fla", "fla-core", "fla", linear.refuses, linear.prepare, weighs=True),
 )

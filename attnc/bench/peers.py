@@ -278,6 +278,6 @@ def _optional(other: others.Other) -> Peer:
     def refuses(case: Case) -> str | None:
         if not others.installed(other):
             return f"`{other.package}` is not installed"
-        return PLAIN_ONLY if case.weighed else other.refuses(case)
+        return PLAIN_ONLY if case.weighed and not other.weighs else other.refuses(case)
 
     return Peer(other.name, other.prepare, refuses)

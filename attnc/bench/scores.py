@@ -1,4 +1,4 @@
-"""A pattern's score as a `score_mod` of FlexAttention, where that can be said."""
+"""What a pattern weighs edges by, as functions of tensors: a `score_mod` of FlexAttention, maps, gates."""
 
 from __future__ import annotations
 
@@ -24,19 +24,7 @@ def score_function(pattern: Pattern, n: int, heads: int, inputs: Mapping[str, to
     inputs: without a batch axis. Every call makes a new function, with code of its own.
     """
     closure = {identifier(name): value for name, value in inputs.items()}
-
-    def lookup(table: str, index: tuple[str, ...], kind: str) -> str:
-        # What is read outside of a table is never used.
-        sizes = inputs[table].shape
-        places = (f"_held({text}, {size - 1})" for text, size in zip(index, sizes, strict=True))
-        return f"{identifier(table)}[{', '.join(places)}]"
-
-    printer = Printer("tensor", {"q": "q", "k": "k", "h": "h", "n": str(n), "H": str(heads)}, lookup)
-
-    def entry(found: Entry) -> str:
-        return f"{lookup(found.table, tuple(map(printer, found.index)), 'float')}.to(dtype)"
-
-    written = RealPrinter(printer, entry)
+    written, printer = _writer(inputs, {"q": "q", "k": "k", "h": "h", "n": str(n), "H": str(heads)})
     text = "s"
     for body in reversed(pattern.bodies):
         value = written(_known(folded(body.weights.score), n, heads))
@@ -49,6 +37,54 @@ def score_function(pattern: Pattern, n: int, heads: int, inputs: Mapping[str, to
         f"        return {text}",
         f"    return {pattern.name}_score",
     ]
+    made: ScoreFunction = _run(lines)["make"](**closure)
+    return made
+
+
+def feature_function(value: Real) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The elementwise feature map ``value`` of ``x``, in the dtype of its argument."""
+    written, _ = _writer({}, {})
+    text = f"    return {written(folded(value))}"
+    made: Callable[[torch.Tensor], torch.Tensor] = _run(["def mapped(x):", "    dtype = x.dtype", text])[
+        "mapped"
+    ]
+    return made
+
+
+def head_values(
+    value: Real, heads: int, inputs: Mapping[str, torch.Tensor], device: torch.device
+) -> torch.Tensor:
+    """The value of an expression over ``h`` for every head, (heads,) in fp32."""
+    written, _ = _writer(inputs, {"h": "h", "H": str(heads)})
+    names = ", ".join(("h", "dtype", *map(identifier, inputs)))
+    made = _run([f"def valued({names}):", f"    return {written(_known(folded(value), heads, heads))}"])[
+        "valued"
+    ]
+    found = made(torch.arange(heads, device=device), torch.float32, *inputs.values())
+    return torch.as_tensor(found, dtype=torch.float32, device=device).expand(heads).contiguous()
+
+
+def _writer(
+    inputs: Mapping[str, torch.Tensor], names: Mapping[str, str]
+) -> tuple[Callable[[Real], str], Callable[[Expr], str]]:
+    """What writes real expressions, and integer ones, as text over tensors of positions and inputs."""
+
+    def lookup(table: str, index: tuple[str, ...], kind: str) -> str:
+        # What is read outside of a table is never used.
+        sizes = inputs[table].shape
+        places = (f"_held({text}, {size - 1})" for text, size in zip(index, sizes, strict=True))
+        return f"{identifier(table)}[{', '.join(places)}]"
+
+    printer = Printer("tensor", dict(names), lookup)
+
+    def entry(found: Entry) -> str:
+        return f"{lookup(found.table, tuple(map(printer, found.index)), 'float')}.to(dtype)"
+
+    return RealPrinter(printer, entry), printer
+
+
+def _run(lines: list[str]) -> dict[str, Any]:
+    """What the text of a function defines."""
     scope: dict[str, Any] = {
         "torch": torch,
         "_held": _held,
@@ -57,8 +93,7 @@ def score_function(pattern: Pattern, n: int, heads: int, inputs: Mapping[str, to
         "__name__": __name__,
     }
     exec("\n".join(lines), scope)
-    made: ScoreFunction = scope["make"](**closure)
-    return made
+    return scope
 
 
 def _known(score: Real, n: int, heads: int) -> Real:

@@ -23,7 +23,8 @@ def _one_thread() -> None:
 @pytest.mark.parametrize("name", PATTERNS)
 def test_states_are_the_definition(name: str) -> None:
     """Several chunks, some of them without a query, dims that are no powers of two."""
-    given = Given(n=140, n_q=70, heads=2, key_heads=1, dim=20, value_dim=40, batch=1)
+    dim = 9 if "taylor" in PATTERNS[name] else 20  # whose features are its square
+    given = Given(n=140, n_q=70, heads=2, key_heads=1, dim=dim, value_dim=40, batch=1)
     assert oracle.check(pattern(name), given, "triton") == []
 
 
