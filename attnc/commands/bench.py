@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
         ("--batch", "N", whole_number, 1, "sequences (default: 1)"),
         ("--dtype", "NAME", words, None, "float32, bfloat16, float16 or several (default: float32 on a CPU)"),
         ("--device", "NAME", str, None, "cpu, cuda, cuda:1 (default: a GPU where there is one)"),
-        ("--against", "PEER", str, None, "flex, sdpa, flash, natten, xformers or several, or none"),
+        ("--against", "PEER", str, None, "flex, sdpa, flash, natten, xformers, fla or several, or none"),
         ("--repeats", "N", whole_number, 5, "rounds of alternating runs (default: 5)"),
         ("--seed", "N", seed, 0, "of the random tensors and inputs (default: 0)"),
         ("--json", "OUT.json", str, None, "write everything that was measured"),
