@@ -133,10 +133,12 @@ class _GatedLaunch:
         dim, value = (max(16, triton.next_power_of_2(x)) for x in (self.dim, self.value_dim))
         wide = self.operand == torch.float32
         warps, stages = 4, 2
-        if kind == "states" and self.delta:  # a correction needs all channels of a state
+        if kind in ("states", "state gradients") and self.delta:  # a correction needs all channels of a state
             narrow = wide or self.kind == "channel"
             value = min(value, max(16, (4096 if narrow else 8192) // dim))
             warps = 8 if dim > 64 else 4
+            if kind == "state gradients" and narrow and dim > 64:
+                stages = 1  # what is fetched ahead would push more out of the registers
         elif kind == "near":
             dim, warps, stages = min(dim, 64), 2, 1
         elif kind == "pair gradients":
@@ -226,7 +228,7 @@ class _GatedLaunch:
 
         def through_states():
             count = self.blocks("states")
-            self.run(_gated_state_gradients_kernel, count[0] * count[1], "states")
+            self.run(_gated_state_gradients_kernel, count[0] * count[1], "state gradients")
 
         def in_chunks():
             self.run(_gated_written_gradient_kernel, self.tiles * blocks, "chunk")

@@ -331,6 +331,9 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
         "key_gradient",
         call.batch * key_heads * own_tiles,
         warps=4 if body.kind == "favor" else call.sizes["warps"],
+        stages=2
+        if max(call.dim, call.value_dim) <= 64
+        else 1,  # a chunk has two tiles: little to fetch ahead
         **call.strides(q=call.q, k=call.k, v=call.v, grad=grad),
         dk_ptr=dk,
         shares_ptr=shares[1],

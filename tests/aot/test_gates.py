@@ -40,7 +40,7 @@ def launches(name: str, dim: int, dtype: torch.dtype = torch.bfloat16) -> tuple[
 @pytest.mark.parametrize("dim", [64, 128])
 @pytest.mark.parametrize("name", RULES)
 def test_kernels_for_hopper(name: str, dim: int) -> None:
-    """No register is spilled forward, nor backward at 64."""
+    """No register is spilled forward, nor backward at 64; at 128 few are."""
     target = compiler.TARGETS["sm_90"]
     for kind, some in zip(("forward", "backward"), launches(name, dim), strict=True):
         assert len(some) >= 3
@@ -52,4 +52,4 @@ def test_kernels_for_hopper(name: str, dim: int) -> None:
                 f"{binary.registers} registers, {binary.spilled} spilled, {binary.shared} shared"
             )
             assert binary.shared <= target.shared, launch.name
-            assert not binary.spilled or (kind == "backward" and dim > 64), launch.name
+            assert binary.spilled <= (64 if kind == "backward" and dim > 64 else 0), launch.name
