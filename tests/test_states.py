@@ -38,6 +38,9 @@ PATTERNS = {
     "heads": (
         "kernel elu(x) + 1 heads even { attend causal } heads odd { attend causal decay log(0.5 + 0.1 * h) }"
     ),
+    "states of two sizes": (
+        "heads even { attend causal kernel elu(x) + 1 } heads odd { attend causal kernel x normalize none }"
+    ),
     "window and rest": ("attend window(20) with softmax attend causal - window(20) with kernel taylor()"),
     "window and rest, positive": (
         "attend window(30) with softmax attend causal - window(30) with kernel elu(x) + 1"
@@ -157,6 +160,16 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
         function(q[:, :, 4:], k, v, state=torch.zeros(1, 2, 16, 17))
     with pytest.raises(TypeError, match="state must be a tensor"):
         function(q, k, v, state=1)
+
+
+@pytest.mark.parametrize("name", ["token gates", "gates and a sum", "gated documents", "bonus", "head gates"])
+def test_a_gate_may_let_nothing_through(name: str) -> None:
+    given = Given(n=150)
+    tables = oracle.inputs(oracle.compiled(pattern(name)).pattern, given)
+    some = torch.rand(tables["g"].shape, generator=torch.Generator().manual_seed(5)) < 0.1
+    some.view(-1)[1] = True
+    tables["g"] = tables["g"].masked_fill(some, -torch.inf)
+    assert oracle.check(pattern(name), given, "torch", tables=tables) == []
 
 
 @pytest.mark.parametrize(

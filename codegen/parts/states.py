@@ -18,7 +18,7 @@ def _linear_forward_triton(*args): ...
 def _linear_backward_triton(*args): ...
 
 
-_STATES, NAME = (), ""
+_STATES, NAME, _CARRIES = (), "", False
 
 # --- begin: common ---
 
@@ -145,16 +145,18 @@ def _fading(gates, name):
 
     Raises ValueError where one is. On a GPU nobody waits to see: it becomes NaN, and so does all it reaches.
     """
-    if gates.device.type == "cpu":
-        if gates.numel() and bool(gates.max() > 0):
-            raise ValueError(
-                f"{NAME}: gates are logarithms of factors up to one, none above zero, and `{name}` comes to "
-                f"{float(gates.max()):.4g}; make them with logsigmoid(x) or -softplus(x)"
-            )
-        return gates
+    if gates.device.type == "cpu" and gates.numel() and bool(gates.max() > 0):
+        raise ValueError(
+            f"{NAME}: gates are logarithms of factors up to one, none above zero, and `{name}` comes to "
+            f"{float(gates.max()):.4g}; make them with logsigmoid(x) or -softplus(x)"
+        )
     if gates.dim() == 4:
-        return gates  # kernels see for themselves
-    return torch.where(gates > 0, float("nan"), gates)
+        return gates  # what takes one for each channel adds up none, and sees for itself
+    if gates.device.type != "cpu":
+        gates = torch.where(gates > 0, float("nan"), gates)
+    # Gates are added up, and what is let through is told by differences: of those that let nothing through
+    # there are none beside which smaller ones would be lost, and no infinite ones.
+    return gates.clamp(min=-800.0 if gates.dtype == torch.float64 else -120.0)
 
 
 class _Moved:
@@ -249,15 +251,16 @@ def _forward_states(q, k, v, inputs, state, scale, path):
     alone = all(body is None or body.summed for body in _STATES)  # nothing is joined with what is found here
     out = torch.zeros((*q.shape[:3], v.shape[3]), dtype=q.dtype if alone else dtype, device=q.device)
     lse = torch.full(q.shape[:3], float("-inf"), dtype=dtype, device=q.device)
-    final = None
+    final = lse.new_empty(0)
     for body, numbers in _launches(heads):
         moved = _Moved(body, q, k, v, inputs, heads, numbers, state)
         found, sums, last = body.forward[path](body, moved, *_inner(body, scale))
         out[:, moved.heads] = moved.rows_back(found).to(out.dtype)
         lse[:, moved.heads] = moved.rows_back(sums)
-        if final is None:
-            final = last.new_zeros(last.shape[0], heads, *last.shape[2:])
-        final[:, moved.heads] = last
+        if _CARRIES:  # else heads may have states of different sizes
+            if not final.numel():
+                final = last.new_zeros(last.shape[0], heads, *last.shape[2:])
+            final[:, moved.heads] = last
     return out, lse, final
 
 
@@ -271,7 +274,7 @@ def _backward_states(grad, lse_grad, state_grad, q, k, v, inputs, state, out, ls
     for body, numbers in _launches(heads):
         moved = _Moved(body, q, k, v, inputs, heads, numbers, state)
         rows = (moved.rows(x[:, moved.heads]) for x in (grad, lse_grad, out, lse))
-        own = None if state_grad is None else state_grad[:, moved.heads]
+        own = state_grad[:, moved.heads] if _CARRIES and state_grad is not None else None
         found = body.backward[path](body, moved, *rows, own, *_inner(body, scale))
         dq[:, moved.heads] = moved.rows_back(found[0])
         dk, dv = dk + moved.keys_back(found[1]), dv + moved.keys_back(found[2])

@@ -100,7 +100,7 @@ def _forward(q, k, v, inputs, state, scale, backend):
         sweep = _forward_triton if triton_path else _forward_torch
         out, lse = sweep(q, k, v, inputs, scale, (out, lse))
         # --- only: end ---
-    return out.to(q.dtype), lse, final if _CARRIES else final.new_empty(0)
+    return out.to(q.dtype), lse, final
 
 
 @torch.library.custom_op(
@@ -116,9 +116,8 @@ def _backward(grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scal
     """Gradients of q, k and v, of the inputs and gates that weigh edges, and of the state."""
     triton_path = _path(q.device, q.dtype, backend) == "triton"
     with torch.autocast(q.device.type, enabled=False):
-        given = state_grad if _CARRIES else None
         dq, dk, dv, found, d_state = _backward_states(
-            grad, lse_grad, given, q, k, v, inputs, state, out, lse, scale, triton_path
+            grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scale, triton_path
         )
         # --- only: sweeps ---
         sweep = _backward_triton if triton_path else _backward_torch
