@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from html import escape
 
 from attnc import cost as costs
+from attnc import factorise
 from attnc import fills as contents
 from attnc.cost import Cost
 from attnc.description import weight_lines
@@ -31,6 +32,8 @@ LONGEST_COUNTED = 2048
 # Lengths whose cost stands in the table, too.
 TABLED = (1 << 10, 1 << 13, 1 << 16, 1 << 20)
 STEPS = 4
+# Head and value dims for which work is told.
+DIM = 64
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ def _pattern(report: PatternReport, wishes: Wishes, bar: Bar) -> Iterator[str]:
     yield from _claims(report)
     yield "<h3>What it costs</h3>"
     yield from _cost(pattern, report.cost, given)
+    if isinstance(made, Planned):
+        yield from _states(made)
     bar.step(f"{report.name}: following what spreads")
     yield "<h3>What reaches whom</h3>"
     yield from _reach(report, spread(pattern, made.bodies, n, held), seen.fills)
@@ -204,16 +209,52 @@ def _cost(pattern: Pattern, cost: Cost, fills: Mapping[str, str]) -> Iterator[st
     yield f"<figure>{curves(lines, 'tokens', 'edges')}</figure>"
     rows = "".join(
         f'<tr><td class="number">{n}</td><td class="number">{count}</td>'
-        f'<td class="number">{_ratio(n * n, count)}</td><td class="number">{short(4 * 64 * count)}</td></tr>'
+        f'<td class="number">{_ratio(n * n, count)}</td><td class="number">{short(4 * DIM * count)}</td></tr>'
         for n, count in points
         if n in TABLED
     )
     heading = "edges" if cost.exact else "edges, at most"
     yield (
         f'<div class="wide"><table><tr><th class="number">tokens</th><th class="number">{heading}</th>'
-        '<th class="number">dense has</th><th class="number">FLOPs forward, d = 64</th></tr>'
+        '<th class="number">dense has</th><th class="number">FLOPs forward, pair by pair, d = 64</th></tr>'
         f"{rows}</table></div>"
     )
+
+
+def _states(made: Planned) -> Iterator[str]:
+    """What is computed through states costs beside every pair, where something is."""
+    for item in made.schedule.bodies:
+        body = item.whole or item.body
+        for factor, part in zip(item.factors, body.parts, strict=False):
+            if factor is None:
+                continue
+            kept = tuple((n, factorise.multiplications(factor, part.weights, n, DIM)) for n in LENGTHS)
+            pairs = tuple((n, 2 * DIM * (n * (n + 1) // 2 if factor.causal else n * n)) for n in LENGTHS)
+            least = factorise.breaks_even(factor, part.weights, DIM)
+            heads = f" of heads {escape(body.heads.text)}" if body.heads.text else ""
+            formula = escape(factorise.cost_text(factor, part.weights))
+            yield (
+                f"<p>Not every pair{heads} is computed: through states the forward pass of a head takes "
+                f"<code>{formula}</code> multiplications, fewer than pair by pair from n = {least} on, with "
+                f"dims of {DIM}.</p>"
+            )
+            lines = [
+                Curve("pair by pair", pairs, "currentColor", dashed=True),
+                Curve("states", kept, color(1)),
+            ]
+            yield f"<figure>{curves(lines, 'tokens', 'multiplications')}</figure>"
+            rows = "".join(
+                f'<tr><td class="number">{n}</td><td class="number">{short(every)}</td>'
+                f'<td class="number">{short(some)}</td><td class="number">{_ratio(every, some)}</td></tr>'
+                for (n, some), (_, every) in zip(kept, pairs, strict=True)
+                if n in TABLED
+            )
+            yield (
+                '<div class="wide"><table><tr><th class="number">tokens</th>'
+                '<th class="number">pair by pair</th><th class="number">through states</th>'
+                '<th class="number">pairs take</th></tr>'
+                f"{rows}</table></div>"
+            )
 
 
 def _counted(pattern: Pattern, fills: Mapping[str, str]) -> Iterator[tuple[int, int]]:
@@ -226,7 +267,9 @@ def _counted(pattern: Pattern, fills: Mapping[str, str]) -> Iterator[tuple[int, 
 
 
 def _ratio(dense: int, count: int) -> str:
-    return f"{dense / count:.3g}x" if count else "no end"
+    if not count:
+        return "no end"
+    return f"{dense / count:.3g}x" if dense < 1000 * count else f"{dense / count:.0f}x"
 
 
 # --- reach ----------------------------------------------------------------------------------------------
