@@ -86,6 +86,10 @@ def test_page_of_weighed_edges(tmp_path: Path) -> None:
     assert main(["report", str(tmp_path / "p.attn"), "-o", str(tmp_path / "p.html")]) == 0
     said = assert_self_contained((tmp_path / "p.html").read_text())
     assert "What an edge weighs" in said and "slope[h] * (k - q)" in said
+    # An expression as long as the one that ALiBi's names stand for is told by its names.
+    assert main(["report", str(EXAMPLES / "alibi.attn"), "-o", str(tmp_path / "p.html")]) == 0
+    said = assert_self_contained((tmp_path / "p.html").read_text())
+    assert said.count("score s - select(h < power, lower, upper) * (q - k)") == 2  # the source, and the table
     (tmp_path / "p.attn").write_text("pattern p() { attend causal }")
     assert main(["report", str(tmp_path / "p.attn"), "-o", str(tmp_path / "p.html")]) == 0
     assert "What an edge weighs" not in (tmp_path / "p.html").read_text()
@@ -110,6 +114,9 @@ def test_page_of_states(tmp_path: Path) -> None:
     assert main(["report", str(EXAMPLES / "lolcats.attn"), "-o", str(tmp_path / "p.html")]) == 0
     said = assert_self_contained((tmp_path / "p.html").read_text())
     assert "a query reads all at least 64 positions behind" in said
+    # Which edges weigh how, and a color for either; joined they are one term.
+    assert "causal - window(window - 1)kernel exp(x)" in said.replace("\n", "")
+    assert "causal & !window(window - 1)2016 tiles full" in re.sub(r"\s*\n\s*", "", said)
     assert "one pass over the queries; what the states gave is joined with what they find" in said
     assert main(["report", str(EXAMPLES / "mistral.attn"), "-o", str(tmp_path / "p.html")]) == 0
     assert "through states" not in (tmp_path / "p.html").read_text()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 
@@ -10,6 +10,7 @@ from attnc import cost as costs
 from attnc import factorise
 from attnc import fills as contents
 from attnc.cost import Cost
+from attnc.decompose import by_weights
 from attnc.description import weight_lines
 from attnc.diagnostics import Source, Span, render
 from attnc.drawing.colors import color
@@ -24,6 +25,7 @@ from attnc.pipeline import Judged, Planned, module_pass
 from attnc.progress import Bar
 from attnc.reach import Spread, least_heads, spread, telling_length
 from attnc.reference import mask
+from attnc.relation import BodyTerms
 from attnc.report import PatternReport, Report
 
 LENGTHS = tuple(1 << power for power in range(6, 21))
@@ -34,6 +36,7 @@ TABLED = (1 << 10, 1 << 13, 1 << 16, 1 << 20)
 STEPS = 4
 # Head and value dims for which work is told.
 DIM = 64
+LONGEST_LINE = 160
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def _pattern(report: PatternReport, wishes: Wishes, bar: Bar) -> Iterator[str]:
     yield f'<h2 id="{escape(report.name)}"><code>{escape(seen.title)}</code></h2>'
     yield f'<div class="wide"><table>{"".join(_facts(report))}</table></div>'
     yield "<h3>The pattern</h3>"
-    yield f"<pre>{_source(made, seen)}</pre>"
+    yield f"<pre>{_source(made, by_weights(made.bodies), seen)}</pre>"
     yield "<h3>Who reads whom</h3>"
     yield f'<p class="soft">{escape(seen.caption)}. Rows are queries, columns the keys that they read.</p>'
     yield figure(seen)
@@ -127,14 +130,12 @@ def _facts(report: PatternReport) -> Iterator[str]:
             yield f"<tr><th>{escape(name)}</th><td>{text}</td></tr>"
 
 
-def _source(made: Judged, seen: Picture) -> str:
+def _source(made: Judged, bodies: Sequence[BodyTerms], seen: Picture) -> str:
     """The pattern's part of the file, what stands before it included, terms underlined in their colors."""
     source = made.pattern.source
     start, end = _part(made, source)
     numbers = {term: place for place, term in enumerate(seen.terms)}
-    marks = [
-        (term.span, numbers[" ".join(term.origin.split())]) for body in made.bodies for term in body.terms
-    ]
+    marks = [(term.span, numbers[" ".join(term.origin.split())]) for body in bodies for term in body.terms]
     return highlighted(source.text, Span(start, end), marks)
 
 
@@ -162,11 +163,21 @@ def _weights(pattern: Pattern) -> Iterator[str]:
     for body in pattern.bodies:
         heads = f"heads {body.heads.text}: " if body.heads.text else ""
         for part in body.parts:
-            where = " ".join(pattern.source.text[part.span.start : part.span.end].split())
+            where = _written(pattern, part.relation.span)
             lines = weight_lines(part.weights) or ["softmax of the scaled dot product"]
-            written = "<br>".join(f"<code>{escape(line)}</code>" for line in lines)
-            rows.append(f"<tr><td><code>{escape(heads + where)}</code></td><td>{written}</td></tr>")
+            # What `let` has named is easier to read by its names, where all of it in place is much.
+            written = _written(pattern, part.span)
+            lines = [
+                written if len(line) > LONGEST_LINE and line.split()[0] == written.split()[0] else line
+                for line in lines
+            ]
+            weights = "<br>".join(f"<code>{escape(line)}</code>" for line in lines)
+            rows.append(f"<tr><td><code>{escape(heads + where)}</code></td><td>{weights}</td></tr>")
     yield f'<div class="wide"><table>{"".join(rows)}</table></div>'
+
+
+def _written(pattern: Pattern, span: Span) -> str:
+    return " ".join(pattern.source.text[span.start : span.end].split())
 
 
 def _claims(report: PatternReport) -> Iterator[str]:
