@@ -124,11 +124,11 @@ def _states(item: BodyPlan) -> Iterator[str]:
         update = "by the delta rule" if weights.beta else "as products of features and values"
         anew = ", begun anew in every segment," if factor.segmented else ""
         faded = f" It is {escape(line)}." if (line := next(decay_lines(weights), "")) else ""
+        near = " Only pairs within a chunk are looked at one by one." if factor.causal else ""
         yield (
             "<p><b>States</b> take the place of pairs: the keys are walked in chunks and summed up "
             f"{update} in {_code(state_text(weights))} numbers a head{anew} of which a query reads "
-            f"{escape(str(factor))}.{faded} Only pairs within a chunk are looked at one by one. Gradients go "
-            "through the same states.</p>"
+            f"{escape(str(factor))}.{faded}{near} Gradients go through the same states.</p>"
         )
 
 
