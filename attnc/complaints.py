@@ -97,11 +97,15 @@ def _refuted(
             )
         case "reach":
             there = f"key {at.get('k')} does not reach query {at.get('q')} when n = {at.get('n')}"
+            # A token that reads all reads the future.
+            causal = any(other.kind == "causal" for other in pattern.claims)
+            way = f"let fewer steps lead from key {at.get('k')} to query {at.get('q')}"
+            hub = "add a token that all read and that reads all: `| to({0}) | from({0})`"
             return (
                 "reach-exceeded",
                 f"`{name}` claims `{claim.text}`, but needs more layers",
                 there,
-                "claim more layers, or add a token that all read and that reads all: `| to({0}) | from({0})`",
+                f"claim more layers, or {way if causal else hub}",
             )
     raise ValueError(f"a claim of unknown kind: {claim.kind}")
 

@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 
 from attnc.classes import Branch, RowClass, branches, picks_keys, row_classes, selected
 from attnc.expression import (
@@ -39,6 +41,18 @@ MAX_TERMS = 16  # per class of rows; beyond that what overlaps is masked instead
 def decompose(pattern: Pattern) -> tuple[BodyTerms, ...]:
     """The terms of every body, disjoint and complete; parameters keep their names."""
     return tuple(BodyTerms(body, _body_terms(body.relation)) for body in pattern.bodies)
+
+
+def by_weights(bodies: Iterable[BodyTerms]) -> tuple[BodyTerms, ...]:
+    """The same edges in terms that do not reach over edges of other weights, for people to look at."""
+    return tuple(
+        item
+        if len(item.body.parts) == 1
+        else BodyTerms(
+            item.body, tuple(chain.from_iterable(_body_terms(part.relation) for part in item.body.parts))
+        )
+        for item in bodies
+    )
 
 
 def _body_terms(relation: Relation) -> tuple[Term, ...]:

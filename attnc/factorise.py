@@ -210,14 +210,14 @@ def describe(body: Body, found: tuple[Factor | None, ...]) -> Iterator[str]:
         update = "delta rule" if weights.beta else "sum of products"
         yield f"states over all keys: {update}, {state_text(weights)} numbers a head"
         yield f"    a query reads {factor}"
-        for line in _decay_lines(weights):
+        for line in decay_lines(weights):
             yield f"    {line}"
         if factor.segmented:
             yield "    begun anew in every segment"
         yield f"    {cost_text(factor, weights)} multiplications a head"
 
 
-def _decay_lines(weights: Weights) -> Iterator[str]:
+def decay_lines(weights: Weights) -> Iterator[str]:
     decay = weights.decay
     if decay is None:
         return
@@ -242,6 +242,12 @@ def state_text(weights: Weights) -> str:
 def cost_text(factor: Factor, weights: Weights) -> str:
     """Multiplications of one head's forward pass; chunks add a multiple of ``n``, whatever its size."""
     return f"2 * n * {state_text(weights)}" + (f" + n * {factor.near} * (d + dv)" if factor.near else "")
+
+
+def multiplications(factor: Factor, weights: Weights, n: int, dim: int = 64) -> int:
+    """What ``cost_text`` says, for ``n`` keys, as many queries, and head and value dims of ``dim``."""
+    state = features(weights, dim) * (dim + weights.normalized)
+    return 2 * n * state + n * factor.near * 2 * dim
 
 
 def segments_of(found: tuple[Factor | None, ...]) -> tuple[str, ...]:

@@ -43,16 +43,19 @@ def read_source(path_or_source: str | os.PathLike[str]) -> Source:
         )
     if is_source_text(path_or_source):
         return Source("<text>", str(path_or_source))
-    return read_path(path_or_source)
+    try:
+        return read_path(path_or_source)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; a pattern's text, as opposed to a path, has a `{{` or a line end"
+        ) from None
 
 
 def read_path(given: str | os.PathLike[str]) -> Source:
     """The text of a pattern file; errors as in ``read_source``."""
     name = os.fspath(given)
     if not name:
-        raise FileNotFoundError(
-            "cannot read a pattern from an empty path; name a file, or give a pattern's text"
-        )
+        raise FileNotFoundError("cannot read a pattern from an empty path: name a file")
     path = Path(name)
     try:
         with path.open("rb") as file:
@@ -77,7 +80,7 @@ def _judged(path: Path) -> Source:
 def _plainly(name: str, error: OSError | ValueError) -> OSError:
     match error:
         case FileNotFoundError():
-            hint = "; a pattern's text, as opposed to a path, has a `{` or a line end" if name else ""
+            hint = "; what is wanted is the path of a file with this text" if is_source_text(name) else ""
             return FileNotFoundError(f"cannot read {name!r}: there is no such file{hint}")
         case IsADirectoryError():
             return IsADirectoryError(f"cannot read {name!r}: it is a folder; name the pattern file in it")

@@ -113,7 +113,7 @@ def reach(pattern: Pattern, limit: int = LONGEST_MASK) -> Reach:
             q, k = pair
             unreached = (n, min(k * step, n - 1), min((q + 1) * step, n) - 1)
             break
-    names = tuple(given.name for given in pattern.inputs)
+    names = tuple(given.name for given in pattern.inputs if given.kind != "float")  # those weigh edges only
     return Reach(layers, exact, unreached, names)
 
 

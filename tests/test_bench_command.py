@@ -106,6 +106,7 @@ def test_forward_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["--n", "0"], "'0' is no number from 1 on"),
+        (["--n", "1000000000"], "GiB of memory: take fewer tokens"),
         (["--n", "8,x"], "'x' is no number from 1 on"),
         (["--repeats", "0"], "'0' is no number from 1 on"),
         (["--seed", "-1"], "'-1' is no number from 1 on"),

@@ -15,6 +15,7 @@ from attnc.files import (
     Refused,
     create_whole,
     output,
+    read_path,
     read_source,
     rewritable,
     write_module,
@@ -41,7 +42,7 @@ def test_line_ends_and_byte_order_marks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "error", "words"),
     [
-        ("missing.attn", FileNotFoundError, "there is no such file"),
+        ("missing.attn", FileNotFoundError, "there is no such file; a pattern's text"),
         ("", FileNotFoundError, "empty path"),
         (".", IsADirectoryError, "it is a folder"),
         ("file.attn/inner.attn", NotADirectoryError, "not a folder"),
@@ -57,6 +58,14 @@ def test_no_text_to_be_had(
     with pytest.raises(error, match="cannot read") as caught:
         read_source(name)
     assert words in str(caught.value)
+
+
+def test_commands_read_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no such file$"):
+        read_path("missing.attn")
+    with pytest.raises(FileNotFoundError, match=r"what is wanted is the path of a file with this text$"):
+        read_path("pattern p() { attend all }")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

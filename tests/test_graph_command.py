@@ -144,6 +144,19 @@ def test_gallery(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "a&lt;b&gt;.attn" in page and "where q &lt; k" in page and "not causal" in page
 
 
+def test_gallery_tells_what_goes_through_states(here: Path) -> None:
+    Path("folder").mkdir()
+    half = "heads even { attend causal kernel exp(x) } heads odd { attend window(3) }"
+    for name, body in (("kept", "attend causal kernel exp(x)"), ("swept", "attend causal"), ("half", half)):
+        Path(f"folder/{name}.attn").write_text(f"pattern {name}() {{ {body} }}")
+    assert main(["gallery", "folder", "-o", "out.html"]) == 0
+    cards = Path("out.html").read_text().split("<section")[1:]
+    told = {card.split("<code>")[1].split("(")[0]: card for card in cards}
+    assert "O(n^2) edges, a multiple of n through states; causal" in told["kept"]
+    assert "a multiple of n through states in some heads; causal" in told["half"]
+    assert "O(n^2); causal" in told["swept"]
+
+
 def test_gallery_of_what_is_wrong(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gallery", ".", "-o", "out.html"]) == 1
     assert capsys.readouterr().err.startswith("error[") and not Path("out.html").exists()

@@ -344,6 +344,10 @@ def test_what_a_function_means_as_a_whole(fn: Any, message: str) -> None:
 def test_arguments_that_do_not_fit() -> None:
     with pytest.raises(TypeError, match="takes a function of"):
         attnc.from_mask_mod("causal")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"must take \(b, h, q_idx, kv_idx\), .* and takes \(q, k\)"):
+        attnc.from_mask_mod(lambda q, k: q >= k)
+    with pytest.raises(TypeError, match=r"must take \(score, b, h, q_idx, kv_idx\), .* \(b, h, q, k\)"):
+        attnc.from_mask_mod(None, score_mod=lambda b, h, q, k: q - k)
     with pytest.raises(TypeError, match="cannot be called 'where'"):
         attnc.from_mask_mod(causal, name="where")
     with pytest.raises(ValueError, match=f"`DOCUMENT` has {N} entries, and 100 keys read 100"):

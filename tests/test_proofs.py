@@ -39,8 +39,8 @@ def judged(body: str, claim: str) -> Finding:
     return result.finding
 
 
-def complaint(body: str, claim: str) -> Diagnostic:
-    made = pattern(body, claim)
+def complaint(body: str, *claims: str) -> Diagnostic:
+    made = pattern(body, *claims)
     (found,) = proofs.claim_diagnostics(made, proofs.prove_claims(made, decompose(made)))
     return found
 
@@ -304,6 +304,14 @@ def test_an_exceeded_bound_is_told() -> None:
     found = complaint("window(15)", "edges <= 15 * n")
     assert (found.code, found.label) == ("edges-exceeded", "more edges when n = 121")
     assert found.notes == ("refuted for n = 121: 1,816 edges, claimed 1,815",)
+
+
+def test_what_reaches_too_late_is_mended_without_reading_the_future() -> None:
+    late = complaint("(window(32) | to(every(64))) & causal", "causal", "reach <= 2")
+    assert (late.code, late.label) == ("reach-exceeded", "key 1 does not reach query 66 when n = 67")
+    assert late.help == "claim more layers, or let fewer steps lead from key 1 to query 66"
+    either = complaint("window(32) | to(every(64))", "reach <= 2")
+    assert either.help is not None and either.help.endswith("`| to({0}) | from({0})`")
 
 
 # --- assumed claims, undecided claims -------------------------------------------------------------------

@@ -90,6 +90,8 @@ def test_words() -> None:
     assert text == "key 4 never reaches query 0 when n = 64, however many layers"
     text = str(reach(pattern("input x: bool[n] attend window(2) | to(x) & causal")))
     assert text.endswith("in the worst case of x")
+    weighed = pattern("input x: float[H] attend causal score s + x[h]")
+    assert str(reach(weighed)) == "1 layer at n = 256"
 
 
 PROVEN = [

@@ -86,9 +86,40 @@ def test_page_of_weighed_edges(tmp_path: Path) -> None:
     assert main(["report", str(tmp_path / "p.attn"), "-o", str(tmp_path / "p.html")]) == 0
     said = assert_self_contained((tmp_path / "p.html").read_text())
     assert "What an edge weighs" in said and "slope[h] * (k - q)" in said
+    # An expression as long as the one that ALiBi's names stand for is told by its names.
+    assert main(["report", str(EXAMPLES / "alibi.attn"), "-o", str(tmp_path / "p.html")]) == 0
+    said = assert_self_contained((tmp_path / "p.html").read_text())
+    assert said.count("score s - select(h < power, lower, upper) * (q - k)") == 2  # the source, and the table
     (tmp_path / "p.attn").write_text("pattern p() { attend causal }")
     assert main(["report", str(tmp_path / "p.attn"), "-o", str(tmp_path / "p.html")]) == 0
     assert "What an edge weighs" not in (tmp_path / "p.html").read_text()
+
+
+def test_page_of_states(tmp_path: Path) -> None:
+    """What is computed through states is not told as passes over pairs, and its cost is linear."""
+    assert main(["report", str(EXAMPLES / "gla.attn"), "-o", str(tmp_path / "p.html")]) == 0
+    said = assert_self_contained((tmp_path / "p.html").read_text())
+    for words in (
+        "kernel x",
+        "decay g",
+        "d * dv numbers a head of which a query reads all up to itself",
+        "faded by g, one gate a token, head and channel",
+        "2 * n * d * dv multiplications, fewer than pair by pair from n = 128 on, with dims of 64",
+        # 2 * n * 64 * 64 against 2 * 64 * n * (n + 1) / 2 at n = 1024.
+        "102467.2M8.39M8.01x",
+    ):
+        assert words in said, words
+    assert "pass over the queries" not in said and "passes over the queries" not in said
+
+    assert main(["report", str(EXAMPLES / "lolcats.attn"), "-o", str(tmp_path / "p.html")]) == 0
+    said = assert_self_contained((tmp_path / "p.html").read_text())
+    assert "a query reads all at least 64 positions behind" in said
+    # Which edges weigh how, and a color for either; joined they are one term.
+    assert "causal - window(window - 1)kernel exp(x)" in said.replace("\n", "")
+    assert "causal & !window(window - 1)2016 tiles full" in re.sub(r"\s*\n\s*", "", said)
+    assert "one pass over the queries; what the states gave is joined with what they find" in said
+    assert main(["report", str(EXAMPLES / "mistral.attn"), "-o", str(tmp_path / "p.html")]) == 0
+    assert "through states" not in (tmp_path / "p.html").read_text()
 
 
 def test_page_of_what_is_wrong(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,8 +34,8 @@ for room in ("codegen", "grammar"):
     package |= {f"attnc/{path.relative_to(root)}" for path in below(room, ".py", ".lark", ".json")}
 house = {
     str(path.relative_to(root))
-    for room in ("attnc", "codegen", "grammar", "examples", "tests", "tools")
-    for path in below(room, ".py", ".lark", ".attn", "README.md", ".sh")
+    for room in ("attnc", "codegen", "docs", "grammar", "examples", "tests", "tools")
+    for path in below(room, ".py", ".lark", ".attn", ".md", ".sh", ".svg")
 }
 for what, wanted, there in ((wheel.name, package, shipped), (sdist.name, house, sources)):
     print(f"{what}: {len(there)} files")
@@ -101,4 +101,8 @@ print(f"emitted module against dense attention in fp64: largest difference {wors
 if not worst < 1e-5:
     sys.exit("error: the emitted module and dense attention disagree")
 PYTHON
+echo "-- every command, in an empty folder"
+mkdir "$work/empty"
+cd "$work/empty"
+"$new/python" "$root/tools/try_commands.py"
 echo "-- the wheel is good"

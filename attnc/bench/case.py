@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -104,6 +105,24 @@ class Case:
         return 4 * queries + 4 * keys if backward else 2 * queries + 2 * keys
 
 
+def _check_memory(shape: Shape) -> None:
+    """Raises ``BadCase`` for tensors larger than the memory.
+
+    Said beforehand: a system may grant memory that it does not have, and end the process that uses it.
+    """
+    entries = shape.batch * (2 * shape.heads + 2 * shape.kv_heads) * shape.n * shape.dim
+    needed = entries * DTYPES[shape.dtype].itemsize
+    try:
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not told here
+        return
+    if needed > there:
+        raise BadCase(
+            f"q, k, v and the output's gradient of {shape.n} tokens take {needed / 2**30:.0f} GiB, and this "
+            f"machine has {there / 2**30:.0f} GiB of memory: take fewer tokens (`--n`), heads or sequences"
+        )
+
+
 def make_case(
     request: Request,
     pattern: Pattern,
@@ -114,8 +133,10 @@ def make_case(
 ) -> Case:
     """Random tensors, drawn on the CPU so that a seed means the same everywhere; inputs as ``fills`` says.
 
-    Raises ``BadCase`` for fills of inputs that are not there or cannot be filled so.
+    Raises ``BadCase`` for fills of inputs that are not there or cannot be filled so, and for tensors that the
+    machine has no memory for.
     """
+    _check_memory(shape)
     try:
         arrays = filled(pattern, shape.n, shape.heads, fills, seed, shape.dim)
         words = chosen(pattern, fills)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnc import fills as contents
+from attnc.decompose import by_weights
 from attnc.expression import fold, variables
 from attnc.graph import BlockGraph, Kind, Run, block_graph
 from attnc.pattern import Pattern
@@ -150,7 +151,7 @@ def picture(
     usual_tiles: int = USUAL_TILES,
     inputs: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> Picture:
-    """A pattern seen at length ``n``.
+    """A pattern seen at length ``n``, in colors for its terms, which lie within edges that weigh alike.
 
     tile: positions a cell has a side; by default few enough for about ``usual_tiles`` cells.
     heads: query heads; by default the fewest with which every body has one.
@@ -173,6 +174,7 @@ def picture(
         which = head_bodies(pattern, heads)
     except ValueError as error:
         raise BadPicture(str(error)) from None
+    bodies = by_weights(bodies)
     given = dict(inputs or {})
     held = {**contents.filled(pattern, n, heads, fills, seed, dim=0), **given}
     terms: dict[str, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -74,6 +75,8 @@ def from_mask_mod(
         raise TypeError(
             f"`score_mod` must be a function of (score, b, h, q_idx, kv_idx); got {score_mod!r:.80}"
         )
+    _check_arguments(fn, "(b, h, q_idx, kv_idx)")
+    _check_arguments(score_mod, "(score, b, h, q_idx, kv_idx)")
     length = None if n is None else operator.index(n)
     if name is not None and (why := _unfit(name, "pattern")):
         raise TypeError(f"a pattern cannot be called {name!r:.60}: {why}")
@@ -90,6 +93,23 @@ def from_mask_mod(
         score = "" if changed == real.S else f" score {said(changed)}"
     own = name or _fit(_own_name(score_mod if fn is None else fn), "pattern", "mask_mod", set(tables.found))
     return BoundPattern(_text(own, condition, score, tables.found, length), own, tables.found)
+
+
+def _check_arguments(function: Callable[..., Any] | None, wanted: str) -> None:
+    """Raises ``TypeError`` for a function that cannot be called with what it will be called with."""
+    if function is None:
+        return
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some callables have none that could be asked for
+        return
+    try:
+        signature.bind(*wanted.split(","))
+    except TypeError as error:
+        called = getattr(function, "__name__", function)
+        raise TypeError(
+            f"`{called}` must take {wanted}, as FlexAttention calls it, and takes {signature}: {error}"
+        ) from None
 
 
 def _text(name: str, condition: Expr, score: str, tables: dict[str, Table], n: int | None) -> str:

@@ -9,8 +9,10 @@ from html import escape
 from attnc import proofs
 from attnc.drawing.notebook import overview
 from attnc.drawing.picture import Picture
+from attnc.factorise import factors
 from attnc.pages.figure import figure
 from attnc.pages.frame import page
+from attnc.pattern import Pattern
 from attnc.pipeline import Judged
 from attnc.proofs import Finding
 
@@ -26,7 +28,7 @@ CAUSAL = {"proven": "causal", "refuted": "not causal", "undecided": "whether cau
 
 @dataclass(frozen=True)
 class Card:
-    """One pattern. about: the first sentence above it, or nothing."""
+    """One pattern. about: the first sentence above it, or nothing. growth: of edges, and what states save."""
 
     title: str
     file: str
@@ -45,10 +47,19 @@ def card(made: Judged) -> Card:
         title=seen.title,
         file=pattern.source.name,
         about=_about(pattern.source.text),
-        growth=made.cost.growth,
+        growth=made.cost.growth + _saved(pattern),
         causal=found or proofs.causal(pattern),
         seen=seen,
     )
+
+
+def _saved(pattern: Pattern) -> str:
+    """That not every edge is computed, where it is so."""
+    through = [any(factors(body)) for body in pattern.bodies]
+    if not any(through):
+        return ""
+    heads = "" if all(through) else " in some heads"
+    return f" edges, a multiple of n through states{heads}"
 
 
 def _about(text: str) -> str:

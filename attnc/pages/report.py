@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 
 from attnc import cost as costs
+from attnc import factorise
 from attnc import fills as contents
 from attnc.cost import Cost
+from attnc.decompose import by_weights
 from attnc.description import weight_lines
 from attnc.diagnostics import Source, Span, render
 from attnc.drawing.colors import color
@@ -23,6 +25,7 @@ from attnc.pipeline import Judged, Planned, module_pass
 from attnc.progress import Bar
 from attnc.reach import Spread, least_heads, spread, telling_length
 from attnc.reference import mask
+from attnc.relation import BodyTerms
 from attnc.report import PatternReport, Report
 
 LENGTHS = tuple(1 << power for power in range(6, 21))
@@ -31,6 +34,9 @@ LONGEST_COUNTED = 2048
 # Lengths whose cost stands in the table, too.
 TABLED = (1 << 10, 1 << 13, 1 << 16, 1 << 20)
 STEPS = 4
+# Head and value dims for which work is told.
+DIM = 64
+LONGEST_LINE = 160
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def _pattern(report: PatternReport, wishes: Wishes, bar: Bar) -> Iterator[str]:
     yield f'<h2 id="{escape(report.name)}"><code>{escape(seen.title)}</code></h2>'
     yield f'<div class="wide"><table>{"".join(_facts(report))}</table></div>'
     yield "<h3>The pattern</h3>"
-    yield f"<pre>{_source(made, seen)}</pre>"
+    yield f"<pre>{_source(made, by_weights(made.bodies), seen)}</pre>"
     yield "<h3>Who reads whom</h3>"
     yield f'<p class="soft">{escape(seen.caption)}. Rows are queries, columns the keys that they read.</p>'
     yield figure(seen)
@@ -99,6 +105,8 @@ def _pattern(report: PatternReport, wishes: Wishes, bar: Bar) -> Iterator[str]:
     yield from _claims(report)
     yield "<h3>What it costs</h3>"
     yield from _cost(pattern, report.cost, given)
+    if isinstance(made, Planned):
+        yield from _states(made)
     bar.step(f"{report.name}: following what spreads")
     yield "<h3>What reaches whom</h3>"
     yield from _reach(report, spread(pattern, made.bodies, n, held), seen.fills)
@@ -122,14 +130,12 @@ def _facts(report: PatternReport) -> Iterator[str]:
             yield f"<tr><th>{escape(name)}</th><td>{text}</td></tr>"
 
 
-def _source(made: Judged, seen: Picture) -> str:
+def _source(made: Judged, bodies: Sequence[BodyTerms], seen: Picture) -> str:
     """The pattern's part of the file, what stands before it included, terms underlined in their colors."""
     source = made.pattern.source
     start, end = _part(made, source)
     numbers = {term: place for place, term in enumerate(seen.terms)}
-    marks = [
-        (term.span, numbers[" ".join(term.origin.split())]) for body in made.bodies for term in body.terms
-    ]
+    marks = [(term.span, numbers[" ".join(term.origin.split())]) for body in bodies for term in body.terms]
     return highlighted(source.text, Span(start, end), marks)
 
 
@@ -157,11 +163,21 @@ def _weights(pattern: Pattern) -> Iterator[str]:
     for body in pattern.bodies:
         heads = f"heads {body.heads.text}: " if body.heads.text else ""
         for part in body.parts:
-            where = " ".join(pattern.source.text[part.span.start : part.span.end].split())
+            where = _written(pattern, part.relation.span)
             lines = weight_lines(part.weights) or ["softmax of the scaled dot product"]
-            written = "<br>".join(f"<code>{escape(line)}</code>" for line in lines)
-            rows.append(f"<tr><td><code>{escape(heads + where)}</code></td><td>{written}</td></tr>")
+            # What `let` has named is easier to read by its names, where all of it in place is much.
+            written = _written(pattern, part.span)
+            lines = [
+                written if len(line) > LONGEST_LINE and line.split()[0] == written.split()[0] else line
+                for line in lines
+            ]
+            weights = "<br>".join(f"<code>{escape(line)}</code>" for line in lines)
+            rows.append(f"<tr><td><code>{escape(heads + where)}</code></td><td>{weights}</td></tr>")
     yield f'<div class="wide"><table>{"".join(rows)}</table></div>'
+
+
+def _written(pattern: Pattern, span: Span) -> str:
+    return " ".join(pattern.source.text[span.start : span.end].split())
 
 
 def _claims(report: PatternReport) -> Iterator[str]:
@@ -204,16 +220,52 @@ def _cost(pattern: Pattern, cost: Cost, fills: Mapping[str, str]) -> Iterator[st
     yield f"<figure>{curves(lines, 'tokens', 'edges')}</figure>"
     rows = "".join(
         f'<tr><td class="number">{n}</td><td class="number">{count}</td>'
-        f'<td class="number">{_ratio(n * n, count)}</td><td class="number">{short(4 * 64 * count)}</td></tr>'
+        f'<td class="number">{_ratio(n * n, count)}</td><td class="number">{short(4 * DIM * count)}</td></tr>'
         for n, count in points
         if n in TABLED
     )
     heading = "edges" if cost.exact else "edges, at most"
     yield (
         f'<div class="wide"><table><tr><th class="number">tokens</th><th class="number">{heading}</th>'
-        '<th class="number">dense has</th><th class="number">FLOPs forward, d = 64</th></tr>'
+        '<th class="number">dense has</th><th class="number">FLOPs forward, pair by pair, d = 64</th></tr>'
         f"{rows}</table></div>"
     )
+
+
+def _states(made: Planned) -> Iterator[str]:
+    """What is computed through states costs beside every pair, where something is."""
+    for item in made.schedule.bodies:
+        body = item.whole or item.body
+        for factor, part in zip(item.factors, body.parts, strict=False):
+            if factor is None:
+                continue
+            kept = tuple((n, factorise.multiplications(factor, part.weights, n, DIM)) for n in LENGTHS)
+            pairs = tuple((n, 2 * DIM * (n * (n + 1) // 2 if factor.causal else n * n)) for n in LENGTHS)
+            least = factorise.breaks_even(factor, part.weights, DIM)
+            heads = f" of heads {escape(body.heads.text)}" if body.heads.text else ""
+            formula = escape(factorise.cost_text(factor, part.weights))
+            yield (
+                f"<p>Not every pair{heads} is computed: through states the forward pass of a head takes "
+                f"<code>{formula}</code> multiplications, fewer than pair by pair from n = {least} on, with "
+                f"dims of {DIM}.</p>"
+            )
+            lines = [
+                Curve("pair by pair", pairs, "currentColor", dashed=True),
+                Curve("states", kept, color(1)),
+            ]
+            yield f"<figure>{curves(lines, 'tokens', 'multiplications')}</figure>"
+            rows = "".join(
+                f'<tr><td class="number">{n}</td><td class="number">{short(every)}</td>'
+                f'<td class="number">{short(some)}</td><td class="number">{_ratio(every, some)}</td></tr>'
+                for (n, some), (_, every) in zip(kept, pairs, strict=True)
+                if n in TABLED
+            )
+            yield (
+                '<div class="wide"><table><tr><th class="number">tokens</th>'
+                '<th class="number">pair by pair</th><th class="number">through states</th>'
+                '<th class="number">pairs take</th></tr>'
+                f"{rows}</table></div>"
+            )
 
 
 def _counted(pattern: Pattern, fills: Mapping[str, str]) -> Iterator[tuple[int, int]]:
@@ -226,7 +278,9 @@ def _counted(pattern: Pattern, fills: Mapping[str, str]) -> Iterator[tuple[int, 
 
 
 def _ratio(dense: int, count: int) -> str:
-    return f"{dense / count:.3g}x" if count else "no end"
+    if not count:
+        return "no end"
+    return f"{dense / count:.3g}x" if dense < 1000 * count else f"{dense / count:.0f}x"
 
 
 # --- reach ----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from html import escape
 
 from attnc.digits import PLAIN
 from attnc.expression import FALSE, TRUE
+from attnc.factorise import decay_lines, state_text
 from attnc.notation import show
 from attnc.proofs import ClaimResult, Finding
 from attnc.report import finding_text
@@ -93,8 +94,13 @@ def plan(schedule: Schedule) -> Iterator[str]:
 def _body(item: BodyPlan) -> Iterator[str]:
     if item.body.heads.text:
         yield f"<h4>Heads {escape(item.body.heads.text)}</h4>"
+    yield from _states(item)
+    if any(item.factors) and not item.query:
+        return
     count = len(item.query)
     several = "" if count == 1 else "; each goes on with the softmax where the one before it stopped"
+    if any(item.factors):
+        several = "; what the states gave is joined with what they find, under one denominator"
     yield (
         f"<p>The forward pass and the gradients of queries take {_number(count, 'pass', 'passes')} over the "
         f"queries{several}.</p>"
@@ -106,6 +112,24 @@ def _body(item: BodyPlan) -> Iterator[str]:
         yield f"<ul>{sweeps}</ul>" if sweeps else "<p>Nothing: the result is zero.</p>"
     back = _number(len(item.key), "pass", "passes")
     yield f"<p>Gradients of keys and values take {back} over the keys: the same pairs, seen from there.</p>"
+
+
+def _states(item: BodyPlan) -> Iterator[str]:
+    """What is computed through states, where a part of the body is."""
+    body = item.whole or item.body
+    for factor, part in zip(item.factors, body.parts, strict=False):
+        if factor is None:
+            continue
+        weights = part.weights
+        update = "by the delta rule" if weights.beta else "as products of features and values"
+        anew = ", begun anew in every segment," if factor.segmented else ""
+        faded = f" It is {escape(line)}." if (line := next(decay_lines(weights), "")) else ""
+        near = " Only pairs within a chunk are looked at one by one." if factor.causal else ""
+        yield (
+            "<p><b>States</b> take the place of pairs: the keys are walked in chunks and summed up "
+            f"{update} in {_code(state_text(weights))} numbers a head{anew} of which a query reads "
+            f"{escape(str(factor))}.{faded}{near} Gradients go through the same states.</p>"
+        )
 
 
 def _number(count: int, one: str, many: str) -> str:
