@@ -41,7 +41,8 @@ def scattered(sweep: Sweep, own: Var) -> Sweep | None:
             continue
         # What is true of the visited positions anyway need not be asked again.
         there: dict[Expr, Expr] = {} if scatter.at is None else {other: scatter.at}
-        rest = (item for item in _literals(sweep.claim) if item != condition)
+        asked = {condition, *_literals(sweep.when)}
+        rest = (item for item in _literals(sweep.claim) if item not in asked)
         mask = conj(*(item for item in rest if substitute(item, there) != TRUE))
         return replace(
             sweep,

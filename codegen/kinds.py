@@ -107,7 +107,7 @@ QUERY_GRADIENT = Kind(
 query = _load_tile(q_base, origin, row, q_row, inside, False, DIM, BLOCK_DIM)
 grad = _load_tile(grad_base, origin, row, grad_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
 out = _load_tile(out_base, origin, row, out_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
-lse = tl.load(lse_ptr + head_rows + (q - offset), mask=inside, other=0.0) * 1.4426950408889634
+lse = _load_lse(lse_ptr + head_rows, origin, row, inside, False)
 delta = tl.sum(grad.to(tl.float32) * out.to(tl.float32), 1)
 delta -= tl.load(lse_grad_ptr + head_rows + (q - offset), mask=inside, other=0.0)
 tl.store(delta_ptr + head_rows + (q - offset), delta, mask=stored)
@@ -164,7 +164,7 @@ d_value = tl.zeros([BLOCK_N, BLOCK_VALUE_DIM], dtype=tl.float32)
     """\
 query = _load_tile(q_base, {place}, q_row, {inside}, {even}, DIM, BLOCK_DIM)
 grad = _load_tile(grad_base, {place}, grad_row, {inside}, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
-lse = _load_row(lse_ptr + head_rows, {place}, {inside}, {even}) * 1.4426950408889634
+lse = _load_lse(lse_ptr + head_rows, {place}, {inside}, {even})
 delta = _load_row(delta_ptr + head_rows, {place}, {inside}, {even})
 """,
     """\
@@ -178,7 +178,7 @@ delta = _load_row(delta_ptr + head_rows, {place}, {inside}, {even})
 at = (q - offset).to(tl.int64)
 query = _load_tile(q_base, 0, at, q_row, {inside}, False, DIM, BLOCK_DIM)
 grad = _load_tile(grad_base, 0, at, grad_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
-lse = _load_row(lse_ptr + head_rows, 0, q - offset, {inside}, False) * 1.4426950408889634
+lse = _load_lse(lse_ptr + head_rows, 0, q - offset, {inside}, False)
 delta = _load_row(delta_ptr + head_rows, 0, q - offset, {inside}, False)
 {map}scores = _scores_alone(query, key, {factor})
 {weigh}weights, d_scores = _gradient_alone({scores}, grad, value, {inside}, lse, delta)

@@ -427,6 +427,7 @@ def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
     NotImplementedError for forward-mode differentiation.
     """
     inputs = {given}
+    q, k, v = _alike(q, k, v)
     _check(q, k, v, inputs, scale, backend)
 {check}    scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
     tables = {made}

@@ -128,8 +128,9 @@ class SweepWriter(TensorText):
                     lines.append("shift = _shifts(n, device)")
                 at = self.tensor(sweep.scatter.at, {"q": "q", SHIFT.name: SHIFT.name})
                 lines.append(f"k = {at}")
-            mask = self.tensor(_in_positions(sweep.mask, (part.walk,)), {"q": "q", "k": "k"})
-            edges = "(k >= 0) & (k < n)" + ("" if sweep.mask == TRUE else f" & ({mask})")
+            condition = conj(sweep.when, _in_positions(sweep.mask, (part.walk,)))
+            mask = self.tensor(condition, {"q": "q", "k": "k"})
+            edges = "(k >= 0) & (k < n)" + ("" if condition == TRUE else f" & ({mask})")
             lines.append(f"yield k, {edges}")
         body = "\n".join(lines)
         return (

@@ -49,6 +49,10 @@ CASES = {
     "powers of two among the keys": ("attend to(powers(2)) & causal", {}),
     "distances and keys": ("attend offsets(powers(2)) | to(powers(2))", {}),
     "keys that queries compute": ("attend where k == (q * 7) % 4096", {}),
+    # What hangs on the head or the length alone was asked of every key that is taken by itself, as a number.
+    "single edges of some heads": ("attend offsets({1, 5}) & where h >= 1", {}),
+    "single edges of long sequences": ("attend offsets(powers(2)) & where n - H >= 8", {}),
+    "draws of many heads": ("attend random(2, seed=0) & where H >= 2", {}),
     # Of several conditions one is a draw whose keys are taken one by one; another draw was taken for it.
     "draws of chosen queries": ("input hub: bool[n] attend random(3, seed=0) & from(hub)", {}),
     "one draw of two": ("attend random(9, seed=0) & random(4, seed=1)", {}),
@@ -214,6 +218,31 @@ def test_autocast_leaves_the_sums_alone(dtype: torch.dtype) -> None:
     assert torch.equal(plain, cast)
     for one, two in zip(gradients, torch.autograd.grad(plain.sum(), (q, k, v)), strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("text", ["attend window(5)", "attend causal kernel elu(x) + 1"])
+def test_autocast_joins_dtypes_that_differ(text: str) -> None:
+    """As PyTorch's own attention does; without autocast they are refused."""
+    function = oracle.compiled(f"pattern p() {{ {text} }}").module.p
+    q, k, v = torch.randn(3, 1, 2, 20, 16).unbind(0)
+    q = q.bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        joined = function(q, k, v)
+        assert torch.equal(torch.compile(function, fullgraph=True, backend="eager")(q, k, v), joined)
+    assert torch.equal(joined, function(q, k.bfloat16(), v.bfloat16()))
+    joined.sum().backward()
+    assert q.grad is not None and q.grad.isfinite().all()
+    with pytest.raises(TypeError, match="k must have the dtype of q"):
+        function(q, k, v)
+
+
+def test_products_of_narrow_inputs_do_not_wrap() -> None:
+    function = oracle.compiled("pattern p() { input x: int[n] attend where x[q] * x[k] > 50 }").module.p
+    q, k, v = torch.randn(3, 1, 2, 20, 16).unbind(0)
+    x = (torch.arange(20) - 5) * 100_003
+    assert torch.equal(function(q, k, v, x=x.int()), function(q, k, v, x=x))
+    small = torch.arange(20) - 5
+    assert torch.equal(function(q, k, v, x=small.to(torch.int8)), function(q, k, v, x=small))
 
 
 def test_the_self_check_judges(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

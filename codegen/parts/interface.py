@@ -18,6 +18,16 @@ NAME, DIGEST, INPUTS, WEIGHING = "", "", {}, {}
 # --- begin ---
 
 
+def _alike(q, k, v):
+    """Under autocast tensors of different dtypes in its own: layers before may each have chosen theirs."""
+    if not all(isinstance(x, torch.Tensor) for x in (q, k, v)) or q.dtype == k.dtype == v.dtype:
+        return q, k, v
+    if not torch.is_autocast_enabled(q.device.type):
+        return q, k, v
+    dtype = torch.get_autocast_dtype(q.device.type)
+    return tuple(x.to(dtype) if x.is_floating_point() else x for x in (q, k, v))
+
+
 def _check(q, k, v, inputs, scale, backend):
     """Raises TypeError or ValueError that names the argument, what was given and what is wanted."""
     for name, x in (("q", q), ("k", k), ("v", v)):
@@ -91,7 +101,7 @@ def _check_input(name, x, q, n):
 
 
 def _batched(x, name, n, heads):
-    """An input as (batch or 1, …), contiguous, booleans as bytes, small integers as int32."""
+    """An input as (batch or 1, …), contiguous, booleans as bytes, integers as int64, where no product wraps."""
     if x.dim() == len(INPUTS[name][1](n, heads, 1)):
         x = x[None]
     if x.dtype == torch.bool:
@@ -100,7 +110,7 @@ def _batched(x, name, n, heads):
     if x.is_floating_point():
         return x.contiguous() if x.dtype == torch.float64 else x.float().contiguous()
     # --- only: end ---
-    return x.contiguous() if x.dtype in (torch.int32, torch.int64) else x.to(torch.int32).contiguous()
+    return x.to(torch.int64).contiguous()
 
 
 def _covered(sets, heads):

@@ -114,6 +114,13 @@ def _load_row(base, start, row, inside, EVEN: tl.constexpr):
 
 
 @_jit
+def _load_lse(base, start, row, inside, EVEN: tl.constexpr):
+    """Rows' log-sum-exps to the base of 2. Rows without any weight have the largest, beside which none is left."""
+    lse = _load_row(base, start, row, inside, EVEN)
+    return tl.where(lse == float("-inf"), float("inf"), lse * 1.4426950408889634)
+
+
+@_jit
 def _store_tile(base, start, row, stride, inside, value, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
     """Stores what is inside of a (rows, BLOCK_DIM) tile to the rows ``start + row``, in their dtype."""
     column = tl.arange(0, BLOCK_DIM)

@@ -57,3 +57,28 @@ def test_repeats_to_the_bit(name: str) -> None:
     with oracle.tiles(done.module, 16, 16):
         first, second = (oracle.ours(done.module, args, grads, tables, given, "triton") for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("input b: float[n, n] attend causal score s + b[q, k]", (20, 20)),
+        ("input b: float[H, n] attend window(2) | offsets({5, 9}) score s + b[h, q]", (2, 20)),
+        ("input b: float[H, n] attend to(first(2)) | from(first(3)) score s + b[h, q]", (2, 20)),
+        ("input b: float[n] attend causal score s + b[q - k]", (20,)),
+    ],
+)
+def test_rows_without_any_weight_have_gradients(text: str, shape: tuple[int, ...]) -> None:
+    """Where all that a query reads weighs exp(-inf), nothing is divided by it."""
+    function = oracle.compiled(f"pattern p() {{ {text} }}").module.p
+    table = torch.zeros(shape)
+    table[1 if len(shape) > 1 else 0] = -torch.inf
+    found = []
+    for backend in ("torch", "triton"):
+        generator = torch.Generator().manual_seed(0)
+        given = [*torch.randn(3, 1, 2, 20, 16, generator=generator).unbind(0), table]
+        q, k, v, b = (x.clone().requires_grad_() for x in given)
+        out = function(q, k, v, b=b, backend=backend)
+        found.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v, b))))
+    for mine, wanted in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-5)
