@@ -101,7 +101,7 @@ def _check_input(name, x, q, n):
 
 
 def _batched(x, name, n, heads):
-    """An input as (batch or 1, …), contiguous, booleans as bytes, integers as int64, where no product wraps."""
+    """An input as (batch or 1, …), contiguous, booleans as bytes, integers wide enough for products."""
     if x.dim() == len(INPUTS[name][1](n, heads, 1)):
         x = x[None]
     if x.dtype == torch.bool:

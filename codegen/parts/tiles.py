@@ -115,7 +115,7 @@ def _load_row(base, start, row, inside, EVEN: tl.constexpr):
 
 @_jit
 def _load_lse(base, start, row, inside, EVEN: tl.constexpr):
-    """Rows' log-sum-exps to the base of 2. Rows without any weight have the largest, beside which none is left."""
+    """Rows' log-sum-exps to the base of 2. Of rows without any weight so large that none is left."""
     lse = _load_row(base, start, row, inside, EVEN)
     return tl.where(lse == float("-inf"), float("inf"), lse * 1.4426950408889634)
 
