@@ -72,7 +72,6 @@ class Decomposed(Settled):
 @dataclass(frozen=True)
 class Judged(Decomposed):
     claims: tuple[ClaimResult, ...]
-    cost: Cost
 
 
 @dataclass(frozen=True)
@@ -106,12 +105,7 @@ def terms_pass(settled: Settled) -> Decomposed:
 
 
 def claims_pass(decomposed: Decomposed) -> Judged:
-    pattern, bodies = decomposed.pattern, decomposed.bodies
-    return Judged(
-        **vars(decomposed),
-        claims=proofs.prove_claims(pattern, bodies),
-        cost=costs.combine([costs.edges(body.terms, work=HEAD_WORK) for body in bodies]),
-    )
+    return Judged(**vars(decomposed), claims=proofs.prove_claims(decomposed.pattern, decomposed.bodies))
 
 
 def schedule_pass(judged: Judged) -> Planned:
@@ -131,8 +125,14 @@ def facts(planned: Planned) -> module.Facts:
         digest=hashlib.sha256(source.text.encode("utf-8")).hexdigest(),
         params=parameters(planned.pattern),
         claims=planned.claims,
-        cost=planned.cost,
+        cost=cost_of(planned.bodies) if planned.request.costed else None,
     )
+
+
+@lru_cache(maxsize=4)
+def cost_of(bodies: tuple[BodyTerms, ...]) -> Cost:
+    """How many edges all heads have, on the average of one; counted when somebody asks for it."""
+    return costs.combine([costs.edges(body.terms, work=HEAD_WORK) for body in bodies])
 
 
 def parameters(pattern: Pattern) -> tuple[tuple[str, int | float], ...]:
@@ -240,7 +240,8 @@ def code_of(text: str) -> CodeType:
 
 
 def show_claims(judged: Judged) -> str:
-    lines = [f"edges {judged.cost.expr}, {judged.cost.growth}"]
+    cost = cost_of(judged.bodies)
+    lines = [f"edges {cost.expr}, {cost.growth}"]
     lines += [f"{result.claim.text}: {result.finding.verdict}" for result in judged.claims]
     return "\n".join(lines)
 

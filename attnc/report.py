@@ -13,7 +13,18 @@ from attnc.counting import computed
 from attnc.diagnostics import AttncError, Diagnostic, render, to_json
 from attnc.expression import TRUE
 from attnc.pattern import Pattern
-from attnc.pipeline import PASSES, Decomposed, Judged, Parsed, Pass, Planned, Settled, advance, parameters
+from attnc.pipeline import (
+    PASSES,
+    Decomposed,
+    Judged,
+    Parsed,
+    Pass,
+    Planned,
+    Settled,
+    advance,
+    cost_of,
+    parameters,
+)
 from attnc.planner import usual_length
 from attnc.progress import Bar
 from attnc.proofs import ClaimResult, Finding
@@ -257,7 +268,7 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
         inputs=tuple(item.name for item in pattern.inputs),
         causal=causal,
         nonempty=nonempty,
-        cost=judged.cost,
+        cost=cost_of(judged.bodies),
         claims=judged.claims,
         reach=measure_reach(pattern),
         bodies=tuple(_body(terms) for terms in judged.bodies),
@@ -276,7 +287,7 @@ def _waste(planned: Planned) -> Iterator[Waste]:
         if any(item.factors):
             continue
         pairs = computed(item.query, n)
-        cost = planned.cost if len(planned.bodies) == 1 else edges(terms.terms)
+        cost = cost_of(planned.bodies) if len(planned.bodies) == 1 else edges(terms.terms)
         try:
             needed = cost.at(n) if pairs is not None and cost.exact else 0
         except ValueError:  # it hangs on the contents of inputs

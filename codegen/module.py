@@ -51,14 +51,14 @@ if TYPE_CHECKING:
 class Facts:
     """What a module's head tells: where it came from and what is known about the pattern.
 
-    digest: sha256 of the source text.
+    digest: sha256 of the source text. cost: how many edges it has, unless nobody asked.
     """
 
     source: str
     digest: str
     params: tuple[tuple[str, int | float | bool], ...]
     claims: tuple[ClaimResult, ...]
-    cost: Cost
+    cost: Cost | None
 
 
 def emit(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
@@ -248,9 +248,10 @@ def _head(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     rows = [("source", f"sha256 {facts.digest}")]
     rows += [("parameter", f"{name} = {value}") for name, value in facts.params]
     rows += [("claim", f"{_safe(result.claim.text)}: {_verdict(result)}") for result in facts.claims]
-    least = "" if facts.cost.exact else "at most "
-    rows += [("edges", f"{least}{_safe(form)} a head{loose(facts.cost)}") for form in facts.cost.forms()]
-    rows.append(("growth", facts.cost.growth))
+    if facts.cost is not None:
+        least = "" if facts.cost.exact else "at most "
+        rows += [("edges", f"{least}{_safe(form)} a head{loose(facts.cost)}") for form in facts.cost.forms()]
+        rows.append(("growth", facts.cost.growth))
     rows.append(("plan", "proven" if not schedule.reports else "conservative"))
     rows += [("", _safe(report)) for report in schedule.reports]
     lines += [f"{title:<10} {text}" for title, text in rows]

@@ -28,7 +28,6 @@ import torch
 
 from attnc import counting, planner, reference
 from attnc.codegen.module import emit
-from attnc.cost import combine
 from attnc.diagnostics import Source
 from attnc.evaluation import (
     Env,
@@ -88,10 +87,10 @@ def planned(
 
     small: weighed as in ``weighed_small``.
     """
-    request = Request(Source("drawn.attn", text), name, params or {})
+    request = Request(Source("drawn.attn", text), name, params or {}, costed=False)
     decomposed = terms_pass(pattern_pass(syntax_pass(request)))
     with weighed_small() if small else nullcontext():
-        return schedule_pass(Judged(**vars(decomposed), claims=(), cost=combine([])))
+        return schedule_pass(Judged(**vars(decomposed), claims=()))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from attnc.factorise import factors
 from attnc.pages.figure import figure
 from attnc.pages.frame import page
 from attnc.pattern import Pattern
-from attnc.pipeline import Judged
+from attnc.pipeline import Judged, cost_of
 from attnc.proofs import Finding
 
 STYLE = """
@@ -47,7 +47,7 @@ def card(made: Judged) -> Card:
         title=seen.title,
         file=pattern.source.name,
         about=_about(pattern.source.text),
-        growth=made.cost.growth + _saved(pattern),
+        growth=cost_of(made.bodies).growth + _saved(pattern),
         causal=found or proofs.causal(pattern),
         seen=seen,
     )
