@@ -26,6 +26,8 @@ from attnc.expression import (
 from attnc.scope import Scope
 
 LIMIT = 1 << 31
+# The largest float of 32 bits.
+LARGEST_FLOAT = (2.0 - 2.0**-23) * 2.0**127
 LONGEST_PRODUCT = 32
 
 _COMPARISONS: dict[str, Callable[[Expr, Expr], Expr]] = {
@@ -50,6 +52,13 @@ def checked(scope: Scope, expr: Expr, span: Span) -> Expr:
             span,
         )
     return expr
+
+
+def fitting(scope: Scope, value: float, span: Span) -> float:
+    """The float, unless it would be infinite in 32 bits."""
+    if abs(value) > LARGEST_FLOAT:
+        raise scope.error("huge-float", "this number does not fit: what weighs edges goes up to 3.4e38", span)
+    return value
 
 
 def compare(values: list[Expr], operators: list[str]) -> Expr:

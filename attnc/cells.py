@@ -34,6 +34,8 @@ from attnc.sizes import NoFormula, linear
 
 # A conjunction that falls into more cells than this is not worth a formula.
 MOST_CELLS = 256
+# Nor is one of more comparisons than this, each of which is one step deeper into the recursion.
+MOST_COMPARISONS = 256
 
 
 def cells(conditions: Iterable[Expr]) -> Iterator[tuple[int, tuple[Expr, ...]]]:
@@ -50,6 +52,8 @@ def cells(conditions: Iterable[Expr]) -> Iterator[tuple[int, tuple[Expr, ...]]]:
                 raise NoFormula
             yield 1, done
             return
+        if len(pending) + len(done) > MOST_COMPARISONS:
+            raise NoFormula
         first, rest = pending[0], pending[1:]
         match first:
             case Truth(value):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from attnc import syntax as tree
-from attnc.arithmetic import LIMIT
+from attnc.arithmetic import LIMIT, fitting
 from attnc.expression import (
     DIM,
     Expr,
@@ -77,7 +77,7 @@ def _default(scope: Scope, node: tree.Parameter, default: tree.Expression) -> Pa
     if node.kind.text == "bool" and isinstance(value, bool):
         return value
     if node.kind.text == "float" and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return fitting(scope, float(value), default.span)
     expected = "`true` or `false`" if node.kind.text == "bool" else "a number"
     raise scope.error("parameter-type", f"{what} must be {expected}", default.span)
 
@@ -116,7 +116,7 @@ def _given(scope: Scope, node: tree.Parameter, value: object) -> Param | bool | 
         except (ValueError, OverflowError):
             number_ = math.nan
         if math.isfinite(number_):
-            return number_
+            return fitting(scope, number_, node.name.span)
     shown = {"int": "an integer", "float": "a finite number", "bool": "true or false"}[kind]
     raise scope.error(
         "parameter-type", f"`{name}` takes {shown}, not {value!r:.60}", node.span, label="declared here"

@@ -41,6 +41,8 @@ _KINDS: dict[object, str] = {
     "bool": "bool",
 }
 _PASSED_ON = ("scale", "backend")
+# What functions of linear attention have beyond those.
+_STATES = ("state", "return_state")
 
 
 @overload
@@ -218,6 +220,11 @@ def _signature(function: Any) -> _Signature:
             )
         if item.name in _PASSED_ON:
             continue
+        if item.name in _STATES and item.default is not item.empty:
+            raise TypeError(
+                f"{_where(function)}: `{item.name}`: a decorated function takes and returns no states; the "
+                "one that `attnc.load` gives does"
+            )
         kind = _KINDS.get(item.annotation) if isinstance(item.annotation, (type, str)) else None
         if kind is None and item.default is item.empty:
             inputs.append(item.name)

@@ -192,6 +192,10 @@ _TEXTS: dict[str, str] = {
         Constants are less than 2147483648 in magnitude: kernels compute with them in 32 bits where they
         can.
         """,
+    "huge-float": """
+        What edges weigh is computed in fp32, whose numbers are less than 3.41e38 in magnitude: a larger one
+        would be infinite, and infinity times zero is no number.
+        """,
     "inexact-division": """
         `/` between two constants must come out even; `window / 2` with a window of 5 does not say which
         half was meant. `//` rounds down.

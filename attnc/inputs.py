@@ -21,8 +21,8 @@ from attnc.pattern import Input
 from attnc.scope import BrokenDef, InputDef, Mistake, Positions, Scope
 
 
-def input_named(scope: Scope, node: tree.Expression, why: str) -> Input:
-    """The input that an expression names; anything else raises."""
+def input_named(scope: Scope, node: tree.Expression, why: str, declared: str = "int[n]") -> Input:
+    """The input that an expression names; anything else raises, and proposes one that is ``declared`` so."""
     inner = tree.ungroup(node)
     if isinstance(inner, tree.Name):
         definition = scope.names.get(inner.name)
@@ -41,7 +41,7 @@ def input_named(scope: Scope, node: tree.Expression, why: str) -> Input:
         if definition is None and inner.name not in VARIABLES:
             inputs = tuple(name for name, d in scope.names.items() if isinstance(d, InputDef))
             raise scope.unknown(inner.name, inner.span, inputs)
-    help = "declare one, as in `input x: int[n]`" if why != "indexing" else None
+    help = f"declare one, as in `input x: {declared}`" if why != "indexing" else None
     raise scope.error("type-mismatch", f"{why} takes the name of an input", node.span, help=help)
 
 

@@ -77,7 +77,8 @@ _EMITTED = frozenset({"q", "k", "v", "scale", "backend", "self", "torch", "trito
 # What else a function of the module's own would hide, and an argument would hide from the function.
 _MODULE = {
     "pattern": frozenset({"mask", "main", "math", "os", "sys", "NAME", "DIGEST", "INPUTS"}),
-    "input": frozenset({"math"}),
+    # A function of linear attention takes a state, and says whether to return one.
+    "input": frozenset({"math", "state", "return_state"}),
 }
 _OWN_WORDS = frozenset(
     (

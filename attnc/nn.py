@@ -177,6 +177,7 @@ class PatternAttention(nn.Module):
                 f"PatternAttention ({self._name}): nested tensors are not read: if `nn.TransformerEncoder` "
                 "makes them of a padding mask, set its `use_nested_tensor = False`"
             )
+        self._check_states(query=query, key=key, value=value)
         batched = query.dim() == 3
         if not batched:
             query, key, value = (x.unsqueeze(0) for x in (query, key, value))
@@ -232,6 +233,16 @@ class PatternAttention(nn.Module):
                 f"PatternAttention ({name}): `is_causal` is promised, and the pattern is not proven to be "
                 f"causal: {self._traits.why_not}"
             )
+
+    def _check_states(self, **states: torch.Tensor) -> None:
+        order = "batch, length" if self.batch_first else "length, batch"
+        sizes = (self.embed_dim, self.kdim, self.vdim)
+        for (name, x), size in zip(states.items(), sizes, strict=True):
+            if x.dim() not in (2, 3) or x.dim() != states["query"].dim() or x.shape[-1] != size:
+                raise ValueError(
+                    f"PatternAttention ({self._name}): {name} must be ({order}, {size}) or, like the others, "
+                    f"(length, {size}), not {tuple(x.shape)}"
+                )
 
     # --- functions, which are compiled and not pickled ---
 
@@ -314,12 +325,18 @@ def replace(
     where: which layers, asked with the name that ``named_modules`` has for one, and the layer.
     pattern, name, params, backend: as in ``PatternAttention``.
 
-    Raises ``ValueError`` when there is nothing to replace, and for the cross-attention of a
-    ``nn.TransformerDecoderLayer``, unless ``where`` leaves it out or asks for it; what a layer has and a
-    pattern cannot do raises ``NotImplementedError`` with the layer's name. Nothing is replaced then.
+    Raises ``TypeError`` for what is no module, ``ValueError`` when there is nothing to replace, and for the
+    cross-attention of a ``nn.TransformerDecoderLayer``, unless ``where`` leaves it out or asks for it; what a
+    layer has and a pattern cannot do raises ``NotImplementedError`` with the layer's name. Nothing is
+    replaced then.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"attnc.nn.replace changes an nn.Module; got {model!r:.60} of type {type(model).__name__}"
+        )
     chosen: dict[str, nn.MultiheadAttention] = {}
-    for place, module in model.named_modules():
+    # A layer that stands in several places is named in all of them, and is one layer afterwards, too.
+    for place, module in model.named_modules(remove_duplicate=False):
         if type(module) is not nn.MultiheadAttention or (where is not None and not where(place, module)):
             continue
         parent = model.get_submodule(place.rpartition(".")[0]) if place else None
@@ -335,19 +352,21 @@ def replace(
             f"attnc.nn.replace: {type(model).__name__} has no nn.MultiheadAttention"
             + (" that `where` asks for" if where is not None else "")
         )
-    made: dict[str, PatternAttention] = {}
+    made: dict[nn.MultiheadAttention, PatternAttention] = {}
     for place, module in chosen.items():
+        if module in made:
+            continue
         try:
-            made[place] = PatternAttention.from_multihead(
+            made[module] = PatternAttention.from_multihead(
                 module, pattern=pattern, name=name, params=params, backend=backend
             )
         except NotImplementedError as error:
             raise NotImplementedError(f"attnc.nn.replace: `{place}`: {error}") from None
-    if "" in made:
-        return made[""]
-    for place, attention in made.items():
+    if "" in chosen:
+        return made[chosen[""]]
+    for place, module in chosen.items():
         parent_name, _, child = place.rpartition(".")
-        setattr(model.get_submodule(parent_name), child, attention)
+        setattr(model.get_submodule(parent_name), child, made[module])
     for module in model.modules():
         # It would hand its layers nested tensors, by a fused path that has nothing to win any more.
         if isinstance(module, nn.TransformerEncoder) and set(module.modules()) & set(made.values()):

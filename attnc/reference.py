@@ -222,7 +222,8 @@ def _checked(pattern: Pattern, given: Input, value: npt.ArrayLike, n: int, heads
             f"{what} is declared {given.kind}{declared}, that is {list(shape)} for n = {n}, H = {heads}, "
             f"with or without a batch axis in front; given was {list(table.shape)}"
         )
-    return table
+    # numpy computes in the dtype that it is given, where sums of small integers wrap.
+    return table.astype(np.int64) if given.kind == "int" else table
 
 
 def _shape_text(shape: tuple[Expr, ...]) -> str:

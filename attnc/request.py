@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -75,9 +76,15 @@ def gather(params: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[st
 def _plain(name: str, value: Any) -> ParamValue:
     if isinstance(value, (bool, str)):
         return value
+    if callable(held := getattr(value, "item", None)):
+        # A scalar of numpy or torch is what it holds. What holds more says so, and is refused below.
+        with contextlib.suppress(ValueError, RuntimeError):
+            value = held()
+    if isinstance(value, bool):
+        return value
     try:
         return operator.index(value)
-    except TypeError:
+    except (TypeError, RuntimeError):  # a tensor without data has no index
         if isinstance(value, float):
             return float(value)
     raise TypeError(

@@ -147,7 +147,12 @@ def _array(value: Any) -> Any:
     import numpy as np
 
     detach = getattr(value, "detach", None)
-    return np.asarray(value if detach is None else detach().cpu().numpy())
+    if detach is None:
+        return np.asarray(value)
+    tensor = detach().cpu()
+    # numpy has no bfloat16, and neither has it floats of one byte.
+    narrow = tensor.is_floating_point() and tensor.element_size() < 4
+    return (tensor.float() if narrow else tensor).numpy()
 
 
 def check_backend(backend: str | None) -> None:

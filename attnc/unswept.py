@@ -23,6 +23,9 @@ def unswept(pattern: Pattern, schedule: Schedule) -> tuple[Diagnostic, ...]:
                 reason = _reason(body, part)
                 if reason is not None:
                     found.append(_refused(pattern, part, *reason))
+                    if reason is _APART:
+                        # The parts beside it may be as they should.
+                        break
         if len(body.parts) > 1 and not any(factors) and not found:
             found.append(_refused(pattern, body.parts[-1], *_APART))
     return tuple(found)
@@ -31,7 +34,8 @@ def unswept(pattern: Pattern, schedule: Schedule) -> tuple[Diagnostic, ...]:
 _STATES = "`all` or `causal`, perhaps within documents (`same(x)`) or chunks, or `causal - window(w)`"
 _APART = (
     "parts that share a denominator need one that is summed through states",
-    f"that is linear attention over {_STATES}",
+    "that is one `with kernel` over `causal` or `causal - window(w)`; softmax alone takes one `attend`, and "
+    "`score select(…, …, …)`",
 )
 
 

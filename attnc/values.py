@@ -8,7 +8,7 @@ from typing import Any
 from attnc import atoms, reals
 from attnc import syntax as tree
 from attnc.arguments import arguments
-from attnc.arithmetic import add_up, checked, compare, multiply_out
+from attnc.arithmetic import add_up, checked, compare, fitting, multiply_out
 from attnc.atoms import POSITION, Slot
 from attnc.diagnostics import Label, Span
 from attnc.expression import (
@@ -71,8 +71,8 @@ def resolve(scope: Scope, node: tree.Expression) -> Value:
     match tree.ungroup(node):
         case tree.Number(value, span):
             return Integer(checked(scope, Const(value), span))
-        case tree.Decimal(value):
-            return Floating(value)
+        case tree.Decimal(value, span):
+            return Floating(fitting(scope, value, span))
         case tree.Flag(value):
             return Boolean(Truth(value))
         case tree.Name(name, span):
@@ -386,7 +386,7 @@ def _function(scope: Scope, call: tree.Call) -> Value:
     if not call.args:
         raise scope.error("missing-argument", f"`{name}` needs an argument", call.span)
     if name == "count":
-        entries = input_named(scope, call.args[0].value, "`count`")
+        entries = input_named(scope, call.args[0].value, "`count`", "bool[n]")
         if scope.bound is None:
             raise scope.error(
                 "misplaced-count",

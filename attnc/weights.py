@@ -325,7 +325,7 @@ def _gate_axes(entries: Input) -> GateAxes | None:
 
 
 def _input_of(scope: Scope, node: tree.Expression, what: str, shape: tuple[Expr, ...], told: str) -> str:
-    entries = input_named(scope, node, what)
+    entries = input_named(scope, node, what, told)
     if entries.kind != "float" or entries.shape != shape:
         raise scope.error(
             "type-mismatch",

@@ -11,14 +11,17 @@ import pytest
 import sympy
 
 from attnc import cost as costs
+from attnc.cells import cells
 from attnc.cost import Cost, combine, d, edges, flops, n, traffic
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
 from attnc.evaluation import Env, evaluate
+from attnc.expression import K, Q, eq, negate, sub
 from attnc.parser import parse
 from attnc.pattern import Pattern
 from attnc.reference import mask
 from attnc.resolver import resolve
+from attnc.sizes import NoFormula
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -248,6 +251,12 @@ def test_a_bound_is_never_more_than_all_pairs(body: str, most: sympy.Expr) -> No
 def test_a_bound_that_counts_is_cut_to_all_pairs_where_it_is_asked_for() -> None:
     cost = found(pattern("input x: bool[n] attend (to(x) | from(x)) & causal"))
     assert not cost.exact and cost.at(10, x=10) == 55
+
+
+def test_a_conjunction_of_very_many_comparisons_is_bounded() -> None:
+    apart = [negate(eq(sub(Q, K), distance * distance)) for distance in range(2000)]
+    with pytest.raises(NoFormula):
+        list(cells(apart))
 
 
 def test_sizes_that_nobody_would_count_through_are_bounded() -> None:

@@ -122,6 +122,14 @@ def test_a_file_beside_the_function(tmp_path: Path) -> None:
         ('@attention_pattern("p.attn")\ndef hubs(q, k, v, *rest, hub): ...', "name every argument"),
         ('@attention_pattern("p.attn")\ndef hubs(q, k, v, *, hub, **more): ...', "name every argument"),
         ('@attention_pattern("p.attn")\ndef hubs(q, k, v, *, hub=None): ...', "needs the annotation"),
+        (
+            '@attention_pattern("p.attn")\ndef hubs(q, k, v, *, hub, state=None): ...',
+            "takes and returns no states",
+        ),
+        (
+            "@attention_pattern\ndef f(q, k, v, *, return_state: bool = False): ...",
+            "takes and returns no states",
+        ),
         ('@attention_pattern("p.attn")\ndef hubs(q, k, v, *, hub, reach: int): ...', "needs a default"),
         ('@attention_pattern("p.attn")\ndef hubs(q, k, v, *, hub, reach: int = 0.5): ...', "no int"),
         (

@@ -81,7 +81,7 @@ def test_foreign_files_stay(here: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["hubs.attn", "--n", "0"], "'0' is no number"),
         (["hubs.attn", "--n", "-4"], "-4"),
         (["hubs.attn", "--n", "1000000000"], "16777216 at most"),
-        (["hubs.attn", "--n", "9" * 5000], "is no number"),
+        (["hubs.attn", "--n", "9" * 5000], "is too large"),
         (["hubs.attn", "--tile", "0"], "'0' is no number"),
         (["hubs.attn", "--n", "100", "--tile", "101"], "a tile of 101"),
         (["hubs.attn", "--n", "100000", "--tile", "10", "-o", "out.svg"], "10000 x 10000 tiles"),
@@ -161,9 +161,11 @@ def test_gallery_of_what_is_wrong(here: Path, capsys: pytest.CaptureFixture[str]
     assert main(["gallery", ".", "-o", "out.html"]) == 1
     assert capsys.readouterr().err.startswith("error[") and not Path("out.html").exists()
     Path("empty").mkdir()
+    Path("out.txt").touch()
     for words, names in (
         (["empty", "-o", "out.html"], "no pattern files"),
-        (["nowhere", "-o", "out.html"], "'nowhere'"),
+        (["nowhere", "-o", "out.html"], "'nowhere': there is no such folder"),
+        (["out.txt", "-o", "out.html"], "'out.txt': it is a file"),
         (["empty"], "--output"),
         ([".", "-o", "out.pdf"], ".html"),
     ):

@@ -182,6 +182,14 @@ def test_only_some_layers() -> None:
     assert isinstance(replace(layer(), WINDOW), PatternAttention)
 
 
+def test_a_layer_that_stands_in_two_places_is_replaced_in_both() -> None:
+    shared = layer()
+    model = replace(nn.ModuleList([shared, nn.ModuleDict({"again": shared}), layer()]), WINDOW)
+    assert isinstance(model[0], PatternAttention) and isinstance(model[2], PatternAttention)
+    assert model.get_submodule("1.again") is model[0]
+    assert model[0].out_proj.weight is shared.out_proj.weight
+
+
 def test_copies_and_pickles() -> None:
     model = replace(encoder(), HUBS)
     x, hub = states()[0], torch.arange(N) == 4
@@ -258,6 +266,22 @@ def test_calls_that_it_cannot_serve(more: dict[str, Any], error: type[Exception]
         ours(x, x, x, **more)
 
 
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([(2, N, 8), (2, N, EMBED)], rf"query must be \(batch, length, {EMBED}\) or.*, not \(2, {N}, 8\)"),
+        ([(2, N, EMBED), (2, N, 8)], rf"key must be .* not \(2, {N}, 8\)"),
+        ([(2, N, EMBED), (N, EMBED)], rf"key must be .* not \({N}, {EMBED}\)"),
+        ([(1, 2, N, EMBED)] * 2, rf"query must be .* not \(1, 2, {N}, {EMBED}\)"),
+    ],
+)
+def test_states_of_other_shapes(shapes: list[tuple[int, ...]], message: str) -> None:
+    ours = PatternAttention.from_multihead(layer(), pattern=WINDOW)
+    query, key = map(torch.zeros, shapes)
+    with pytest.raises(ValueError, match=message):
+        ours(query, key, key)
+
+
 def test_dropout_is_refused_while_training() -> None:
     model = replace(encoder(dropout=0.1), WINDOW)
     x = states()[0]
@@ -267,6 +291,8 @@ def test_dropout_is_refused_while_training() -> None:
 
 
 def test_models_that_cannot_be_changed() -> None:
+    with pytest.raises(TypeError, match=r"changes an nn\.Module; got 'model' of type str"):
+        replace("model", WINDOW)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"Linear has no nn\.MultiheadAttention$"):
         replace(nn.Linear(2, 2), WINDOW)
     with pytest.raises(ValueError, match="that `where` asks for"):

@@ -313,6 +313,7 @@ MISTAKES = [
     ("type-mismatch", "name of an input", "attend same(«3»)"),
     ("huge-integer", "does not fit", "attend window(«2147483648»)"),
     ("huge-integer", "does not fit", "attend window(«1000000 * 1000000»)"),
+    ("huge-float", "does not fit", "attend all score s * «1e39»"),
     ("inexact-division", "5 / 2", "attend window(«5 / 2»)"),
     ("division-by-zero", "`%` by zero", "attend where q % «0» == 1"),
     ("variable-divisor", "only constants divide", "attend where q / «k» == 1"),

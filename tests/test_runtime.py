@@ -99,6 +99,29 @@ def test_parameters() -> None:
         attnc.load(SLIDING, params={"window": 3}, window=3)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "plain"),
+    [
+        ("int", np.int8(3), 3),
+        ("int", torch.tensor([3]), 3),
+        ("float", np.float32(0.5), 0.5),
+        ("float", torch.tensor(0.5), 0.5),
+        ("bool", np.bool_(True), True),
+        ("bool", torch.tensor(True), True),
+    ],
+)
+def test_scalars_of_numpy_and_torch_are_what_they_hold(kind: str, value: object, plain: object) -> None:
+    use = {"int": "window(a)", "float": "causal score a * s", "bool": "self | where a and q == k + 1"}[kind]
+    text = f"pattern p(a: {kind}) {{ attend {use} }}"
+    assert attnc.compile(text, a=value) == attnc.compile(text, a=plain)
+
+
+@pytest.mark.parametrize("value", [torch.tensor([2, 3]), np.array([2, 3]), torch.tensor(2, device="meta")])
+def test_more_than_a_scalar_is_no_parameter(value: object) -> None:
+    with pytest.raises(TypeError, match="parameter 'a' must be an int, a float or a bool; got"):
+        attnc.compile("pattern p(a: int) { attend window(a) }", a=value)
+
+
 def test_backends() -> None:
     with pytest.raises(ValueError, match="unknown backend 'cuda': choose 'triton' or 'torch'"):
         attnc.load(SLIDING, backend="cuda")
@@ -238,6 +261,22 @@ def test_mask_of_inputs_with_a_batch() -> None:
     assert mask[1, 0, 0].tolist() == [True, True, True, *[False] * 5, True]
     with pytest.raises(TypeError, match="hub"):
         attnc.mask(HUBS, 9)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "int64"])
+def test_mask_of_integers_of_every_width(dtype: str) -> None:
+    """A sum of small integers does not wrap, and neither does the difference of unsigned ones."""
+    text = "pattern p() { input x: int[n] attend where x[q] + x[k] > 200 | where x[q] - x[k] < -20 }"
+    wide = torch.arange(30) * 4
+    wanted = (wide[:, None] + wide > 200) | (wide[:, None] - wide < -20)
+    assert torch.equal(attnc.mask(text, 30, inputs={"x": wide.to(getattr(torch, dtype))})[0], wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "float8_e4m3fn"])
+def test_mask_beside_tables_of_every_dtype(dtype: str) -> None:
+    text = "pattern p() { input bias: float[n] attend causal score s + bias[k] }"
+    given = torch.zeros(5).to(getattr(torch, dtype))
+    assert torch.equal(attnc.mask(text, 5, inputs={"bias": given})[0], torch.ones(5, 5).tril().bool())
 
 
 # --- the cache ------------------------------------------------------------------------------------------

@@ -40,3 +40,9 @@ def test_refused(body: str, why: str) -> None:
     assert set(found) == {"no-states"} and why in found["no-states"]
     with pytest.raises(attnc.AttncError):
         attnc.compile(f"pattern p() {{ {body} }}")
+
+
+def test_parts_without_a_state_are_complained_of_once() -> None:
+    body = "attend window(7) with kernel exp(x) attend causal - window(7) with kernel elu(x) + 1"
+    (found,) = attnc.check(f"pattern p() {{ {body} }}").diagnostics
+    assert "share a denominator" in found.label and "one `with kernel` over" in str(found.help)

@@ -24,7 +24,12 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     folder = Path(options.folder)
     if not folder.is_dir():
-        raise Misuse(f"cannot read {options.folder!r}: there is no such folder", "unreadable-file")
+        why = (
+            "it is a file; name the folder that it is in, or draw it alone by `attnc graph`"
+            if folder.exists()
+            else "there is no such folder"
+        )
+        raise Misuse(f"cannot read {options.folder!r}: {why}", "unreadable-file")
     files = sorted(path for path in folder.iterdir() if path.suffix == ".attn" and path.is_file())
     if not files:
         raise Misuse(f"there are no pattern files in {options.folder!r}: their names end in .attn")

@@ -108,13 +108,20 @@ def request(options: argparse.Namespace, params: dict[str, str], file: str | Non
 
 
 def whole_number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) < 1 << 31):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
+    return _number(text, 1)
 
 
 def seed(text: str) -> int:
-    return 0 if text == "0" else whole_number(text)
+    return _number(text, 0)
+
+
+def _number(text: str, least: int) -> int:
+    # Python refuses to convert thousands of digits; twenty are too many already.
+    if not (text.isascii() and text.isdigit() and int(text[:20]) >= least):
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is no number from {least} on")
+    if int(text[:20]) >= 1 << 31:
+        raise argparse.ArgumentTypeError(f"{text:.40} is too large: numbers go up to {(1 << 31) - 1}")
+    return int(text)
 
 
 def length(text: str) -> int:

@@ -51,7 +51,8 @@ def from_mask_mod(
         the place of positions. Whole numbers that it closes over become numbers of the pattern, tensors its
         inputs: those read at ``b`` first have a batch axis. What it does to positions must be known to
         patterns: ``+ - * // %``, ``abs``, ``torch.minimum``, ``torch.maximum``, ``torch.where``, comparisons,
-        ``& | ~ ^``, and tensors of integers or booleans read at a position. None for all pairs.
+        ``& | ~ ^``, and tensors of integers or booleans read at a position. None for all pairs,
+        where there is a ``score_mod``.
     score_mod: ``score_mod(score, b, h, q_idx, kv_idx)``, which changes scores: with ``+ - * /``, ``abs``,
         ``torch.minimum``, ``torch.maximum``, ``exp``, ``exp2``, ``log``, ``log2``, ``sqrt``, ``tanh``,
         ``sigmoid``, ``softplus``, ``relu``, ``elu``, ``sin``, ``cos``, ``torch.where``, and tensors of
