@@ -21,7 +21,9 @@ def steady_form(expr: sympy.Expr, n: sympy.Symbol) -> tuple[sympy.Expr, int]:
     What goes on changing (the last, ragged block) stays as it is, and so do formulas too long to read.
     """
     start = 0
-    if len(expr.atoms(sympy.Max, sympy.Min)) > MOST_EXTREMA:
+    extrema = expr.atoms(sympy.Max, sympy.Min)
+    # Nobody knows the course of a sum, so an extremum of one stays; sympy would try for long to tell which.
+    if len(extrema) > MOST_EXTREMA or any(part.has(sympy.Sum) for part in extrema):
         return expr, start
     lasting: dict[sympy.Expr, sympy.Expr] = {}
     while True:

@@ -277,3 +277,16 @@ def test_typical_patterns_cost_little_time() -> None:
     start = time.perf_counter()
     edges(terms)
     assert time.perf_counter() - start < 1.0
+
+
+POWERS = ("offsets(powers(2)) | window(10)", "stride(8)")
+
+
+def test_the_most_expensive_of_bodies_with_powers_is_found_in_little_time() -> None:
+    """Which of two sums is the larger is nothing that sympy should brood over."""
+    bodies = (decompose(pattern(f"attend {relation}"))[0].terms for relation in POWERS)
+    costs_ = [edges(terms) for terms in bodies]
+    start = time.process_time()
+    cost = combine(costs_)
+    assert time.process_time() - start < 6.0
+    assert cost.at(100) == max(one.at(100) for one in costs_)
