@@ -197,14 +197,18 @@ def _plain(conditions: Iterable[Expr]) -> Guards:
 
 def lookups(expr: Expr, guards: Guards = ()) -> Iterable[tuple[Lookup, Guards]]:
     """Every entry that ``expr`` reads, with the conditions under which its value matters."""
+    if not tables(expr):  # nothing to look for, among however many conditions
+        return
     match expr:
         case And(args):
             for i, arg in enumerate(args):
-                yield from lookups(arg, (*guards, *_plain(a for j, a in enumerate(args) if i != j)))
+                if tables(arg):
+                    yield from lookups(arg, (*guards, *_plain(a for j, a in enumerate(args) if i != j)))
         case Or(args):
             for i, arg in enumerate(args):
-                beside = (negate(a) for j, a in enumerate(args) if i != j)
-                yield from lookups(arg, (*guards, *_plain(beside)))
+                if tables(arg):
+                    beside = (negate(a) for j, a in enumerate(args) if i != j)
+                    yield from lookups(arg, (*guards, *_plain(beside)))
         case Select(condition, then, otherwise):
             yield from lookups(condition, guards)
             yield from lookups(then, (*guards, *_plain([condition])))
