@@ -115,9 +115,12 @@ def _load_row(base, start, row, inside, EVEN: tl.constexpr):
 
 @_jit
 def _load_lse(base, start, row, inside, EVEN: tl.constexpr):
-    """Rows' log-sum-exps to the base of 2. Of rows without any weight so large that none is left."""
+    """Rows' log-sum-exps to the base of 2."""
     lse = _load_row(base, start, row, inside, EVEN)
-    return tl.where(lse == float("-inf"), float("inf"), lse * 1.4426950408889634)
+    # --- only: weights ---
+    lse = tl.where(lse == float("-inf"), float("inf"), lse)  # of a row without any weight no edge has one
+    # --- only: end ---
+    return lse * 1.4426950408889634
 
 
 @_jit

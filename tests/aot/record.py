@@ -1,12 +1,15 @@
 """Compiles every example's kernels for sm_90 in bfloat16 and writes down what they take: `budget.json`.
 
-    python tests/aot/record.py
+    python tests/aot/record.py [EXAMPLE …]
 
+With names of examples those are measured anew, and the others keep what stands there.
 A test holds the kernels to these numbers. Look at the difference before it is committed: a number that grew
 is speed that was lost, unless the change says what it was given for.
 """
 
 from __future__ import annotations
+
+import sys
 
 import budget
 import compiler
@@ -14,11 +17,16 @@ import torch
 import triton
 
 
-def main() -> None:
+def main(names: list[str]) -> None:
     target = compiler.TARGETS["sm_90"]
     known: dict[object, budget.Use] = {}
-    uses = {}
-    for name in compiler.swept():
+    before = budget.Budget.read()
+    if names and before.triton != triton.__version__:
+        sys.exit(
+            f"what stands there is of Triton {before.triton}, and this is {triton.__version__}: measure all"
+        )
+    uses = {key: use for key, use in before.uses.items() if names and key[0] not in names}
+    for name in names or compiler.swept():
         for dim in budget.DIMS:
             for launch in compiler.launches(name, torch.bfloat16, dim, target.tiles):
                 if launch.identity not in known:
@@ -30,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
