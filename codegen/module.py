@@ -145,7 +145,11 @@ def _sweeps_module(
             _part("shares", "launch") if "shares" in have else "",
             _part("launch", "launch", have=have),
         ),
-        "operators": _section("Registered with PyTorch", _part("interface", "operators", have=have)),
+        "operators": _section(
+            "Registered with PyTorch",
+            _part("vmap", have=have | {"sweeps"}),
+            _part("interface", "operators", have=have),
+        ),
         "self-check": _part("self_check", have=have | {"dense"} | ({"undivided"} if undivided else set())),
     }
 
@@ -195,7 +199,11 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
         *(_part("states_torch"), _gated_torch(have)),
         joined_text(sweeps.get("triton", own["triton"])),
         *(*kernels, launch, *_gated_triton(have), text.table),
-        _section("Registered with PyTorch", _part("states_interface", "operators", have=kinds)),
+        _section(
+            "Registered with PyTorch",
+            _part("vmap", have=frozenset({"weights", "states"})),
+            _part("states_interface", "operators", have=kinds),
+        ),
         _part("self_check", have=frozenset({"weights", "states"})),
     ]
 

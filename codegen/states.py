@@ -404,7 +404,7 @@ def states_function(pattern: Pattern, schedule: Schedule) -> str:
             "        and the state behind the last position."
         )
     check = "    _check_state(state, q, k, v)\n" if carried else ""
-    result = f'_forward(q, k, v, tables, {"state" if carried else "None"}, scale, backend or "")'
+    result = f'_operate(q, k, v, tables, {"state" if carried else "None"}, scale, backend or "")'
     if carried:
         turn = f"    final = _turned(final, k.shape[2], {turned})\n" if turned else ""
         result = f"    out, _, final = {result}\n{turn}    return (out, final) if return_state else out\n"

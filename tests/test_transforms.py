@@ -64,6 +64,11 @@ def test_vmap_over_an_axis_in_front(
     torch.testing.assert_close(found, wanted)
 
 
+def test_vmap_over_nothing(function: Callable[..., torch.Tensor]) -> None:
+    q, k, v = (x[:0] for x in tensors())
+    assert vmap(lambda q, k, v: function(q, k, v, hub=HUB))(q, k, v).shape == (0, BATCH, HEADS, N, 5)
+
+
 def test_vmap_twice(function: Callable[..., torch.Tensor]) -> None:
     q, k, v = tensors()
     found = vmap(vmap(lambda q, k, v: function(q[None], k[None], v[None], hub=HUB)))(q, k, v)
@@ -86,6 +91,76 @@ def test_gradients_one_by_one(function: Callable[..., torch.Tensor]) -> None:
     leaves = [x.clone().requires_grad_() for x in given]
     through = torch.autograd.grad(vmap(loss)(*leaves).sum(), leaves)
     torch.testing.assert_close(list(through), list(found))
+
+
+STATES = {
+    "sums": "attend causal kernel elu(x) + 1",
+    "no sums": "attend causal kernel x normalize none decay -0.1 * (h + 1)",
+    "gates": "input g: float[n, H] attend causal kernel x normalize none decay g",
+    "channels": (
+        "input g: float[n, H, d] input u: float[H, d] "
+        "attend causal kernel x normalize none decay g exclusive bonus u"
+    ),
+    "delta": (
+        "input g: float[n, H] input b: float[n, H] attend causal kernel x normalize none decay g "
+        "update delta(b)"
+    ),
+    "documents": "input doc: int[n] input g: float[n, H] attend causal & same(doc) kernel elu(x) + 1 decay g",
+    "everything": "attend all kernel elu(x) + 1",
+    "window and rest": "attend window(3) with softmax attend causal - window(3) with kernel elu(x) + 1",
+}
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("name", STATES)
+def test_functions_with_states_are_mapped(name: str, batched: bool, mapped: bool) -> None:
+    """Forward, gradients within ``vmap``, and the inputs shared by all or one for each."""
+    function = attnc.load(f"pattern p() {{ {STATES[name]} }}")
+    make = torch.Generator().manual_seed(2)
+    lead = (*[TIMES] * mapped, *[BATCH] * batched)
+    shapes = {"g": (N, HEADS, DIM) if name == "channels" else (N, HEADS), "u": (HEADS, DIM), "b": (N, HEADS)}
+    inputs = {
+        x: -torch.rand(*lead, *shape, generator=make, dtype=torch.float64)
+        for x, shape in shapes.items()
+        if f"input {x}:" in STATES[name]
+    }
+    if "b" in inputs:
+        inputs["b"] = -inputs["b"] / DIM
+    doc = {"doc": torch.arange(N) // 4} if name == "documents" else {}
+
+    def loss(*given: torch.Tensor) -> torch.Tensor:
+        return function(*given[:3], **dict(zip(inputs, given[3:], strict=True)), **doc).square().sum()
+
+    given, axis = tensors(), 0 if mapped else None
+    wanted_for = tuple(range(3 + len(inputs)))
+    places = (0, 0, 0, *[axis] * len(inputs))
+    values = vmap(loss, in_dims=places)(*given, *inputs.values())
+    found = vmap(grad(loss, argnums=wanted_for), in_dims=places)(*given, *inputs.values())
+    for i in range(TIMES):
+        leaves = [x[i].clone().requires_grad_() for x in given]
+        leaves += [(x[i] if mapped else x).clone().requires_grad_() for x in inputs.values()]
+        value = loss(*leaves)
+        torch.testing.assert_close(values[i], value.detach())
+        torch.testing.assert_close([x[i] for x in found], list(torch.autograd.grad(value, leaves)))
+
+
+def test_states_are_mapped() -> None:
+    """A piece that goes on with a state, and what it leaves, for every entry; nothing of nobody."""
+    function = attnc.load(f"pattern p() {{ {STATES['gates']} }}")
+    q, k, v = tensors()
+    g = -torch.rand(N, HEADS, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    state = torch.randn(TIMES, BATCH, HEADS, DIM, 5, dtype=torch.float64)
+    run = lambda q, k, v, state: function(q, k, v, g=g, state=state, return_state=True)  # noqa: E731
+    out, final = vmap(run)(q, k, v, state)
+    for i in range(TIMES):
+        torch.testing.assert_close((out[i], final[i]), run(q[i], k[i], v[i], state[i]))
+    shared = vmap(run, in_dims=(0, 0, 0, None))(q, k, v, state[0])
+    torch.testing.assert_close(shared[1][2], run(q[2], k[2], v[2], state[0])[1])
+    gradient = vmap(grad(lambda *x: sum(y.square().sum() for y in run(*x)), argnums=3))(q, k, v, state)
+    leaf = state[1].clone().requires_grad_()
+    alone = torch.autograd.grad(sum(y.square().sum() for y in run(q[1], k[1], v[1], leaf)), leaf)[0]
+    torch.testing.assert_close(gradient[1], alone)
 
 
 @pytest.mark.parametrize("mapped", [False, True])

@@ -15,6 +15,13 @@ except ImportError:
 _INTERPRETED = False
 NAME, DIGEST, INPUTS, WEIGHING = "", "", {}, {}
 
+
+def _batch_of(x, axis): ...
+def _fold(x, axis, size): ...
+def _fold_inputs(inputs, axes, size, batch, apart=()): ...
+def _unfold_inputs(found, inputs, axes, size, batch): ...
+
+
 # --- begin ---
 
 
@@ -303,60 +310,32 @@ def _operate(q, k, v, inputs, scale, backend):
     return _forward(q, k, v, inputs, scale, backend)
 
 
-def _fold(x, axis, size):
-    """(…, size, …) or, shared by all, (…): with that axis in front, then as one with the batch."""
-    x = x.expand(size, *x.shape) if axis is None else x.movedim(axis, 0)
-    return x.flatten(0, 1)
-
-
-def _fold_inputs(inputs, axes, size, batch, apart=()):
-    """Inputs for a batch ``size`` times as large; what is shared stays as it is, but for ``apart``."""
-    # Behind the declared ones stand sinks, if there are any.
-    ranks = [*(len(shape(1, 1, 1)) for _, shape in INPUTS.values()), 1]
-    folded = []
-    for i, (x, axis) in enumerate(zip(inputs, axes, strict=True)):
-        own = x.dim() - (axis is not None) > ranks[i]
-        if axis is None and not own and i not in apart:
-            folded.append(x)
-            continue
-        x = x.expand(size, *x.shape) if axis is None else x.movedim(axis, 0)
-        x = x if own else x[:, None]
-        folded.append(x.expand(size, batch, *x.shape[2:]).flatten(0, 1))
-    return folded
-
-
 @_forward.register_vmap
 def _(info, axes, q, k, v, inputs, scale, backend):
-    size = info.batch_size
+    size, batch = info.batch_size, _batch_of(q, axes[0])
     q, k, v = (_fold(x, axis, size) for x, axis in zip((q, k, v), axes[:3], strict=True))
-    tables = _fold_inputs(inputs, axes[3], size, q.shape[0] // size)
+    tables = _fold_inputs(inputs, axes[3], size, batch)
     found = _forward(q, k, v, tables, scale, backend)
-    return tuple(x.unflatten(0, (size, -1)) for x in found), (0, 0)
+    return tuple(x.unflatten(0, (size, batch)) for x in found), (0, 0)
 
 
 @_backward.register_vmap
 def _(info, axes, grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):
-    size = info.batch_size
+    size, batch = info.batch_size, _batch_of(q, axes[2])
     given = (grad, lse_grad, q, k, v)
     grad, lse_grad, q, k, v = (_fold(x, axis, size) for x, axis in zip(given, axes[:5], strict=True))
     out, lse = (_fold(x, axis, size) for x, axis in zip((out, lse), axes[6:8], strict=True))
     # --- only: plain ---
-    tables = _fold_inputs(inputs, axes[5], size, q.shape[0] // size)
+    tables = _fold_inputs(inputs, axes[5], size, batch)
     # --- only: weights ---
-    tables = _fold_inputs(inputs, axes[5], size, q.shape[0] // size, WEIGHING)
+    tables = _fold_inputs(inputs, axes[5], size, batch, WEIGHING)
     # --- only: end ---
     found = _backward(grad, lse_grad, q, k, v, tables, out, lse, scale, backend)
-    dq, dk, dv = (x.unflatten(0, (size, -1)) for x in found[:3])
+    dq, dk, dv = (x.unflatten(0, (size, batch)) for x in found[:3])
     # --- only: plain ---
     return (dq, dk, dv), (0, 0, 0)
     # --- only: weights ---
-    weighing = []
-    for i, x in zip(WEIGHING, found[3], strict=True):
-        x, axis = x.unflatten(0, (size, -1)), axes[5][i]
-        own = [extent for place, extent in enumerate(inputs[i].shape) if place != axis]
-        if list(x.shape[1:]) != own:  # what a whole batch shares has one gradient for it
-            x = x.sum(1, keepdim=x.dim() == len(own) + 1)
-        weighing.append(x)
+    weighing = _unfold_inputs(found[3], inputs, axes[5], size, batch)
     return (dq, dk, dv, weighing), (0, 0, 0, [0] * len(weighing))
     # --- only: end ---
 

@@ -15,6 +15,10 @@ def _forward_torch(*args): ...
 def _forward_triton(*args): ...
 def _backward_torch(*args): ...
 def _backward_triton(*args): ...
+def _batch_of(x, axis): ...
+def _fold(x, axis, size): ...
+def _fold_inputs(inputs, axes, size, batch, apart=()): ...
+def _unfold_inputs(found, inputs, axes, size, batch): ...
 
 
 # --- begin: state ---
@@ -179,6 +183,93 @@ def _differentiate(ctx, grad, lse_grad, state_grad):
 
 
 torch.library.register_autograd(f"{_LABEL}_forward", _differentiate, setup_context=_save)
+
+
+class _Transformed(torch.autograd.Function):
+    """The same for ``torch.func``, which does not look for the gradients of registered operators."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(q, k, v, state, scale, backend, *tables):
+        return _forward(q, k, v, tables, state, scale, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        q, k, v, state, scale, backend, *tables = inputs
+        _save(ctx, (q, k, v, tables, state, scale, backend), output)
+
+    @staticmethod
+    def backward(ctx, grad, lse_grad, state_grad):
+        q, k, v, *tables, state, out, lse = ctx.saved_tensors
+        given = (grad, lse_grad, state_grad, q, k, v, state, out, lse, ctx.scale, ctx.backend)
+        dq, dk, dv, d_state, *weighing = _Gradients.apply(*given, *tables)
+        gradients = dict(zip(WEIGHING, weighing, strict=True))
+        listed = [gradients.get(i) for i in range(len(tables))]
+        return dq, dk, dv, None if state is None else d_state, None, None, *listed
+
+
+class _Gradients(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad, lse_grad, state_grad, q, k, v, state, out, lse, scale, backend, *tables):
+        dq, dk, dv, weighing, d_state = _backward(
+            grad, lse_grad, state_grad, q, k, v, tables, state, out, lse, scale, backend
+        )
+        return dq, dk, dv, d_state, *weighing
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise NotImplementedError(
+            f"{NAME}: there are no second derivatives: use dense attention with this module's mask()"
+        )
+
+
+def _operate(q, k, v, inputs, state, scale, backend):
+    """Output, its sums of weights and the state, differentiable by autograd and within ``torch.func``."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        return _Transformed.apply(q, k, v, state, scale, backend, *inputs)
+    return _forward(q, k, v, inputs, state, scale, backend)
+
+
+def _fold_state(x, axis, size):
+    """A state, or its gradient, as ``_fold`` has tensors; one that is not there, or is empty, stays so."""
+    if x is None or not _CARRIES:
+        return x if x is None else x.new_empty(0)
+    return _fold(x, axis, size)
+
+
+def _unfold_state(x, size, batch):
+    return x.unflatten(0, (size, batch)) if x.dim() > 1 else x.new_empty(size, 0)
+
+
+@_forward.register_vmap
+def _(info, axes, q, k, v, inputs, state, scale, backend):
+    size, batch = info.batch_size, _batch_of(q, axes[0])
+    q, k, v = (_fold(x, axis, size) for x, axis in zip((q, k, v), axes[:3], strict=True))
+    tables = _fold_inputs(inputs, axes[3], size, batch)
+    out, lse, final = _forward(q, k, v, tables, _fold_state(state, axes[4], size), scale, backend)
+    found = (*(x.unflatten(0, (size, batch)) for x in (out, lse)), _unfold_state(final, size, batch))
+    return found, (0, 0, 0)
+
+
+@_backward.register_vmap
+def _(info, axes, grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scale, backend):
+    size, batch = info.batch_size, _batch_of(q, axes[3])
+    tables = _fold_inputs(inputs, axes[6], size, batch, WEIGHING)
+    state_grad, state = _fold_state(state_grad, axes[2], size), _fold_state(state, axes[7], size)
+    given = zip((grad, lse_grad, q, k, v, out, lse), (*axes[:2], *axes[3:6], *axes[8:10]), strict=True)
+    grad, lse_grad, q, k, v, out, lse = (_fold(x, axis, size) for x, axis in given)
+    found = _backward(grad, lse_grad, state_grad, q, k, v, tables, state, out, lse, scale, backend)
+    weighing = _unfold_inputs(found[3], inputs, axes[6], size, batch)
+    dq, dk, dv = (x.unflatten(0, (size, batch)) for x in found[:3])
+    d_state = _unfold_state(found[4], size, batch)
+    return (dq, dk, dv, weighing, d_state), (0, 0, 0, [0] * len(weighing), 0)
 
 
 # --- end ---
