@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= $(shell cat .venv/torch 2>/dev/null || echo torch)
 BIN := .venv/bin
 # Two workers on two cores: more threads inside of each would only be in each other's way.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 # With ARGS one of the two runs may have nothing to do, which pytest tells by status 5.
 NONE_IS_FINE = $(if $(ARGS), || [ $$? -eq 5 ])
 
