@@ -36,7 +36,7 @@ row = tl.arange(0, BLOCK)
 _QUERIES = """\
 query = _load_tile(q_base, {start}, row, q_row, inside, False, DIM, BLOCK_DIM)
 grad = _load_tile(grad_base, {start}, row, grad_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
-lse = _load_lse(lse_ptr + head_rows, {start}, row, inside, False)
+lse = _to_base_2(_load_row(lse_ptr + head_rows, {start}, row, inside, False))
 delta = _load_row(delta_ptr + head_rows, {start}, row, inside, False)
 """
 

@@ -13,6 +13,7 @@ from attnc.digits import PLAIN
 from attnc.expression import (
     FALSE,
     TRUE,
+    And,
     Expr,
     FloorDiv,
     K,
@@ -32,6 +33,7 @@ from attnc.expression import (
     negate,
     scale,
     substitute,
+    variables,
     walk,
 )
 from attnc.relation import POSITIONS
@@ -128,7 +130,10 @@ class SweepWriter(TensorText):
                     lines.append("shift = _shifts(n, device)")
                 at = self.tensor(sweep.scatter.at, {"q": "q", SHIFT.name: SHIFT.name})
                 lines.append(f"k = {at}")
-            condition = conj(sweep.when, _in_positions(sweep.mask, (part.walk,)))
+            # What hangs on no position is asked of a tile in kernels; the rest of that knows a tile's ends.
+            whens = sweep.when.args if isinstance(sweep.when, And) else (sweep.when,)
+            scalars = (item for item in whens if variables(item) <= {"h", "H", "n"})
+            condition = conj(*scalars, _in_positions(sweep.mask, (part.walk,)))
             mask = self.tensor(condition, {"q": "q", "k": "k"})
             edges = "(k >= 0) & (k < n)" + ("" if condition == TRUE else f" & ({mask})")
             lines.append(f"yield k, {edges}")

@@ -52,6 +52,10 @@ CASES = {
     # What hangs on the head or the length alone was asked of every key that is taken by itself, as a number.
     "single edges of some heads": ("attend offsets({1, 5}) & where h >= 1", {}),
     "single edges of long sequences": ("attend offsets(powers(2)) & where n - H >= 8", {}),
+    "draws of tiles that are far enough": (
+        "attend (where 2 <= q - k < 37) | where max(H % 8, q % 3) <= 5 * q | random(4, seed=95)",
+        {"n_q": 11},
+    ),
     "draws of many heads": ("attend random(2, seed=0) & where H >= 2", {}),
     # Of several conditions one is a draw whose keys are taken one by one; another draw was taken for it.
     "draws of chosen queries": ("input hub: bool[n] attend random(3, seed=0) & from(hub)", {}),

@@ -114,9 +114,8 @@ def _load_row(base, start, row, inside, EVEN: tl.constexpr):
 
 
 @_jit
-def _load_lse(base, start, row, inside, EVEN: tl.constexpr):
+def _to_base_2(lse):
     """Rows' log-sum-exps to the base of 2."""
-    lse = _load_row(base, start, row, inside, EVEN)
     # --- only: weights ---
     lse = tl.where(lse == float("-inf"), float("inf"), lse)  # of a row without any weight no edge has one
     # --- only: end ---
