@@ -149,7 +149,11 @@ def watched() -> None:
     said = Path("said.txt")
     with said.open("w") as output:
         running = subprocess.Popen(
-            [str(ATTNC), "check", "untidy.attn", "--watch"], stdout=output, stderr=output
+            [str(ATTNC), "check", "untidy.attn", "--watch"],
+            stdout=output,
+            stderr=output,
+            # What is started in the background of a shell ignores Ctrl-C, and hands that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     try:
         _until(lambda: said.read_text().count("waiting for changes") == 1, "the first check")
