@@ -48,7 +48,8 @@ def _gated_row(base, place, inside, row_stride, column, COUNT: tl.constexpr):
 @_jit
 def _gate_row(gates, begin, place, n, row_stride, column, COUNT: tl.constexpr, SEGMENTS: tl.constexpr):
     """The factors of one place, zero where a segment starts."""
-    gate = tl.exp(_gated_row(gates, place, place < n, row_stride, column, COUNT))
+    found = _gated_row(gates, place, place < n, row_stride, column, COUNT)
+    gate = tl.exp(tl.where(found > 0.0, float("nan"), found))  # as in ``_gates_at``
     if SEGMENTS:
         gate = tl.where(tl.load(begin + place, mask=place < n, other=-1) == place, 0.0, gate)
     return gate

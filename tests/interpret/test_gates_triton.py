@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from tests import stepwise
+from tests import oracle, stepwise
 from tests.stepwise import Call
 
 if os.environ.get("TRITON_INTERPRET") != "1":
@@ -37,3 +37,20 @@ def test_half_dtypes(rule: str) -> None:
     torch.set_num_threads(1)
     for dtype in (torch.bfloat16, torch.float16):
         assert stepwise.check(Call(rule, n=35, dim=16, value_dim=16, heads=1), dtype, "triton") == []
+
+
+@pytest.mark.parametrize("update", ["", "update delta(b)"])
+def test_what_a_positive_gate_reaches_is_nan(monkeypatch: pytest.MonkeyPatch, update: str) -> None:
+    """On a GPU nobody waits to see whether one is positive: kernels must not take it, near or far."""
+    given = "input b: float[n, H] " * bool(update)
+    text = f"{given}input g: float[n, H, d] attend causal kernel x normalize none decay g {update}"
+    module = oracle.compiled(f"pattern p() {{ {text} }}").module
+    monkeypatch.setattr(module, "_fading", lambda gates, name: gates)
+    q, k, v = torch.randn(3, 1, 1, 70, 16, generator=torch.Generator().manual_seed(0)).unbind(0)
+    gates = torch.full((70, 1, 16), -0.1)
+    gates[5] = 0.1
+    more = {"b": torch.full((70, 1), 0.01)} if update else {}
+    out = module.p(q, k, v, g=gates, **more, backend="triton")
+    assert out[:, :, 5:].isnan().all()
+    if not update:  # the delta rule solves a whole chunk at once
+        assert out[:, :, :5].isfinite().all()
