@@ -40,8 +40,8 @@ from attnc.schedule import Schedule
 from attnc.syntax import File, dump
 from attnc.unswept import unswept
 
-# Sums that may be spent on the cost in a module's head: a function should be ready in a quarter of a second,
-# and `attnc check` takes its time.
+# Sums that may be spent on the cost in a module's head, which is no place to wait for; `attnc check` takes
+# its time.
 HEAD_WORK = 20
 
 
@@ -131,7 +131,7 @@ def facts(planned: Planned) -> module.Facts:
 
 @lru_cache(maxsize=4)
 def cost_of(bodies: tuple[BodyTerms, ...]) -> Cost:
-    """How many edges all heads have, on the average of one; counted when somebody asks for it."""
+    """How many edges any head has at most; counted when somebody asks for it."""
     return costs.combine([costs.edges(body.terms, work=HEAD_WORK) for body in bodies])
 
 

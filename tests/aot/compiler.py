@@ -44,7 +44,7 @@ _PRODUCT = re.compile(r"\b(?:HGMMA|HMMA|UTCHMMA)\b")
 
 
 def swept() -> list[str]:
-    """The examples whose kernels sweep; those of linear attention are looked at in ``test_states.py``."""
+    """The examples whose kernels sweep; the others are looked at in ``test_states`` and ``test_gates``."""
     paths = sorted(EXAMPLES.glob("*.attn"))
     return [path.stem for path in paths if "kernel " not in path.read_text(encoding="utf-8")]
 
