@@ -547,7 +547,7 @@ def _table_parts(users: str, have: frozenset[str]) -> str:
     sections = _sections("tables")
     wanted = ["read"]
     wanted += ["arithmetic"] * any(f"_{name}imum(" in users for name in ("min", "max"))
-    wanted += ["spread"] * ("_spread(" in users)
+    wanted += [name for name in ("spread", "continued") if f"_{name}(" in users]
     wanted += ["members"] * ("_as_rows(" in users)
     wanted += ["equal"] * ("_equal_entries(" in users)
     wanted += ["draws"] * ("_picks(" in users)

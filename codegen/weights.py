@@ -39,6 +39,7 @@ from attnc.expression import (
     variables,
     walk,
 )
+from attnc.intervals import Tile, bounds
 from attnc.pattern import Body, Cosine, Elementwise, Input, Taylor, Weights, formula
 from attnc.real import (
     ONE,
@@ -98,17 +99,60 @@ def _moved(expr: Expr) -> Expr:
     return fold(substitute(expr, {Q: add(Q, 1), K: add(K, 1)}))
 
 
+def _stays(expr: Expr, low: int, high: int) -> bool:
+    """Whether intervals tell that an expression has one value while ``q`` is between two numbers."""
+    ends = bounds(expr, Tile({Q: (as_expr(low), as_expr(high))}))
+    return ends[0] is not None and ends[0] == ends[1]
+
+
+# Distances among which to look for where an entry stops changing, and one that is farther than any.
+_MOST_NEAR = 1 << 12
+_FAR = 1 << 62
+
+
 @dataclass(frozen=True)
 class ByDistance:
-    """A table of what an entry is at every distance ``q - k``, from ``low`` on: (heads, length).
+    """A table of what an entry is at every distance ``q - k``: (heads, length).
 
     Where an index takes some arithmetic, it is done once for each distance, and not once for each pair.
+
+    least, most: what no distance goes beyond; None where that is the length's affair.
     """
 
     entry: Entry
     suffix: str
-    low: Expr
-    length: Expr
+    least: int | None
+    most: int | None
+
+    @cached_property
+    def low(self) -> Expr:
+        """The distance that the table begins with."""
+        return sub(1, N) if self.least is None else as_expr(self.least)
+
+    @cached_property
+    def length(self) -> Expr:
+        return add(sub(sub(N, 1) if self.most is None else as_expr(self.most), self.low), 1)
+
+    @cached_property
+    def index(self) -> tuple[Expr, ...]:
+        """Where the entry is, by its distance, which is called ``q``."""
+        return tuple(substitute(fold(index), {K: ZERO}) for index in self.entry.index)
+
+    @cached_property
+    def near(self) -> tuple[int, int] | None:
+        """Distances beyond which, to either side, the entry is what it is at their ends.
+
+        None if it goes on changing, as far as intervals can tell, or if the relation ends before.
+        """
+        if self.least is not None and self.most is not None:
+            return None
+        for reach in (1 << i for i in range(_MOST_NEAR.bit_length())):
+            low = -reach if self.least is None else self.least
+            high = reach if self.most is None else self.most
+            beyond = [(-_FAR, low)] * (self.least is None) + [(high, _FAR)] * (self.most is None)
+            if low <= high and all(_stays(index, *ends) for index in self.index for ends in beyond):
+                return low, high
+        return None
 
     @property
     def name(self) -> str:
@@ -196,11 +240,9 @@ class BodyWeights:
         found = [entry for entry in read if _kind(entry) == "diagonal" and not _is_plain(entry)]
         if not found:
             return ()
-        low, high = self.distances
-        least = sub(1, N) if low is None else as_expr(low)
-        most = sub(N, 1) if high is None else as_expr(high)
-        length = add(sub(most, least), 1)
-        return tuple(ByDistance(entry, f"{self.suffix}_{i}", least, length) for i, entry in enumerate(found))
+        return tuple(
+            ByDistance(entry, f"{self.suffix}_{i}", *self.distances) for i, entry in enumerate(found)
+        )
 
     @property
     def plain(self) -> bool:
@@ -240,14 +282,17 @@ class WeightsWriter(TensorText):
             # A relation may need more tokens than there are before it has any edge.
             low, length = (fold(size) for size in (item.low, item.length))
             length = length if constant(length) is not None else maximum(length, 1)
-            first, count = map(Printer("host", {"n": "n"}), (low, length))
-            index = (substitute(fold(index), {K: ZERO}) for index in item.entry.index)
-            places = ", ".join(self.tensor(place, {"q": "distance", "h": "head"}) for place in index)
+            host = Printer("host", {"n": "n"})
+            first, count, made = host(low), host(length), "{}"
+            if item.near is not None:
+                made = f"_continued({{}}, {host(fold(sub(item.near[0], low)))}, {count})"
+                first, count = str(item.near[0]), str(item.near[1] - item.near[0] + 1)
+            places = ", ".join(self.tensor(place, {"q": "distance", "h": "head"}) for place in item.index)
+            read = f'_spread(_read(tables["{identifier(item.entry.table)}"], {places}), heads)'
             lines += [
                 "head = torch.arange(heads, device=device)[:, None]",
                 f"distance = torch.arange({count}, device=device) + {first}",
-                f'tables["{identifier(item.name)}"] = _spread('
-                f'_read(tables["{identifier(item.entry.table)}"], {places}), heads)',
+                f'tables["{identifier(item.name)}"] = {made.format(read)}',
             ]
         return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -254,6 +255,59 @@ def test_relations_that_begin_further_away_than_there_are_tokens(n: int) -> None
         "pattern p() { input b: float[31] attend causal & where q - k > 6 score s + b[(q - k) // 2] }"
     )
     assert oracle.check(done, small(n=n, n_q=n), "torch") == []
+
+
+# A relation; an index by `q - k`; the same in Python; the ends of distances at a length; whether the index
+# stops changing somewhere near.
+BY_DISTANCE: dict[str, tuple[str, str, Callable[[int], int], Callable[[int], tuple[int, int]], bool]] = {
+    "both sides": (
+        "all",
+        "max(-3, min(q - k, 5)) + 3",
+        lambda d: max(-3, min(d, 5)) + 3,
+        lambda n: (1 - n, n - 1),
+        True,
+    ),
+    "behind": ("causal", "min(q - k, 5)", lambda d: min(d, 5), lambda n: (0, n - 1), True),
+    "strictly behind": (
+        "causal & where q - k > 2",
+        "select(q - k > 9, 1, min(q - k, 4))",
+        lambda d: 1 if d > 9 else min(d, 4),
+        lambda n: (3, n - 1),
+        True,
+    ),
+    "ahead": (
+        "where k >= q - 2",
+        "select(q - k > -4, abs(q - k), 7)",
+        lambda d: abs(d) if d > -4 else 7,
+        lambda n: (1 - n, 2),
+        True,
+    ),
+    "for ever": ("causal", "(q - k) % 3", lambda d: d % 3, lambda n: (0, n - 1), False),
+    "far away": (
+        "causal",
+        "min(q - k, 5000) // 500",
+        lambda d: min(d, 5000) // 500,
+        lambda n: (0, n - 1),
+        False,
+    ),
+    "in a window": ("window(9)", "min(q - k, 5)", lambda d: min(d, 5), lambda n: (0, 9), False),
+}
+
+
+@pytest.mark.parametrize("name", BY_DISTANCE)
+def test_tables_by_distance_stop_where_they_stop_changing(name: str) -> None:
+    """The table holds what the index says at every distance, whether worked out there or continued."""
+    relation, index, same, ends, stops = BY_DISTANCE[name]
+    done = oracle.compiled(f"pattern p() {{ input b: float[16] attend {relation} score s + b[{index}] }}")
+    assert ("_continued(" in done.text) is stops
+    b = torch.arange(16.0)
+    for n in (1, 2, 3, 5, 6, 9, 17, 18, 40):
+        (table,) = (
+            x for name, x in done.module._tables([b], n, n, 1, b.device).items() if "distance" in name
+        )
+        low, high = ends(n)
+        wanted = [float(same(d)) for d in range(low, max(high, low) + 1)]
+        assert table.tolist() == [[wanted]], n
 
 
 @pytest.mark.parametrize("heads", [1, 3, 4, 8])

@@ -70,6 +70,22 @@ def _spread(entries, heads):
     return (entries if entries.dim() == 3 else entries[:, None]).expand(-1, heads, -1).contiguous()
 
 
+# --- begin: continued ---
+
+
+def _continued(values, before, length):
+    """Values (…, near) for ``length`` places, the first and the last of them over and over at the ends.
+
+    before: how many places there are in front of the values; if negative, how many values to leave out.
+    """
+    values = values[..., max(0, -before) :][..., :length]
+    first, last = values[..., :1], values[..., -1:]
+    before = max(0, before)
+    after = length - before - values.shape[-1]
+    sizes = values.shape[:-1]
+    return torch.cat((first.expand(*sizes, before), values, last.expand(*sizes, after)), -1)
+
+
 # --- begin: members ---
 
 

@@ -6,7 +6,8 @@
 PyTorch, Triton, the solver and attnc itself were imported; the line ``imports`` says what importing the last
 two took. ``tables`` is the CPU time of everything that is built from inputs and draws, for one head, before
 kernels are launched at a million tokens; ``kept`` is the size of that, ``peak`` how much the process grew
-meanwhile. Everything is the least of a few runs. Of a file with several patterns the first is loaded.
+meanwhile; ``nan`` where an input alone would be too large. Everything is the least of a few runs. Of a file
+with several patterns the first is loaded.
 Nothing here passes or fails: times belong to the machine. What misses its target is listed at the end.
 """
 
@@ -49,20 +50,26 @@ print(1e3 * (time.process_time() - started), 1e3 * imports)
 
 # Told that kernels will run, a module makes them, and the tables that only kernels need are built, too.
 MILLION = """
-import resource, torch
+import math, resource, torch
 torch.set_num_threads(1)
 module = sys.modules[function.__module__]
-kinds = {"bool": torch.bool, "int": torch.int64, "float": torch.float32}
+kinds = {"bool": torch.bool, "int": torch.int64}
 
 def build(n):
-    inputs = []
-    for kind, shape in module.INPUTS.values():
-        # Documents of a thousand tokens; one token in a thousand is chosen.
-        x = torch.arange(n) // 1000 if kind == "int" else torch.arange(n) % 1000 == 0
-        inputs.append(x.to(kinds[kind]).expand(shape(n, 1)).contiguous())
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     if not hasattr(module, "_Launcher"):  # everything is summed up in states, which need no tables
         return 0.0, 0.0, 0.0, False
+    inputs = []
+    for kind, shape in module.INPUTS.values():
+        size = shape(*(n, 1, 64)[: shape.__code__.co_argcount])  # the head dim, where a shape hangs on it
+        if math.prod(size) > 2**30:
+            return math.nan, math.nan, math.nan, True  # what is given does not fit in itself
+        if kind == "float":  # weights, which no table is built from
+            inputs.append(torch.zeros(size))
+            continue
+        # Documents of a thousand tokens; one token in a thousand is chosen.
+        x = torch.arange(n) // 1000 if kind == "int" else torch.arange(n) % 1000 == 0
+        inputs.append(x.to(kinds[kind]).expand(size).contiguous())
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     call = module._Launcher.__new__(module._Launcher)
     call.n = call.n_q = n
     call.tables, call.packed, call.lists = module._tables(inputs, n, n, 1, torch.device("cpu")), {}, {}
@@ -73,7 +80,7 @@ def build(n):
         call.needs(part[1], "key", sizes)
     took = 1e3 * (time.process_time() - started)
     made = [*call.packed.values(), *call.lists.values()]
-    kept = [*call.tables.values(), *(x for several in made for x in several)]
+    kept = [x for x in (*call.tables.values(), *(x for several in made for x in several)) if x is not None]
     own = [x for x in kept if not any(x.data_ptr() == given.data_ptr() for given in inputs)]
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return took, sum(x.nbytes for x in own) / 2**20, grown / 2**10, bool(call.tables)
