@@ -165,8 +165,8 @@ class KernelWriter(WalkWriter):
 
     def _bases(self, kind: Kind, names: tuple[str, ...], batch: str, head: str) -> str:
         return "".join(
-            f"{name}_base = {name}_ptr + {batch} * ({name}_batch * UNIT)"
-            f" + tl.cast({head}, tl.int64) * ({name}_head * UNIT)\n"
+            f"{name}_base = {name}_ptr + {batch} * {name}_batch * UNIT"
+            f" + tl.cast({head}, tl.int64) * {name}_head * UNIT\n"
             for name in names
         )
 

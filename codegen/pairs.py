@@ -87,8 +87,8 @@ class PairWriter(KernelText):
         body = self._diagonals(sums) if kind == "diagonal" else self._pairs(sums)
         bases = bases_of(self.needs) + "".join(
             f"{name}_row = {name}_row * UNIT\n"
-            f"{name}_base = {name}_ptr + batch * ({name}_batch * UNIT)"
-            f" + tl.cast({'key_head' if name in 'kv' else 'h'}, tl.int64) * ({name}_head * UNIT)\n"
+            f"{name}_base = {name}_ptr + batch * {name}_batch * UNIT"
+            f" + tl.cast({'key_head' if name in 'kv' else 'h'}, tl.int64) * {name}_head * UNIT\n"
             for name in _STRIDED
         )
         rows = [", ".join(f"{name}_ptr" for name in (*_STRIDED, "lse", "delta", *sums))]

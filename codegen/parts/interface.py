@@ -167,8 +167,11 @@ def _path(device, dtype, backend):
 
 
 def _rows_contiguous(x):
-    """The tensor itself if its last axis is dense, else a dense copy."""
-    return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
+    """The tensor itself if its last axis is dense and its rows not absurdly far apart, else a dense copy.
+
+    Kernels count the distance between two rows in 32 bits.
+    """
+    return x if (x.stride(3) == 1 or x.shape[3] == 1) and x.stride(2) < 1 << 31 else x.contiguous()
 
 
 # --- begin: operators ---

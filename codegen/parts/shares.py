@@ -102,7 +102,7 @@ def _join_kernel(
         row_max = new_max
     some = row_sum > 0.0
     result = total / tl.where(some, row_sum, 1.0)[:, None]
-    pointers = out_ptr + batch * (out_batch * UNIT) + head * (out_head * UNIT) + row * (out_row * UNIT)
+    pointers = out_ptr + batch * out_batch * UNIT + head * out_head * UNIT + row * out_row * UNIT
     wanted = inside[:, None] & (column < VALUE_DIM)[None, :]
     tl.store(pointers[:, None] + column[None, :], result.to(out_ptr.dtype.element_ty), mask=wanted)
     logs = tl.where(
@@ -135,7 +135,7 @@ def _sum_kernel(
         found = place + share * BLOCK
         pointers = shares_sum_ptr + found[:, None] * BLOCK_DIM + column[None, :]
         total += tl.load(pointers, mask=inside[:, None], other=0.0)
-    pointers = sum_ptr + batch * (sum_batch * UNIT) + head * (sum_head * UNIT) + row * (sum_row * UNIT)
+    pointers = sum_ptr + batch * sum_batch * UNIT + head * sum_head * UNIT + row * sum_row * UNIT
     pointers = pointers[:, None] + column[None, :]
     wanted = inside[:, None] & (column < DIM)[None, :]
     if ADD:

@@ -122,27 +122,27 @@ def _equal_entries(x):
     Returns first, last, run_first, run_last: int32 of the same shape. ``x`` equals ``x[p]`` nowhere outside
     ``[first[p], last[p]]`` and everywhere in ``[run_first[p], run_last[p]]``.
     """
-    length = x.shape[1]
-    place = torch.arange(length, device=x.device).expand(x.shape)
+    place = torch.arange(x.shape[1], dtype=torch.int32, device=x.device).expand(x.shape)
     run_first, run_last = _runs(x, place)
     values, order = torch.sort(x, dim=1, stable=True)
-    begin, end = _runs(values, place)
     # Sorted stably, equal entries stand in order of position, so a run's ends are its extremes.
-    first = torch.empty_like(place).scatter_(1, order, order.gather(1, begin))
-    last = torch.empty_like(place).scatter_(1, order, order.gather(1, end))
-    return tuple(table.to(torch.int32) for table in (first, last, run_first, run_last))
+    ends = _runs(values, order.to(torch.int32))
+    return *(torch.empty_like(end).scatter_(1, order, end) for end in ends), run_first, run_last
 
 
-def _runs(x, place):
-    """First and last position of the unbroken run of equal entries around each position."""
-    length = x.shape[1]
+def _runs(x, value):
+    """``value`` (int32) at both ends of the unbroken run of equal entries of ``x`` around each position."""
     changes = torch.ones_like(x, dtype=torch.bool)
     changes[:, 1:] = x[:, 1:] != x[:, :-1]
-    ends = torch.ones_like(changes)
-    ends[:, :-1] = changes[:, 1:]
-    begin = torch.where(changes, place, 0).cummax(1).values if length else place
-    end = torch.where(ends, place, length).flip(1).cummin(1).values.flip(1) if length else place
-    return begin, end
+    last = torch.ones_like(changes)
+    last[:, :-1] = changes[:, 1:]
+    number = changes.cumsum(1)
+    found = []
+    for end in (changes, last):
+        # Slot 0 is for all that is not an end of a run, and nobody's.
+        slots = value.new_empty(x.shape[0], x.shape[1] + 1)
+        found.append(slots.scatter_(1, torch.where(end, number, 0), value).gather(1, number))
+    return found
 
 
 # --- begin: draws ---

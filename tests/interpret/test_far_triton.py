@@ -1,0 +1,55 @@
+"""Tensors of more than 2^31 elements: the kernels find what lies far apart, as they find it side by side."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import attnc
+
+FAR = 1 << 31
+# Lengths and strides: memory is only touched where numbers are.
+LAYOUTS = {
+    "entries": (20, (FAR, 320, 16, 1)),
+    "heads": (20, (2 * FAR, FAR, 16, 1)),
+    "rows": (20, (FAR, FAR // 2, FAR // 64, 1)),
+    "odd": (20, (FAR + 1, 321, 16, 1)),
+    "each row": (2, (16, 32, FAR, 1)),
+}
+PATTERNS = {
+    "window": "attend window(8)",
+    "sets": "attend (window(3) | to(first(2))) & causal",
+    "table": "input b: float[n, n] attend causal score s + b[q, k]",
+    "linear": "attend causal kernel elu(x) + 1",
+    "channels": "input g: float[n, H, d] attend causal kernel x normalize none decay g",
+    "delta": "input b: float[n, H] attend causal kernel x normalize none update delta(b)",
+}
+
+
+def far(x: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    size = 1 + sum((count - 1) * stride for count, stride in zip(x.shape, strides, strict=True))
+    return torch.empty(size, dtype=x.dtype).as_strided(x.shape, strides).copy_(x)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "layout"),
+    [("window", layout) for layout in LAYOUTS] + [(name, "entries") for name in PATTERNS if name != "window"],
+)
+def test_what_lies_far_apart(pattern: str, layout: str) -> None:
+    function = attnc.load(f"pattern p() {{ {PATTERNS[pattern]} }}", backend="triton")
+    torch.manual_seed(len(pattern))
+    n, strides = LAYOUTS[layout]
+    given = [torch.randn(2, 2, n, 16).half() for _ in range(4)]
+    tables = {}
+    if "input" in PATTERNS[pattern]:
+        sizes = {"table": ("b", (n, n)), "channels": ("g", (n, 2, 16)), "delta": ("b", (n, 2))}
+        name, size = sizes[pattern]
+        tables[name] = -torch.rand(size) if name == "g" else torch.rand(size)
+
+    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, grad: torch.Tensor) -> list[torch.Tensor]:
+        q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
+        out = function(q, k, v, **tables)
+        return [out, *torch.autograd.grad(out, (q, k, v), grad)]
+
+    near, apart = run(*given), run(*(far(x, strides) for x in given))
+    assert all(torch.equal(a, b) for a, b in zip(near, apart, strict=True))
