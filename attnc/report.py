@@ -77,7 +77,7 @@ class PatternReport:
 
     cost: the edges of one head, as a closed form in the number of keys.
     reach: layers until every token has reached every token it may reach; None where it was not measured.
-    terms: how the relation was taken apart, for each body: which heads, and how each part is walked.
+    bodies: how the relation was taken apart, for each body: which heads (empty for all), and its terms.
     plan: how the kernels walk it; lost: what could not be proven of that and is masked instead.
     waste: for each body what its tiles compute beside what its edges need, where no inputs decide it.
     made: what the passes made of it: a ``Planned`` where all claims hold, else a ``Judged``.
@@ -152,7 +152,8 @@ class PatternReport:
             yield ("assume" if result.claim.assumed else "require"), f"{_bare(result.claim.text)}: {word}"
         for heads, terms in self.bodies:
             for place, term in enumerate(dict.fromkeys(terms)):
-                yield (heads if place == 0 else ""), term
+                named = f"heads {heads}" if heads else "terms"
+                yield (named if place == 0 else ""), term
         for item in self.waste:
             heads = f" of heads {item.heads}" if item.heads else ""
             yield "tiles", f"{item.ratio:.2f} pairs computed for an edge{heads} at n = {item.n}"
@@ -327,9 +328,7 @@ def _known(judged: Judged, kind: str, ask: Callable[[], Finding]) -> Finding:
 
 def _body(terms: BodyTerms) -> tuple[str, tuple[str, ...]]:
     heads = terms.body.heads
-    return ("terms" if heads.condition == TRUE else f"heads {heads.text}"), tuple(
-        term.origin for term in terms.terms
-    )
+    return ("" if heads.condition == TRUE else heads.text), tuple(term.origin for term in terms.terms)
 
 
 # --- in words -------------------------------------------------------------------------------------------

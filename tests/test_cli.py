@@ -68,6 +68,20 @@ def test_check_as_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pattern["causal"]["witness"] is None
     assert pattern["growth"] == "O(n*window)"
     assert [claim["verdict"] for claim in pattern["claims"]] == ["proven", "proven"]
+    assert [body["heads"] for body in pattern["bodies"]] == [""]
+
+
+def test_check_tells_which_heads(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "pattern two() { heads {0, 2} { attend causal } heads rest { attend window(3) } }"
+    Path("heads.attn").write_text(text, encoding="utf-8")
+    assert main(["check", "heads.attn", "--json"]) == 0
+    (pattern,) = json.loads(capsys.readouterr().out)["patterns"]
+    assert [body["heads"] for body in pattern["bodies"]] == ["{0, 2}", "rest"]
+    assert main(["check", "heads.attn"]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines() if "heads" in line[:9]] == [
+        ["heads", "{0,"],
+        ["heads", "rest"],
+    ]
 
 
 def test_check_shows_a_refuted_claim(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
