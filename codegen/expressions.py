@@ -92,10 +92,10 @@ class KernelText:
     def _lookup(self, table: str, index: tuple[str, ...], kind: str) -> str:
         base = table.partition(".")[0]
         sizes = tuple(map(fold, (self.inputs.get(table) or self.inputs[base]).shape))
-        shape = (self._printer({})(size) for size in sizes)
+        shape = tuple(map(self._printer({}), sizes))
         place, size = "", ""
         if sum("n" in variables(axis) for axis in sizes) > 1:  # as large as the square of the length
-            index = (f"tl.cast({index[0]}, tl.int64)", *index[1:])
+            index, shape = ((f"tl.cast({some[0]}, tl.int64)", *some[1:]) for some in (index, shape))
         for position, length in zip(index, shape, strict=True):
             place = f"({place}) * ({length}) + {position}" if place else position
             size = f"{size} * ({length})" if size else f"({length})" if " " in length else length

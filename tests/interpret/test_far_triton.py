@@ -53,3 +53,15 @@ def test_what_lies_far_apart(pattern: str, layout: str) -> None:
 
     near, apart = run(*given), run(*(far(x, strides) for x in given))
     assert all(torch.equal(a, b) for a, b in zip(near, apart, strict=True))
+
+
+def test_a_table_of_more_than_2_31_entries() -> None:
+    n, rows = 46_400, 8
+    text = "pattern p() { input b: float[n, n] attend window(5) score s + b[q, k] * b[k, q] }"
+    table = torch.empty(n, n)  # memory that is only touched where it is read
+    table[-rows:, -2 * rows :] = torch.randn(rows, 2 * rows)
+    table[-2 * rows :, -rows:] = torch.randn(2 * rows, rows)
+    q, k, v = torch.randn(1, 1, rows, 16), torch.randn(1, 1, n, 16), torch.randn(1, 1, n, 16)
+    with torch.no_grad():
+        ours, torchs = (attnc.load(text, backend=path)(q, k, v, b=table) for path in ("triton", "torch"))
+    torch.testing.assert_close(ours, torchs)
