@@ -77,7 +77,7 @@ def _state_shape(q, v):
     if not _CARRIES:
         return (0,)
     body = next(body for body in _STATES if body is not None)
-    return (*q.shape[:2], body.width(q.shape[3]), v.shape[3] + body.normalized)
+    return (*q.shape[:2], body.width(q.shape[3]), v.shape[3] + int(body.normalized))
 
 
 # Names in PyTorch's registry are unique for this file's content and for how it was imported.

@@ -5,19 +5,39 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from typing import Protocol
+
+import triton
 
 FILE = Path(__file__).with_name("budget.json")
 DIMS = (64, 128)
 
 
+class Taken(Protocol):
+    """Registers and spilled bytes of a thread, bytes of shared memory of a block."""
+
+    @property
+    def registers(self) -> int: ...
+    @property
+    def spilled(self) -> int: ...
+    @property
+    def shared(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Use:
-    """What a kernel takes: registers and spilled bytes of a thread, bytes of shared memory of a block."""
+    """What a kernel takes."""
 
     registers: int
     spilled: int
     shared: int
+
+    @classmethod
+    def most(cls, *taken: Taken) -> Use:
+        """What is enough for each of some launches of one kernel."""
+        return cls(*(max(getattr(one, what) for one in taken) for what in ("registers", "spilled", "shared")))
 
     def beyond(self, budget: Use) -> list[str]:
         """What is more than the budget, in words."""
@@ -30,7 +50,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Budget:
-    """What every example's kernels may take on sm_90 in bfloat16, by example, dim and kernel.
+    """What kernels may take on sm_90 in bfloat16, by example (or pattern of ``summed``), dim and kernel.
 
     triton: the version that the numbers were recorded with; another one shares registers out otherwise.
     """
@@ -59,3 +79,16 @@ class Budget:
         text = json.dumps({"triton": self.triton, "kernels": tree}, indent=1)
         text = re.sub(r'"(\{.*?\})"', lambda match: match[1].replace('\\"', '"'), text)
         FILE.write_text(text + "\n", encoding="utf-8")
+
+
+@cache
+def _budget() -> Budget:
+    return Budget.read()
+
+
+def faults(name: str, dim: int, kernel: str, taken: Taken) -> list[str]:
+    """What is more than a kernel may take, in words; nothing where the budget is another Triton's."""
+    if _budget().triton != triton.__version__:
+        return []
+    beyond = Use.most(taken).beyond(_budget().uses[name, dim, kernel])
+    return [f"{kernel}: {much} (tests/aot/record.py writes budgets)" for much in beyond]

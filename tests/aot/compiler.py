@@ -44,7 +44,7 @@ _PRODUCT = re.compile(r"\b(?:HGMMA|HMMA|UTCHMMA)\b")
 
 
 def swept() -> list[str]:
-    """The examples whose kernels sweep; the others are looked at in ``test_states`` and ``test_gates``."""
+    """The examples whose kernels sweep; the others are in ``summed``."""
     paths = sorted(EXAMPLES.glob("*.attn"))
     return [path.stem for path in paths if "kernel " not in path.read_text(encoding="utf-8")]
 
@@ -100,7 +100,11 @@ class Launch:
     @property
     def label(self) -> str:
         """The kernel's name, and whether it is the binary for tiles that come in shares."""
-        return self.name + " in shares" * bool(dict(self.constants).get("SHARES"))
+        return self.name + " in shares" * self.in_shares
+
+    @property
+    def in_shares(self) -> bool:
+        return bool(dict(self.constants).get("SHARES"))
 
     @property
     def kind(self) -> str:
@@ -140,19 +144,19 @@ class Launch:
 class Binary:
     """What a compiled kernel uses.
 
-    registers: of one thread. spilled: bytes a thread. spills_in_loops: accesses to those in the loops that
-    matter (not known for AMD). shared: bytes a block.
+    registers: of one thread. spilled: bytes a thread. shared: bytes a block. machine: the machine code, where
+    something is spilled (not for AMD).
     """
 
     registers: int
     spilled: int
-    spills_in_loops: int
     shared: int
+    machine: str
     assembly: str
     intermediate: str
 
 
-class _Recorder:
+class Recorder:
     """Stands in for a kernel: ``recorder[grid](**arguments)`` is written down."""
 
     def __init__(self, kernel: Any, launches: list[Launch]) -> None:
@@ -160,10 +164,11 @@ class _Recorder:
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         assert len(grid) == 1 and grid[0] > 0
-        return lambda **arguments: self.launches.append(_launch(self.kernel, arguments))
+        return lambda **arguments: self.launches.append(launch_of(self.kernel, arguments))
 
 
-def _launch(kernel: Any, arguments: dict[str, Any]) -> Launch:
+def launch_of(kernel: Any, arguments: dict[str, Any]) -> Launch:
+    """What a launch with these arguments hangs on."""
     types, constants, attributes = [], [], []
     for place, parameter in enumerate(kernel.params):
         value = arguments.pop(parameter.name)
@@ -245,7 +250,7 @@ def record(
         "_KEY_PASSES": _recorders(module._KEY_PASSES, found),
         "_tiles_of": lambda device: getattr(module, tiles),
         **{
-            name: _Recorder(getattr(module, name), found)
+            name: Recorder(getattr(module, name), found)
             for name in ("_join_kernel", "_sum_kernel")
             if hasattr(module, name)
         },
@@ -275,7 +280,7 @@ def _recorders(passes: Any, found: list[Launch]) -> Any:
     """The table of passes with a recorder for every kernel in it."""
     if isinstance(passes, tuple):
         return tuple(_recorders(part, found) for part in passes)
-    return _Recorder(passes, found) if isinstance(passes, triton.JITFunction) else passes
+    return Recorder(passes, found) if isinstance(passes, triton.JITFunction) else passes
 
 
 def build(launch: Launch, target: Target) -> Binary:
@@ -290,8 +295,8 @@ def build(launch: Launch, target: Target) -> Binary:
         return Binary(
             numbers["vgpr_count"],
             numbers["private_segment_fixed_size"],
-            0,
             shared,
+            "",
             text,
             str(binary.asm["ttgir"]),
         )
@@ -300,13 +305,11 @@ def build(launch: Launch, target: Target) -> Binary:
             r"(REG|STACK|LOCAL):(\d+)", _read("cuobjdump", "--dump-resource-usage", binary.asm["cubin"])
         )
     )
-    spilled, in_loops = int(used["STACK"]) + int(used["LOCAL"]), 0
-    if spilled:  # the disassembler takes longer than the compiler
-        machine = _read("nvdisasm", "-c", binary.asm["cubin"])
-        # Programs of one kind take one pair of tiles each, without a loop.
-        in_loops = _spills(machine) if launch.kind == "pair" else _spills_in_loops(machine)
+    spilled = int(used["STACK"]) + int(used["LOCAL"])
+    # The disassembler takes longer than the compiler.
+    machine = _read("nvdisasm", "-c", binary.asm["cubin"]) if spilled else ""
     return Binary(
-        int(used["REG"]), spilled, in_loops, shared, str(binary.asm["ptx"]), str(binary.asm["ttgir"])
+        int(used["REG"]), spilled, shared, machine, str(binary.asm["ptx"]), str(binary.asm["ttgir"])
     )
 
 
@@ -321,8 +324,8 @@ def _read(tool: str, option: str, cubin: bytes) -> str:
         ).stdout
 
 
-def _spills_in_loops(machine: str) -> int:
-    """Accesses to spilled registers within the innermost loops that multiply matrices.
+def spills_in_loops(machine: str) -> int:
+    """Accesses to spilled registers within the innermost loops that multiply matrices, in machine code.
 
     What is spilled before such a loop and fetched after it, as the rows' addresses often are, costs nothing.
     """
@@ -340,9 +343,9 @@ def _spills_in_loops(machine: str) -> int:
     assert busy or not _PRODUCT.search(machine), (
         "the loops over tiles were not recognized in the machine code"
     )
-    return sum(map(_spills, busy))
+    return sum(map(spills, busy))
 
 
-def _spills(machine: str) -> int:
+def spills(machine: str) -> int:
     """Accesses to spilled registers."""
     return len(re.findall(r"\b(?:LDL|STL)\b", machine))
