@@ -1,9 +1,8 @@
 """Every example's kernels compile for real GPUs, fit into them, and keep their tiles in registers.
 
-None of this needs a GPU. A run covers every kernel for Hopper in bfloat16 (those for tiles in shares, which
-hold a little more than the others, from dim 128 on, where registers are few), and one of each kind of kernel
-for the other targets and dtypes, because those differ in what the compiler is given and not in what the
-patterns say; ``ATTNC_AOT=full`` covers everything.
+None of this needs a GPU. A run covers every kernel for Hopper in bfloat16, and one of each kind of kernel for
+tiles in shares and for the other targets and dtypes, because those differ in what the compiler is given and
+not in what the patterns say; ``ATTNC_AOT=full`` covers everything.
 """
 
 from __future__ import annotations
@@ -59,19 +58,18 @@ def cases() -> Iterator[tuple[str, str, str, int]]:
 @cache
 def compiled(name: str, target: str, dtype: str, dim: int) -> tuple[tuple[Any, Any], ...]:
     """Launches and their binaries, but for those that an earlier example has too."""
-    goal = compiler.TARGETS[target]
     others = EXAMPLES[: EXAMPLES.index(name)] if (name, target, dtype, dim) in _SWEPT else []
-    before = {
-        launch.identity
-        for other in others
-        for launch in compiler.launches(other, DTYPES[dtype], dim, goal.tiles)
-    }
-    own = {
-        launch.identity: launch
-        for launch in compiler.launches(name, DTYPES[dtype], dim, goal.tiles)
-        if FULL or dim >= 128 or not launch.in_shares
-    }
+    before = {identity for other in others for identity in wanted(other, target, dtype, dim)}
+    own = wanted(name, target, dtype, dim)
+    goal = compiler.TARGETS[target]
     return tuple((launch, compiler.build(launch, goal)) for key, launch in own.items() if key not in before)
+
+
+def wanted(name: str, target: str, dtype: str, dim: int) -> dict[Any, Any]:
+    """The launches of an example that are compiled, by their identity."""
+    found = compiler.launches(name, DTYPES[dtype], dim, compiler.TARGETS[target].tiles)
+    shares = FULL or name in KINDS
+    return {launch.identity: launch for launch in found if shares or not launch.in_shares}
 
 
 CASES = list(dict.fromkeys(cases()))
