@@ -20,6 +20,7 @@ from typing import Any
 from attnc import cost as costs
 from attnc import debug, indexing, plan_proofs, planner, proofs, schedule
 from attnc.codegen import module
+from attnc.codegen.layout import laid_out
 from attnc.cost import Cost
 from attnc.decompose import decompose
 from attnc.diagnostics import AttncError, Diagnostic
@@ -114,7 +115,8 @@ def schedule_pass(judged: Judged) -> Planned:
 
 
 def module_pass(planned: Planned) -> Emitted:
-    return Emitted(**vars(planned), text=module.emit(planned.pattern, planned.schedule, facts(planned)))
+    text = module.emit(planned.pattern, planned.schedule, facts(planned))
+    return Emitted(**vars(planned), text=laid_out(text) if planned.request.readable else text)
 
 
 def facts(planned: Planned) -> module.Facts:
@@ -125,7 +127,7 @@ def facts(planned: Planned) -> module.Facts:
         digest=hashlib.sha256(source.text.encode("utf-8")).hexdigest(),
         params=parameters(planned.pattern),
         claims=planned.claims,
-        cost=cost_of(planned.bodies) if planned.request.costed else None,
+        cost=cost_of(planned.bodies) if planned.request.readable else None,
     )
 
 

@@ -35,7 +35,8 @@ class Request:
     prefer: the pattern to take when there are several and ``pattern`` does not say which.
     header: given when the source is the body of a pattern alone.
     identity: what the cache knows the source by, where its text is padded with what the compiler skips.
-    costed: whether a module's head tells the number of edges; counting them takes as long as all the rest.
+    readable: whether a module is for people: its head tells the number of edges, and long lines are broken.
+        Both take time.
     """
 
     source: Source
@@ -44,7 +45,7 @@ class Request:
     prefer: str | None = None
     header: Header | None = None
     identity: str | None = None
-    costed: bool = True
+    readable: bool = True
 
     def __post_init__(self) -> None:
         if self.pattern is not None and not isinstance(self.pattern, str):

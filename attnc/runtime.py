@@ -225,7 +225,7 @@ def _compile(
 ) -> tuple[cache.Entry, CodeType]:
     from attnc.pipeline import code_of, compile_pattern
 
-    emitted = compile_pattern(replace(request, costed=False), derive)
+    emitted = compile_pattern(replace(request, readable=False), derive)
     _warn(emitted.warnings, 5)
     return cache.store(key, emitted.text, emitted.pattern.name), code_of(emitted.text)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from attnc.codegen.needs import Draw, Names, identifier
 from attnc.codegen.printer import Printer
 from attnc.codegen.real_text import RealPrinter
@@ -97,8 +99,8 @@ class KernelText:
         if sum("n" in variables(axis) for axis in sizes) > 1:  # as large as the square of the length
             index, shape = ((f"tl.cast({some[0]}, tl.int64)", *some[1:]) for some in (index, shape))
         for position, length in zip(index, shape, strict=True):
-            place = f"({place}) * ({length}) + {position}" if place else position
-            size = f"{size} * ({length})" if size else f"({length})" if " " in length else length
+            place = f"{_factor(place)} * {_factor(length)} + {position}" if place else position
+            size = f"{size} * {_factor(length)}" if size else _factor(length)
         text = f"_entry({identifier(table)}, {place}, {size})"
         return f"({text} != 0)" if kind == "bool" else text
 
@@ -156,6 +158,13 @@ class _HostPrinter:
 def first_row(draw: Draw) -> str:
     """The first row of a draw that any query belongs to."""
     return "(n - n_q)" if draw.size == 1 else f"(n - n_q) // {draw.size}"
+
+
+def _factor(text: str) -> str:
+    """In brackets, unless it is a name, a number or a call."""
+    name, bracket, rest = text.partition("(")
+    whole = re.fullmatch(r"[\w.]*", name) and (not bracket or _closes_at_end(bracket + rest))
+    return text if whole else f"({text})"
 
 
 def _closes_at_end(text: str) -> bool:
