@@ -87,7 +87,7 @@ def planned(
 
     small: weighed as in ``weighed_small``.
     """
-    request = Request(Source("drawn.attn", text), name, params or {}, costed=False)
+    request = Request(Source("drawn.attn", text), name, params or {}, readable=False)
     decomposed = terms_pass(pattern_pass(syntax_pass(request)))
     with weighed_small() if small else nullcontext():
         return schedule_pass(Judged(**vars(decomposed), claims=()))
