@@ -277,6 +277,10 @@ class _Batch:
         """(entries, tiles, key heads, heads of each, rows, dim) of a tensor without the tiles' axis."""
         return _view(x[place], [_moved(rows, -offset) for rows in self.rows])
 
+    def of_one_tile(self):
+        """The keys, if they are gathered, and for one tile alone; else None."""
+        return self.keys[0] if len(self.keys) == 1 and not isinstance(self.keys[0], range) else None
+
     def of_keys(self, x, place, empty=False):
         """The same of the keys; empty: zeros for what is gathered."""
         found = _view(x[place[:2]], self.keys)
@@ -383,7 +387,8 @@ def _all_batches(q, k, inputs):
                 return (found for part in (kept, plan) for found in part)
         if len(_PLANS) >= _MOST_PLANS:
             _PLANS.clear()
-        _PLANS[key] = kept
+        # From the last to the first: later tiles often sweep all that earlier ones do, and more.
+        _PLANS[key] = kept[::-1]
     return _PLANS[key]
 
 

@@ -135,6 +135,7 @@ class _Call:
         if self.factor != 1.0:
             self.q = self.q * self.factor
         self.plan = _all_batches(q, k, inputs) if q.numel() and k.numel() else ()
+        self.gathered = {}
 
     def padded(self, x):
         """Zeros behind q and k change no score, zeros behind v only give zeros."""
@@ -148,7 +149,16 @@ class _Call:
 
     def views(self, found, place):
         """A batch's queries, keys and values."""
-        return found.of_rows(self.q, place, self.offset), *(found.of_keys(x, place) for x in (self.k, self.v))
+        keys = found.of_one_tile()
+        if keys is None:
+            swept = (found.of_keys(x, place) for x in (self.k, self.v))
+        else:  # tiles often sweep the beginning of what another one sweeps: it is gathered once
+            held = self.gathered.get(str(place))
+            if held is None or not torch.equal(held[0][: len(keys)], keys):
+                held = keys, found.of_keys(self.k, place), found.of_keys(self.v, place)
+                self.gathered[str(place)] = held
+            swept = (x[..., : len(keys), :] for x in held[1:])
+        return found.of_rows(self.q, place, self.offset), *swept
 
     # --- only: weights ---
     def places(self, found, place):
