@@ -97,6 +97,11 @@ WRITTEN: list[Case] = [
         lambda b, h, q, k: ((q - k).abs() <= 12) & ((q - k) % 4 == 0),
         "attend window(3, 3, dilation=4)",
     ),
+    (
+        "dilated, by the distance",
+        lambda b, h, q, k: ((q - k).abs() <= 13) & (torch.abs(q - k) % 4 == 0),
+        "attend window(3, 3, dilation=4)",
+    ),
     ("stride", lambda b, h, q, k: (q % 7 == k % 7) & (q >= k), "attend stride(7) & causal"),
     ("chunk", lambda b, h, q, k: (q // 16 == k // 16) & (q >= k), "attend chunk(16) & causal"),
     (

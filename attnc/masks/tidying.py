@@ -103,6 +103,9 @@ def _equation(body: Expr) -> Expr:
             step == again and start == 0 and {c for c, _ in terms} == {1, -1}
         ):
             return eq(mod(sub(one, other), step), 0)
+        # |x| % s == 0, which is max(x, -x) % s == 0
+        case [Mod(Max((one, other)), Const(step))] if start == 0 and constant(add(one, other)) == 0:
+            return eq(mod(one, step), 0)
         # |x| == c, which is max(x, -x) == c
         case [Max((one, other))] if abs(terms[0][0]) == 1 and constant(add(one, other)) == 0:
             value = -start * terms[0][0]
