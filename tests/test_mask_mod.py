@@ -143,6 +143,12 @@ WRITTEN: list[Case] = [
         "grid(y: 9, x: 9) attend window(2, 2, axis=y) & window(1, 1, axis=x)",
     ),
     (
+        "clamped neighbourhood",
+        neighbourhood(9, 9, 3),
+        "grid(y: 9, x: 9) attend where min(7, max(1, q.y)) <= k.y + 1 and k.y <= 8 and k.y <= max(1, q.y) + 1 "
+        "and k.x <= max(1, q.x) + 1 and min(7, max(1, q.x)) <= k.x + 1",
+    ),
+    (
         "squares",
         lambda b, h, q, k: (q // 9 // 3 == k // 9 // 3) & (q % 9 // 3 == k % 9 // 3),
         "grid(y: 9, x: 9) attend chunk(3, axis=y) & chunk(3, axis=x)",

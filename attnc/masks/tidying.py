@@ -54,13 +54,15 @@ def tidy(expr: Expr) -> Expr:
 
 
 def _bound(body: Expr) -> Expr:
-    """``body <= 0`` without an extreme in the sum."""
+    """``body <= 0``, several bounds for one that holds an extreme.
+
+    What comes to alternatives stays an extreme: a bound tells more of what may be read than they do.
+    """
     terms, start = _terms(body)
     for c, atom in terms:
-        if isinstance(atom, (Max, Min)):
+        if isinstance(atom, (Max, Min)) and isinstance(atom, Max) == (c > 0):
             rest = add(start, *(scale(d, other) for d, other in terms if other is not atom))
-            join = conj if isinstance(atom, Max) == (c > 0) else disj
-            return tidy(join(*(le(add(rest, scale(c, arg)), 0) for arg in atom.args)))
+            return tidy(conj(*(le(add(rest, scale(c, arg)), 0) for arg in atom.args)))
     low, high = _range(body)
     if high is not None and high <= 0:
         return Truth(True)
