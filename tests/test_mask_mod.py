@@ -145,8 +145,8 @@ WRITTEN: list[Case] = [
     (
         "clamped neighbourhood",
         neighbourhood(9, 9, 3),
-        "grid(y: 9, x: 9) attend where min(7, max(1, q.y)) <= k.y + 1 and k.y <= 8 and k.y <= max(1, q.y) + 1 "
-        "and k.x <= max(1, q.x) + 1 and min(7, max(1, q.x)) <= k.x + 1",
+        "grid(y: 9, x: 9) attend where min(7, max(1, q.y)) <= k.y + 1 and k.y <= 8 and "
+        "k.y <= max(1, q.y) + 1 and k.x <= max(1, q.x) + 1 and min(7, max(1, q.x)) <= k.x + 1",
     ),
     (
         "squares",
