@@ -140,7 +140,7 @@ def write_module(output: str, text: str, *, source: str | None, force: bool) -> 
 
     Raises ``Refused``, with a message that names the path.
     """
-    place = _place(output, () if source is None else (source,))
+    place = _place(output, () if source is None else (source,), "; `--emit module` prints instead")
     found = place.target.exists()
     if found and not force and not _is_ours(place.target):
         raise Refused(
@@ -200,8 +200,11 @@ def rewritable(given: str) -> Output:
     return _place(given, ())
 
 
-def _place(output: str, sources: Sequence[str]) -> Output:
-    """Where ``output`` leads to, if a file can be written there that is none of ``sources``."""
+def _place(output: str, sources: Sequence[str], instead: str = "") -> Output:
+    """Where ``output`` leads to, if a file can be written there that is none of ``sources``.
+
+    instead: what is said to whoever wants no file.
+    """
     path = Path(output)
     try:
         target = path.resolve()
@@ -217,7 +220,7 @@ def _place(output: str, sources: Sequence[str]) -> Output:
     if stat.S_ISDIR(found.st_mode):
         raise Refused(f"cannot write {shown}: it is a folder; name a file in it")
     if not stat.S_ISREG(found.st_mode):
-        raise Refused(f"cannot write {shown}: it is no regular file; `--emit module` prints instead")
+        raise Refused(f"cannot write {shown}: it is no regular file{instead}")
     if any(Path(source).exists() and target.samefile(source) for source in sources):
         raise Refused(f"cannot write {shown}: it is the pattern file itself; name another output")
     if not os.access(target, os.W_OK):

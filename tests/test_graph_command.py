@@ -78,6 +78,7 @@ def test_foreign_files_stay(here: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["hubs.attn", "-o", "out"], "must end in"),
         (["hubs.attn", "-o", "nowhere/out.svg"], "nowhere"),
         (["hubs.attn", "-o", "."], "'.'"),
+        (["hubs.attn", "-o", "/dev/null"], "it is no regular file\n"),
         (["hubs.attn", "--n", "0"], "'0' is no number"),
         (["hubs.attn", "--n", "-4"], "-4"),
         (["hubs.attn", "--n", "1000000000"], "16777216 at most"),

@@ -151,6 +151,13 @@ def test_columns_behind_an_astral_character(client: Client) -> None:
     assert client.ask("textDocument/completion", at(behind, "\N{GRINNING FACE}", uri, behind=True)) == []
 
 
+def test_a_file_that_is_nowhere(client: Client) -> None:
+    """Neither open nor on the disk: nothing is known of it."""
+    place = {"textDocument": {"uri": "file:///nowhere/closed.attn"}, "position": {"line": 0, "character": 0}}
+    assert client.ask("textDocument/hover", place) is None
+    assert client.ask("textDocument/definition", place) is None
+
+
 def test_completion(client: Client) -> None:
     uri = "file:///nowhere/new.attn"
     text = TEXT.replace("attend near | to(hub)", "attend near | window(3, dil")

@@ -97,6 +97,11 @@ WRITTEN: list[Case] = [
         lambda b, h, q, k: ((q - k).abs() <= 12) & ((q - k) % 4 == 0),
         "attend window(3, 3, dilation=4)",
     ),
+    (
+        "dilated, by the distance",
+        lambda b, h, q, k: ((q - k).abs() <= 13) & (torch.abs(q - k) % 4 == 0),
+        "attend window(3, 3, dilation=4)",
+    ),
     ("stride", lambda b, h, q, k: (q % 7 == k % 7) & (q >= k), "attend stride(7) & causal"),
     ("chunk", lambda b, h, q, k: (q // 16 == k // 16) & (q >= k), "attend chunk(16) & causal"),
     (
@@ -136,6 +141,12 @@ WRITTEN: list[Case] = [
         "neighbourhood",
         lambda b, h, q, k: ((q // 9 - k // 9).abs() <= 2) & ((q % 9 - k % 9).abs() <= 1),
         "grid(y: 9, x: 9) attend window(2, 2, axis=y) & window(1, 1, axis=x)",
+    ),
+    (
+        "clamped neighbourhood",
+        neighbourhood(9, 9, 3),
+        "grid(y: 9, x: 9) attend where min(7, max(1, q.y)) <= k.y + 1 and k.y <= 8 and "
+        "k.y <= max(1, q.y) + 1 and k.x <= max(1, q.x) + 1 and min(7, max(1, q.x)) <= k.x + 1",
     ),
     (
         "squares",

@@ -233,6 +233,8 @@ def test_a_report_shows_itself() -> None:
     found = check(WRONG)._repr_html_()
     assert found.count("<svg") == 2 and "error[not-causal]" in found and "<style" not in found
     assert "<b>." not in found and "proven" in found
+    # Without a style sheet, the longest name would touch what is said of it.
+    assert all("padding-right" in style for style in re.findall(r"<th style=\"(.*?)\"", found))
     broken = check("pattern broken( { attend all }")._repr_html_()
     assert "<svg" not in broken and "error[" in broken
 

@@ -120,6 +120,14 @@ def test_tensors_of_scores_learn() -> None:
     torch.testing.assert_close(bias.grad, again.grad)
 
 
+def test_a_score_function_alone_is_about_all_pairs() -> None:
+    pattern = attnc.from_mask_mod(score_mod=lambda score, b, h, q, k: score - 0.5 * (q - k).abs(), name="mod")
+    body = pattern.source.partition("{\n")[2].rpartition("}")[0]
+    assert body.split()[:2] == ["attend", "all"] and "score" in body
+    with pytest.raises(TypeError, match="takes a function"):
+        attnc.from_mask_mod()
+
+
 @pytest.mark.parametrize(
     ("fn", "message"),
     [

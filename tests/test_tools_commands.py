@@ -89,7 +89,7 @@ def test_every_command_and_option_is_described() -> None:
         for shell in ("bash", "zsh", "fish"):
             made = script(shell, list(found.values()))
             assert name in made and all(flag.lstrip("-") in made for flag in flags)
-    assert "not-causal" in found["explain"].values and found["check"].files
+    assert "not-causal" in found["explain"].values and found["check"].files and found["gallery"].folders
 
 
 def _completed(line: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
@@ -103,7 +103,7 @@ def _completed(line: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
     )
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stderr == ""
-    return set(done.stdout.split())
+    return set(done.stdout.splitlines()) - {""}
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
@@ -117,6 +117,46 @@ def test_bash_completes(capsys: pytest.CaptureFixture[str]) -> None:
     assert _completed("attnc compile mine.attn -o mi", capsys) == {"mine.attn", "mine.txt"}
     assert _completed("attnc explain not-ca", capsys) == {"not-causal", "not-callable"}
     assert _completed("attnc completion ", capsys) == {"bash", "zsh", "fish"}
+    # A name with a space is one name; where a number or a name is wanted, no file is offered.
+    Path("my own.attn").write_text("")
+    Path("more").mkdir()
+    assert _completed("attnc check m", capsys) == {"mine.attn", "my own.attn", "more"}
+    assert _completed("attnc graph mine.attn --n ", capsys) == set()
+    assert _completed("attnc bench mine.attn --json m", capsys) >= {"mine.txt", "mine.attn"}
+    assert _completed("attnc gallery m", capsys) == {"more"}
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
+def test_fish_completes(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.attn").write_text("")
+    Path("mine.txt").write_text("")
+    assert main(["completion", "fish"]) == 0
+    Path("script").write_text(capsys.readouterr().out)
+
+    def completed(line: str) -> set[str]:
+        done = subprocess.run(
+            ["fish", "--no-config", "-c", f"source script; complete -C '{line}'"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "HOME": str(Path.cwd())},
+        )
+        assert done.returncode == 0 and done.stderr == ""
+        return {found.partition("\t")[0] for found in done.stdout.splitlines()}
+
+    assert completed("attnc gr") == {"graph"}
+    assert "mine.attn" in completed("attnc graph mi")
+    assert completed("attnc graph mine.attn --n ") == set()
+    assert completed("attnc compile mine.attn --emit s") == {"syntax", "schedule"}
+    assert completed("attnc compile mine.attn -o mine.t") == {"mine.txt"}
+
+
+def test_descriptions_are_told_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """Colons, which separate things in zsh, belong to them."""
+    said = {"zsh": r"first\:16, every\:512", "fish": "first:16, every:512"}
+    for shell, words in said.items():
+        assert main(["completion", shell]) == 0
+        assert words in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

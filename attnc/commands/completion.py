@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,22 +35,27 @@ def run(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Option:
-    """names: ``-o``, ``--output``. takes: whether a value follows. values: the only ones it can be."""
+    """names: ``-o``, ``--output``. takes: whether a value follows. values: the only ones it can be.
+
+    file: whether the value is a file that is written.
+    """
 
     names: tuple[str, ...]
     takes: bool
     values: tuple[str, ...]
+    file: bool
     help: str
 
 
 @dataclass(frozen=True)
 class Command:
-    """files: whether its arguments are files; values: what else they can be."""
+    """files, folders: whether its arguments are pattern files, or folders; values: what else they can be."""
 
     name: str
     help: str
     options: tuple[Option, ...]
     files: bool
+    folders: bool
     values: tuple[str, ...]
 
 
@@ -61,16 +66,20 @@ def described(parser: argparse.ArgumentParser) -> Iterator[Command]:
     for name, command in choices.choices.items():
         options: list[Option] = []
         values: list[str] = []
-        files = False
+        dests = {item.dest for item in command._actions}
         for item in command._actions:
             allowed = tuple(map(str, item.choices or ()))
             if item.option_strings:
-                takes = item.nargs != 0
-                options.append(Option(tuple(item.option_strings), takes, allowed, item.help or ""))
+                names, takes, file = tuple(item.option_strings), item.nargs != 0, _is_file(item)
+                options.append(Option(names, takes, allowed, file, item.help or ""))
             else:
                 values += allowed or (_codes() if item.dest == "code" else ())
-                files |= item.dest in ("file", "files", "folder")
-        yield Command(name, helps[name], tuple(options), files, tuple(values))
+        files, folders = not dests.isdisjoint(("file", "files")), "folder" in dests
+        yield Command(name, helps[name], tuple(options), files, folders, tuple(values))
+
+
+def _is_file(option: argparse.Action) -> bool:
+    return str(option.metavar).startswith("OUT")
 
 
 def _codes() -> tuple[str, ...]:
@@ -90,29 +99,26 @@ def _bash(commands: list[Command]) -> str:
         lines = [f"        {command.name})"]
         for option in command.options:
             if option.takes:
-                reply = f'compgen -W "{" ".join(option.values)}"' if option.values else "compgen -f"
-                lines.append(
-                    f'            case "$before" in {"|".join(option.names)}) '
-                    f'COMPREPLY=($({reply} -- "$word")); return;; esac'
-                )
-        words = " ".join(name for option in command.options for name in option.names)
-        lines.append(
-            f'            [[ $word == -* ]] && COMPREPLY=($(compgen -W "{words}" -- "$word")) && return'
-        )
+                reply = "return"
+                if option.values or option.file:
+                    reply = f"{_replies(_words(option.values) if option.values else '-f')}; return"
+                lines.append(f'            case "$before" in {"|".join(option.names)}) {reply};; esac')
+        words = _words(name for option in command.options for name in option.names)
+        lines.append(f"            [[ $word == -* ]] && {_replies(words)} && return")
         if command.values:
-            lines.append(f'            COMPREPLY=($(compgen -W "{" ".join(command.values)}" -- "$word"))')
+            lines.append(f"            {_replies(_words(command.values))}")
         elif command.files:
-            lines.append(
-                '            COMPREPLY=($(compgen -f -X "!*.attn" -- "$word") $(compgen -d -- "$word"))'
-            )
+            lines.append("            " + _replies('-f -X "!*.attn"', "-d"))
+        elif command.folders:
+            lines.append(f"            {_replies('-d')}")
         cases.append("\n".join([*lines, "            ;;"]))
-    names = " ".join(command.name for command in commands)
+    names = _words([*(command.name for command in commands), "--help", "--version"])
     return (
         "_attnc() {\n"
         '    local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}"\n'
         "    COMPREPLY=()\n"
         "    if ((COMP_CWORD == 1)); then\n"
-        f'        COMPREPLY=($(compgen -W "{names} --help --version" -- "$word"))\n'
+        f"        {_replies(names)}\n"
         "        return\n"
         "    fi\n"
         '    case "${COMP_WORDS[1]}" in\n' + "\n".join(cases) + "\n    esac\n"
@@ -121,9 +127,19 @@ def _bash(commands: list[Command]) -> str:
     )
 
 
+def _words(words: Iterable[str]) -> str:
+    return f'-W "{" ".join(words)}"'
+
+
+def _replies(*kinds: str) -> str:
+    """What bash offers: a line each, for a file's name may hold spaces."""
+    made = "; ".join(f'compgen {kind} -- "$word"' for kind in kinds)
+    return f"mapfile -t COMPREPLY < <({made})"
+
+
 def _zsh(commands: list[Command]) -> str:
     lines = ["#compdef attnc", "_attnc() {", "    local -a commands", "    commands=("]
-    lines += [f"        {_quoted(f'{command.name}:{_plain(command.help)}')}" for command in commands]
+    lines += [f"        {_quoted(f'{command.name}:{_escaped(command.help)}')}" for command in commands]
     lines += [
         "    )",
         "    if (( CURRENT == 2 )); then",
@@ -139,15 +155,20 @@ def _zsh(commands: list[Command]) -> str:
     for command in commands:
         specs = []
         for option in command.options:
-            said = f"[{_plain(option.help)}]"
+            said = f"[{_escaped(option.help)}]"
             follows = ""
             if option.takes:
-                follows = f":value:({' '.join(option.values)})" if option.values else ":value:_files"
+                offered = (
+                    f"({' '.join(option.values)})" if option.values else "_files" if option.file else " "
+                )
+                follows = f":value:{offered}"
             specs += [_quoted(f"*{name}{said}{follows}") for name in option.names]
         if command.values:
             specs.append(_quoted(f"*:value:({' '.join(command.values)})"))
         elif command.files:
             specs.append(_quoted('*:pattern file:_files -g "*.attn(-.)"'))
+        elif command.folders:
+            specs.append(_quoted("*:folder:_files -/"))
         lines.append(f"        {command.name})")
         lines.append("            _arguments " + " \\\n                ".join(specs))
         lines.append("            ;;")
@@ -162,11 +183,13 @@ def _zsh(commands: list[Command]) -> str:
 def _fish(commands: list[Command]) -> str:
     lines = ["complete -c attnc -f"]
     for command in commands:
-        said = _fish_quoted(_plain(command.help))
+        said = _fish_quoted(command.help)
         lines.append(f"complete -c attnc -n __fish_use_subcommand -a {command.name} -d {said}")
         when = f"complete -c attnc -n '__fish_seen_subcommand_from {command.name}'"
         if command.files:
             lines.append(f"{when} -a '(__fish_complete_suffix .attn)'")
+        if command.folders:
+            lines.append(f"{when} -a '(__fish_complete_directories)'")
         if command.values:
             lines.append(f"{when} -a {_fish_quoted(' '.join(command.values))}")
         for option in command.options:
@@ -175,14 +198,16 @@ def _fish(commands: list[Command]) -> str:
             )
             follows = ""
             if option.takes:
-                follows = f" -r -a {_fish_quoted(' '.join(option.values))}" if option.values else " -r -F"
-            lines.append(f"{when} {flags}{follows} -d {_fish_quoted(_plain(option.help))}")
+                follows = " -r -F" if option.file else " -x"
+                if option.values:
+                    follows += f" -a {_fish_quoted(' '.join(option.values))}"
+            lines.append(f"{when} {flags}{follows} -d {_fish_quoted(option.help)}")
     return "\n".join(lines) + "\n"
 
 
-def _plain(text: str) -> str:
-    """A description without what shells and their completions read something into."""
-    return re.sub(r"[\[\]:`\"\\$]", "", text).strip()
+def _escaped(text: str) -> str:
+    """A description in which zsh reads no end of it."""
+    return re.sub(r"[\[\]:\\]", r"\\\g<0>", text)
 
 
 def _quoted(text: str) -> str:

@@ -29,7 +29,7 @@ def shown(patterns: Sequence[Facts], wrong: Sequence[str], seen: Picture | None 
     parts = []
     for pattern, bodies, rows in patterns:
         cells = "".join(
-            f'<tr><th style="text-align:left;vertical-align:top">{escape(name)}</th>'
+            f'<tr><th style="text-align:left;vertical-align:top;padding-right:1em">{escape(name)}</th>'
             f'<td style="text-align:left;white-space:pre-wrap">{escape(fact)}</td></tr>'
             for name, fact in rows
         )

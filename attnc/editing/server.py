@@ -212,7 +212,10 @@ def _publish(made: LanguageServer, uri: str, positions: Positions, found: Iterab
 
 def _positions(made: LanguageServer, uri: str) -> Positions:
     encoding = made.server_capabilities.position_encoding or "utf-16"
-    text = made.workspace.get_text_document(uri).source
+    try:
+        text = made.workspace.get_text_document(uri).source
+    except OSError:
+        text = ""  # neither open nor on the disk
     return Positions(text, encoding.value if isinstance(encoding, lsp.PositionEncodingKind) else encoding)
 
 

@@ -39,7 +39,7 @@ ScoreMod = Callable[[Any, Any, Any, Any, Any], Any]
 
 
 def from_mask_mod(
-    fn: MaskMod | None,
+    fn: MaskMod | None = None,
     *,
     score_mod: ScoreMod | None = None,
     n: int | None = None,

@@ -54,13 +54,15 @@ def tidy(expr: Expr) -> Expr:
 
 
 def _bound(body: Expr) -> Expr:
-    """``body <= 0`` without an extreme in the sum."""
+    """``body <= 0``, several bounds for one that holds an extreme.
+
+    What comes to alternatives stays an extreme: a bound tells more of what may be read than they do.
+    """
     terms, start = _terms(body)
     for c, atom in terms:
-        if isinstance(atom, (Max, Min)):
+        if isinstance(atom, (Max, Min)) and isinstance(atom, Max) == (c > 0):
             rest = add(start, *(scale(d, other) for d, other in terms if other is not atom))
-            join = conj if isinstance(atom, Max) == (c > 0) else disj
-            return tidy(join(*(le(add(rest, scale(c, arg)), 0) for arg in atom.args)))
+            return tidy(conj(*(le(add(rest, scale(c, arg)), 0) for arg in atom.args)))
     low, high = _range(body)
     if high is not None and high <= 0:
         return Truth(True)
@@ -103,6 +105,9 @@ def _equation(body: Expr) -> Expr:
             step == again and start == 0 and {c for c, _ in terms} == {1, -1}
         ):
             return eq(mod(sub(one, other), step), 0)
+        # |x| % s == 0, which is max(x, -x) % s == 0
+        case [Mod(Max((one, other)), Const(step))] if start == 0 and constant(add(one, other)) == 0:
+            return eq(mod(one, step), 0)
         # |x| == c, which is max(x, -x) == c
         case [Max((one, other))] if abs(terms[0][0]) == 1 and constant(add(one, other)) == 0:
             value = -start * terms[0][0]
