@@ -271,3 +271,13 @@ def test_what_is_wrong(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["fmt", name]) == 2
         assert repr(name) in capsys.readouterr().err
     assert main(["fmt"]) == 2
+
+
+def test_a_file_that_cannot_be_written_was_not_changed(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write what is read-only
+    assert main(["fmt", "messy.attn"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "the file is read-only" in err
+    assert Path("messy.attn").read_text() == MESSY

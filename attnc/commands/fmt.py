@@ -34,10 +34,10 @@ def run(options: argparse.Namespace) -> int:
             if name == "-" and not options.check:
                 sys.stdout.write(text)
             elif text != source.text:
-                print(f"{'would change' if options.check else 'changed'} {source.name}")
-                status = max(status, int(options.check))
                 if not options.check:
                     rewritable(name).write(text.encode())
+                print(f"{'would change' if options.check else 'changed'} {source.name}")
+                status = max(status, int(options.check))
         except AttncError as error:
             complain(error.diagnostics)
             status = 1
