@@ -222,19 +222,25 @@ def test_watching_the_command() -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        # What is started in the background of a shell ignores Ctrl-C, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as watched:
-        assert watched.stdout is not None and watched.stderr is not None
-        lines = iter(watched.stdout.readline, "")
-        first = _until_waiting(lines)
-        assert "causal    proven" in first
-        _replace("pattern p() { attend all require causal }\n")
-        assert "error[not-causal]" in _until_waiting(lines)
-        _replace("pattern p( { attend all }\n")
-        assert "error[" in _until_waiting(lines)
-        time.sleep(0.1)
-        watched.send_signal(signal.SIGINT)
-        assert watched.wait(timeout=60) == 1, "as the last check ended"
-        assert watched.stderr.read() == ""
+        try:
+            assert watched.stdout is not None and watched.stderr is not None
+            lines = iter(watched.stdout.readline, "")
+            first = _until_waiting(lines)
+            assert "causal    proven" in first
+            _replace("pattern p() { attend all require causal }\n")
+            assert "error[not-causal]" in _until_waiting(lines)
+            _replace("pattern p( { attend all }\n")
+            assert "error[" in _until_waiting(lines)
+            time.sleep(0.1)
+            watched.send_signal(signal.SIGINT)
+            assert watched.wait(timeout=60) == 1, "as the last check ended"
+            assert watched.stderr.read() == ""
+        finally:
+            # Leaving the block waits for the process, without end where it was not told to stop.
+            watched.kill()
 
 
 def _until_waiting(lines: Iterator[str]) -> str:
