@@ -84,7 +84,7 @@ value = _load_tile(v_base, 0, k.to(tl.int64), v_row, {inside}, False, VALUE_DIM,
     """\
 some = row_sum > 0.0
 result = total / tl.where(some, row_sum, 1.0)[:, None]
-logs = tl.where(some, row_max + tl.log2(tl.where(some, row_sum, 1.0)), float("-inf"))
+logs = _log_sums(row_max, row_sum)
 """,
     """\
 _store_tile(out_base, origin, row, out_row, stored, result, VALUE_DIM, BLOCK_VALUE_DIM)

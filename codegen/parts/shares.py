@@ -105,9 +105,7 @@ def _join_kernel(
     pointers = out_ptr + batch * out_batch * UNIT + head * out_head * UNIT + row * out_row * UNIT
     wanted = inside[:, None] & (column < VALUE_DIM)[None, :]
     tl.store(pointers[:, None] + column[None, :], result.to(out_ptr.dtype.element_ty), mask=wanted)
-    logs = tl.where(
-        some, (row_max + tl.log2(tl.where(some, row_sum, 1.0))) * 0.6931471805599453, float("-inf")
-    )
+    logs = _log_sums(row_max, row_sum) * 0.6931471805599453
     tl.store(lse_ptr + (batch * heads + head) * n_q + row, logs, mask=inside)
 
 

@@ -114,6 +114,17 @@ def _load_row(base, start, row, inside, EVEN: tl.constexpr):
 
 
 @_jit
+def _log_sums(row_max, row_sum):
+    """Rows' log-sum-exps to the base of 2, in fp64; minus infinity where no edge was met.
+
+    Whoever stores them rounds them once: an error here is one that all weights of a row have in common.
+    """
+    some = row_sum > 0.0
+    logs = tl.log2(tl.where(some, row_sum, 1.0)).to(tl.float64)
+    return tl.where(some, row_max.to(tl.float64) + logs, float("-inf"))
+
+
+@_jit
 def _to_base_2(lse):
     """Rows' log-sum-exps to the base of 2."""
     # --- only: weights ---

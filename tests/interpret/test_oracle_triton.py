@@ -55,3 +55,22 @@ def test_heads_of_one_body_share_a_key_head_with_others(text: str, heads: tuple[
     """A launch is for heads in steps, and adds to the key heads that other launches write, too."""
     given = call(n=20, n_q=17, heads=heads[0], key_heads=heads[1], dim=16, value_dim=16)
     assert oracle.check(oracle.compiled(f"pattern p() {{ {text} }}"), given, "triton") == []
+
+
+def test_a_log_sum_exp_is_rounded_once() -> None:
+    """Rounded after each step it was off by more than a unit, and with it all weights of the row."""
+    given = call(
+        n=33,
+        n_q=1,
+        batch=1,
+        heads=1,
+        key_heads=1,
+        dim=20,
+        value_dim=16,
+        layout="heads inside",
+        scale=0.5,
+        batched_inputs=True,
+        seed=16240,
+    )
+    done = oracle.compiled("pattern p() { grid(y: 2, x: 10) attend window(3, 4, axis=y) }")
+    assert oracle.check(done, given, "triton") == []
