@@ -9,6 +9,7 @@ lies in the past, the first equal entry lies before the last) is added for every
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -102,11 +103,13 @@ class Question:
         return answer
 
     def _least(self, order: tuple[Var, ...]) -> Answer:
+        started = time.monotonic()
         result = self._solver.check()
         if result == z3.unsat:
             return Answer("proven", minimal=True)
         if result == z3.unknown:
-            return Answer("undecided", reason=_unknown(self._solver.reason_unknown()))
+            took = time.monotonic() - started
+            return Answer("undecided", reason=_unknown(self._solver.reason_unknown(), took))
         model = self._solver.model()
         self._solver.push()
         try:
@@ -180,10 +183,14 @@ def valid(claim: Expr, given: Iterable[Expr] = (), work: int = WORK) -> Answer:
     return satisfiable(conj(*given, negate(claim)), work)
 
 
-def _unknown(reason: str) -> str:
-    if any(word in reason for word in ("cancel", "resource", "timeout")):
-        return "the solver found no answer within its budget of work"
-    return f"the solver gave up: {reason}"
+def _unknown(reason: str, seconds: float) -> str:
+    """Why there is no answer, after so many seconds."""
+    if not any(word in reason for word in ("cancel", "resource", "timeout")):
+        return f"the solver gave up: {reason}"
+    # The solver calls both "canceled", but only one of them hangs on how busy the machine is.
+    if 1000 * seconds >= TIMEOUT_MS:
+        return f"the solver found no answer within {TIMEOUT_MS / 1000:g} seconds"
+    return "the solver found no answer within its budget of work"
 
 
 def _model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from attnc import solver
 from attnc.evaluation import (
     Env,
     evaluate,
@@ -32,7 +33,7 @@ from attnc.expression import (
     mul,
     negate,
 )
-from attnc.solver import Question, least, satisfiable, valid
+from attnc.solver import Answer, Question, least, satisfiable, valid
 
 FUTURE = conj(le(0, Q), lt(Q, K), lt(K, N))
 
@@ -84,6 +85,16 @@ def test_a_budget_ends_a_question_with_the_reason() -> None:
         "undecided",
         "the solver found no answer within its budget of work",
     )
+
+
+def test_a_reason_says_that_the_clock_ended_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "TIMEOUT_MS", 50)
+    monkeypatch.setattr(solver, "QUICK_WORK", 1_000_000_000)
+    monkeypatch.setattr(solver, "_idle", [])
+    cubes = [mul(x, mul(x, x)) for x in (Q, K, N)]
+    hard = conj(eq(add(cubes[0], add(cubes[1], cubes[2])), 114), ge(Q, 50), lt(K, -50))
+    answer = satisfiable(hard, work=1_000_000_000)
+    assert answer == Answer("undecided", reason="the solver found no answer within 0.05 seconds")
 
 
 def test_never_is_proven() -> None:
