@@ -1,7 +1,7 @@
 """Questions about expressions, put to the SMT solver.
 
 A question is always "does this hold for all integers, and all contents of the runtime inputs?". What the
-solver cannot answer within its budget of work is *undecided*, and nobody may read that as a yes.
+solver cannot answer within its budget of work or time is *undecided*, and nobody may read that as a yes.
 
 Runtime inputs are uninterpreted functions, and so are random draws; what is known about them (a past draw
 lies in the past, the first equal entry lies before the last) is added for every place where they are used.
