@@ -13,7 +13,7 @@ from math import prod
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
-from attnc.codegen.definition import DefinitionWriter, by_head
+from attnc.codegen.definition import DefinitionWriter
 from attnc.codegen.kernels import FeatureWriter, KernelWriter
 from attnc.codegen.kinds import KINDS
 from attnc.codegen.needs import Names, identifier, tables_of
@@ -404,11 +404,11 @@ def _torch_sweeps(schedule: Schedule, names: Names) -> tuple[str, str]:
     for i, plan in enumerate(schedule.bodies):
         part, found = writer.passes(plan, _suffix(i, len(schedule.bodies)))
         text += part
-        passes = f"({', '.join(found)},)" if found else "()"
-        bodies.append(f"({by_head(fold(formula(plan.body.relation)))}, {passes})")
+        bodies.append(f"({', '.join(found)},)" if found else "()")
     comment = (
-        "# For every body whether its edges hang on the head, and its passes: rows, which are answered for,\n"
-        "# sweeps, and after how many positions their masks repeat.\n"
+        "# The passes of every body: rows, which of them are answered for, sweeps, what reads keys one by one.\n"
+        "# A sweep says for a tile of rows which keys it reads, the first and last that need no mask, and the\n"
+        "# others' mask; beside it: whether it hangs on the head, after how many positions the mask repeats.\n"
     )
     return text + comment, f"({', '.join(bodies)},)"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 from math import lcm
 from textwrap import indent
 
@@ -50,26 +49,33 @@ class SweepWriter(TensorText):
     def passes(self, plan: BodyPlan, suffix: str) -> tuple[str, list[str]]:
         """Functions for every query-side pass, and what the torch path is told of it.
 
-        That is: its rows, which of them it answers for, the keys that a tile of rows sweeps, and after how
-        many positions all its masks repeat.
+        That is: its rows, which of them it answers for, its sweeps, and what reads keys one by one. With a
+        sweep goes whether it hangs on the head, and after how many positions its mask repeats.
         """
         text, found = "", []
         for i, part in enumerate(plan.query):
-            rows, owned, sweeps = (f"_{what}{suffix}_{i}" for what in ("rows", "owned", "sweeps"))
+            rows, owned, alone = (f"_{what}{suffix}_{i}" for what in ("rows", "owned", "alone"))
             text += self._rows(part, rows) + "\n\n"
-            if part.owned == TRUE:
-                owned = "None"
-            else:
-                text += self._owned(part, owned) + "\n\n"
-            tiled = replace(part, sweeps=tuple(sweep for sweep in part.sweeps if sweep.scatter is None))
-            text += self._sweeps(tiled, sweeps) + "\n\n"
-            alone = "None"
-            if tiled != part:
-                alone = f"_alone{suffix}_{i}"
-                text += self._alone(part, alone) + "\n\n"
-            masks = (_in_positions(sweep.mask, (part.walk, sweep.walk)) for sweep in tiled.sweeps)
-            common = lcm(*(period(mask) or 1 for mask in masks))
-            found.append(f"({rows}, {owned}, {sweeps}, {common}, {alone})")
+            owns = "" if part.owned == TRUE else self._owned(part, owned) + "\n\n"
+            text += owns
+            sweeps = []
+            for sweep in part.sweeps:
+                if sweep.scatter is not None:
+                    continue
+                name = f"_sweep{suffix}_{i}_{len(sweeps)}"
+                body = self._sweep(sweep, part, name)
+                text += body + "\n\n"
+                repeats = (
+                    1 if sweep.mask == TRUE else period(_in_positions(sweep.mask, (part.walk, sweep.walk)))
+                )
+                sweeps.append(f"({name}, {_reads_head(owns + body)}, {repeats})")
+            by_one = "None"
+            if len(sweeps) < len(part.sweeps):
+                body = self._alone(part, alone)
+                text += body + "\n\n"
+                by_one = f"({alone}, {_reads_head(owns + body)})"
+            swept = f"({', '.join(sweeps)},)" if sweeps else "()"
+            found.append(f"({rows}, {owned if owns else None}, {swept}, {by_one})")
         return text, found
 
     def _rows(self, part: Pass, name: str) -> str:
@@ -94,23 +100,21 @@ class SweepWriter(TensorText):
             f"    return {self.tensor(part.owned, {'q': 'q'})}\n"
         )
 
-    def _sweeps(self, part: Pass, name: str) -> str:
-        lines = []
-        for sweep in part.sweeps:
-            lines.append(f"# {' '.join(sweep.origin.split())}")
-            lines += self._sweep(sweep, part.walk)
-        body = "\n".join(lines) or "return\nyield"
-        start = "first, last = int(rows[0]), int(rows[-1])\n"
+    def _sweep(self, sweep: Sweep, part: Pass, name: str) -> str:
+        body = "\n".join(self._swept(sweep, part.walk))
+        read = re.sub(r"lambda q, k: .*", "", body)
+        start = ""
         if part.walk.radix != PLAIN:
             ends = tile_ends(part.walk.var, part.walk.radix, part.extents).values()
             names = ", ".join(f"({a.name}, {b.name if a != b else '_'})" for a, b in ends)
             start = f"{names} = _digit_ends(rows, {part.walk.radix.sizes})\n"
-        if re.search(r"\bq\b", re.sub(r"lambda q, k: .*|#.*", "", body)):
+        elif re.search(r"\b(first|last)\b", read):
+            start = "first, last = int(rows[0]), int(rows[-1])\n"
+        if re.search(r"\bq\b", read):
             start += "q = _index(rows, device)\n"
         return (
             f"def {name}(rows, n_q, n, h, heads, tables, device):\n"
-            '    """What a tile of queries sweeps: keys, the first and last that need no mask, the mask of\n'
-            '    the others, and after how many positions that repeats, or 0."""\n'
+            f"    # {' '.join(sweep.origin.split())}\n"
             f"{indent(start + body, '    ')}\n"
         )
 
@@ -144,7 +148,7 @@ class SweepWriter(TensorText):
             f"{indent(body, '    ')}\n"
         )
 
-    def _sweep(self, sweep: Sweep, own: Walk) -> list[str]:
+    def _swept(self, sweep: Sweep, own: Walk) -> list[str]:
         if sweep.drawn is not None:
             name, draw = self.names.of_draw(sweep.drawn)
             place = "" if draw.size == 1 else f" // {draw.size}"
@@ -178,11 +182,11 @@ class SweepWriter(TensorText):
                 full_high = f"{full_high} if {self.host(sweep.full_when, 'q')} else -1"
             unmasked = f"({full_low}, {full_high})"
         if sweep.mask == TRUE:
-            return [*keys, "yield k, None, None, 1"]
+            return [*keys, "return k, None, None"]
         told = _in_positions(sweep.mask, (own, sweep.walk))
         mask = self.tensor(told, {"q": "q", "k": "k"})
         condition = "_causal" if told == le(K, Q) else f"lambda q, k: {mask}"
-        return [*keys, f"yield k, {unmasked}, {condition}, {period(told)}"]
+        return [*keys, f"return k, {unmasked}, {condition}"]
 
     def _worth(self, sweep: Sweep) -> str:
         """Which of many tiles of keys can hold an edge, over tensors of their ends."""
@@ -217,6 +221,11 @@ def _holds_for_blocks(condition: Expr, size: int) -> bool:
     first = substitute(condition, {x: scale(size, floor_div(x, size)) for x in (Q, K)})
     alike = conj(disj(negate(condition), first), disj(condition, negate(first)))
     return valid(alike, (POSITIONS,)).outcome == "proven"
+
+
+def _reads_head(text: str) -> bool:
+    """Whether a function, or several, do something with the head that they are given."""
+    return re.search(r"\bh\b(?!, heads, tables, device\))", re.sub(r"#.*", "", text)) is not None
 
 
 def period(condition: Expr) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -175,15 +174,15 @@ def test_long_sequences(text: str, dtype: str) -> None:
         assert not oracle.check(done, given, "torch")
 
 
-def residues(rows: range, *_: object) -> Iterator[tuple[range, tuple[int, int], object, int]]:
+def residues(rows: range, *_: object) -> tuple[range, tuple[int, int], object]:
     """Keys of the rows' own residue class modulo 7, up to the row."""
     keys = range(rows[0] % 7, rows[-1] + 1, 7)
-    yield keys, (0, rows[0]), lambda q, k: k <= q, 1
+    return keys, (0, rows[0]), lambda q, k: k <= q
 
 
-def squares(rows: torch.Tensor, *_: object) -> Iterator[tuple[torch.Tensor, tuple[int, int], object, int]]:
+def squares(rows: torch.Tensor, *_: object) -> tuple[torch.Tensor, tuple[int, int], object]:
     """Keys of the rows' own square of a grid 36 wide, without the row itself."""
-    yield rows, (0, -1), lambda q, k: q != k, 0
+    return rows, (0, -1), lambda q, k: q != k
 
 
 def test_classes_and_squares() -> None:
@@ -195,19 +194,20 @@ def test_classes_and_squares() -> None:
     by_square = [torch.from_numpy(np.flatnonzero(square == number)) for number in range(square.max() + 1)]
     classes = [range(start, n, 7) for start in range(7)]
     cases = {
-        "stride(7) & causal": (classes, residues, ((q - k) % 7 == 0) & (k <= q)),
-        "chunk(16)": (by_square, squares, (square[:, None] == square[None, :]) & (q != k)),
+        "stride(7) & causal": (classes, residues, 1, ((q - k) % 7 == 0) & (k <= q)),
+        "chunk(16)": (by_square, squares, 0, (square[:, None] == square[None, :]) & (q != k)),
     }
-    for text, (rows, sweeps, mask) in cases.items():
+    for text, (rows, sweep, period, mask) in cases.items():
         done = oracle.compiled(f"pattern p() {{ attend {text} & all }}")
         plain, tried = done.module._BODIES, []
         done.module._PLANS.clear()
-        done.module._BODIES = ((False, ((lambda *_, rows=rows: rows, None, sweeps, 1, None),)),)
+        done.module._BODIES = (((lambda *_, rows=rows: rows, None, ((sweep, False, period),), None),),)
         try:
             for dtype in (torch.float32, torch.bfloat16):
                 given = call(n=n, n_q=n, heads=heads, key_heads=2, batch=2)
                 args, grads = oracle.tensors(given, dtype)
-                tried += [len(found.rows) for found, _ in done.module._all_batches(*args[:2], [])]
+                batches, _ = done.module._all_batches(*args[:2], [], dtype)
+                tried += [len(found.rows) for found, _ in batches]
                 got = oracle.ours(done.module, args, grads, [], given, "torch")
                 edges = np.broadcast_to(mask, (heads, n, n))
                 assert not oracle.against(got, args, grads, edges, given, dtype, "torch")

@@ -17,10 +17,14 @@ _BODIES, _WEIGHTS = (), ()
 # --- begin ---
 
 # Positions are a `range`, which is taken as a view, or an index tensor, which is gathered. A tile is some
-# queries of a pass and all that they sweep; a piece of it, the same queries and some of the keys, under one
-# mask or none; a batch, pieces of one shape whose positions go up in equal steps.
+# queries of a pass, as many as suit a sweep; a piece of it, the same queries and some of the keys that they
+# sweep, under one mask or none; a batch, pieces of one shape whose positions go up in equal steps.
 
-_TILE_COSTS = {32: 1.4, 64: 1.12, 128: 1.0, 256: 0.93, 512: 0.88, 1024: 0.8}  # of a score, by queries a tile
+# What a score costs, by queries a tile; and where the CPU multiplies matrices of bfloat16.
+_TILE_COSTS = {32: 1.4, 64: 1.12, 128: 1.0, 256: 0.93, 512: 0.88, 1024: 0.8}
+_UNITS_COSTS = {32: 2.2, 64: 1.8, 128: 1.0, 192: 0.7, 256: 0.67, 512: 0.58, 1024: 0.5}
+_OWN_MASK = 1.5  # times as much, where the tile needs a mask of its own
+_LANES = 32  # keys that the library's kernel takes at once: a rest costs more than they do
 _BUDGET = 1 << 22  # numbers that a batch takes, or scores that are held
 _SPLIT = 64  # queries that the library's kernel takes at once, in a triangle
 _MOST_MASKED = 1 << 20  # pairs of a masked piece
@@ -126,6 +130,11 @@ def _below(positions, bound):
 # --- tiles and pieces ---
 
 
+def _within(positions, low, high):
+    """Whether all of the ascending positions lie in ``low..high``."""
+    return low <= int(positions[0]) and int(positions[-1]) <= high
+
+
 def _causal(q, k):
     """A condition that needs no mask: the library's kernel knows it."""
     return k <= q
@@ -136,56 +145,65 @@ def _is_triangle(rows, keys, condition):
     return condition is _causal and isinstance(rows, range) and isinstance(keys, range) and rows == keys
 
 
-def _tiles(runs, sweeps, period):
-    """The queries of a pass cut into tiles, on a grid of the tile's length as chunks and blocks are."""
-    lengths = {}
-    for run in runs:
-        if not len(run):
-            continue
-        form = _form(run)
-        if form not in lengths:
-            lengths[form] = _tile_length(run, sweeps, period)
-        length, begin = lengths[form], 0
-        while begin < len(run):
-            place = run[begin] // run.step if isinstance(run, range) else begin
-            end = begin + length - place % length
-            yield run[begin:end]
-            begin = end
+def _tiles(run, length):
+    """Queries of a pass cut into tiles, on a grid of the tile's length as chunks and blocks are."""
+    begin = 0
+    while begin < len(run):
+        place = run[begin] // run.step if isinstance(run, range) else begin
+        end = begin + length - place % length
+        yield run[begin:end]
+        begin = end
 
 
-def _tile_length(run, sweeps, period):
-    """How many queries a tile has: what costs least in the middle of the run, by the keys it sweeps.
+def _tile_length(run, sweep, period, costs):
+    """How many queries a tile has: what costs least by the keys it sweeps.
 
-    It may be all of them, where edges are a triangle.
+    They are counted in the middle of the run; where that sweeps none, few queries at an end may sweep some.
+    It may be all queries, where edges are a triangle.
     """
-    costs = {}
     step = run.step if isinstance(run, range) else 1
-    lengths = {max(length // period, 1) * period if period <= 1024 else length for length in _TILE_COSTS}
-    for length in (*sorted(lengths), run[-1] // step + 1):
-        begin = len(run) // 2
-        if isinstance(run, range):
-            begin = max(0, begin - run[begin] // step % length)
-        tile = run[begin : begin + length]
-        pairs, triangle = 0, False
-        for keys, _, condition, _ in sweeps(tile):
-            pairs += len(keys) * length
-            if _is_triangle(tile, keys[-len(tile) :], condition):
+    lengths = {max(length // period, 1) * period if 0 < period <= 1024 else length for length in costs}
+    for place in (len(run) // 2, 0, len(run) - 1):
+        found = {}
+        for length in (*lengths, int(run[-1]) // step + 1):
+            begin = max(0, place - run[place] // step % length) if isinstance(run, range) else place
+            tile = run[begin : begin + length]
+            keys, unmasked, condition = sweep(tile)
+            pairs = -(-len(keys) // _LANES) * _LANES * length
+            if condition is not None and not period and len(keys) and not _within(keys, *unmasked):
+                pairs *= _OWN_MASK
+            triangle = _is_triangle(tile, keys[-len(tile) :], condition)
+            if triangle:
                 pairs -= max(0, len(tile) - _SPLIT) * length // 2
-                triangle = True
-        if length in lengths or triangle:
-            cost = min(_TILE_COSTS.items(), key=lambda item: abs(item[0] - length))[1]
-            costs[length] = pairs / len(tile) * cost
-    return min(costs, key=costs.__getitem__)
+            if length in lengths or triangle:
+                pairs *= costs[min(costs, key=lambda known: abs(known - length))]
+                found[length] = pairs / len(tile) if place == len(run) // 2 else pairs
+        if any(found.values()):
+            break
+    return min(found, key=lambda length: (found[length], -length))
+
+
+def _widened(keys, n):
+    """Keys in whole steps of the library's kernel, and how many of them lie before and behind those given."""
+    missing = -len(keys) % _LANES
+    if not isinstance(keys, range):
+        return torch.cat([keys, keys[-1:].expand(missing)]), 0, missing
+    before = min(missing, keys.start // keys.step)
+    behind = missing - before
+    if keys[-1] + behind * keys.step >= n:
+        return keys, 0, 0
+    return range(keys.start - before * keys.step, keys.stop + behind * keys.step, keys.step), before, behind
 
 
 class _Mask:
     """What a condition comes to on pieces (tiles, rows, keys), or on one that stands for all.
 
-    empty: whether no pair is an edge; causal: whether the edges are the lower triangle; absent: what is no
-    edge, or None; some: which rows have an edge, (tiles, rows), or None if all have.
+    spare: how many keys at the beginning and at the end are none of a piece's own; empty: whether no pair is
+    an edge; causal: whether the edges are the lower triangle; absent: what is no edge, or None; some: which
+    rows have an edge, (tiles, rows), or None if all have.
     """
 
-    def __init__(self, condition, rows, keys, device):
+    def __init__(self, condition, rows, keys, device, spare=(0, 0)):
         self.empty, self.causal, self.absent, self.some = False, False, None, None
         if all(_is_triangle(*piece, condition) for piece in zip(rows, keys, strict=True)):
             self.causal = True
@@ -194,6 +212,9 @@ class _Mask:
         k = torch.stack([_index(positions, device) for positions in keys])[:, None, :]
         edges = torch.as_tensor(condition(q, k), device=device)  # a condition may hang on neither
         edges = edges.expand(len(rows), q.shape[1], k.shape[2])
+        if any(spare):
+            edges = edges.clone()
+            edges[:, :, : spare[0]], edges[:, :, edges.shape[2] - spare[1] :] = False, False
         if edges.all():
             return
         some = edges.any(2)
@@ -202,50 +223,56 @@ class _Mask:
         self.causal = square and torch.equal(edges, edges.new_ones(edges.shape).tril())
 
 
-def _pieces(rows, sweeps, known, device):
-    """The pieces of a tile: keys; None, a mask, or a condition that is judged for a whole batch; and a name.
+def _pieces(rows, sweep, period, n, known, device):
+    """The pieces of a tile: keys; None, a mask, or a condition that is judged for a batch; spare keys; a name.
 
     Pieces of one name and form have the same mask, and no two pieces of a tile have one name.
     """
-    for i, (keys, unmasked, condition, period) in enumerate(sweeps(rows)):
-        begin, end = 0, len(keys)
-        if condition is not None:
-            low, high = unmasked
-            begin, end = (_below(keys, low), _below(keys, high + 1)) if low <= high else (0, 0)
-            # The masked ends get the tile's length where there is room: so they are alike, and squares.
-            begin = max(begin, min(len(rows), end)) if begin > 0 else 0
-            end = min(end, max(len(keys) - len(rows), begin)) if end < len(keys) else end
-            few = end - begin < _LEAST_UNMASKED and not _is_triangle(rows, keys[end:], condition)
-            if few and (begin, end) != (0, len(keys)):
-                begin, end = len(keys), len(keys)
-        if begin < end:
-            yield keys[begin:end], None, (i,)
-        most = max(1, _MOST_MASKED // len(rows))
-        for first, last in ((0, begin), (end, len(keys))):
-            if _is_triangle(rows, keys[first:last], condition):
-                most = len(rows)
-            for start in range(first, last, most):
-                part = keys[start : min(start + most, last)]
-                if not period or not isinstance(rows, range) or not isinstance(part, range):
-                    yield part, condition, (i, start)
-                    continue
-                place = (rows[0] - part[0], rows[0] % period, _form(rows), _form(part), i)
-                if place not in known:
-                    if len(known) == _MOST_KNOWN:
-                        known.clear()
-                    known[place] = _Mask(condition, [rows], [part], device)
-                if not known[place].empty:
-                    yield part, known[place], place
+    keys, unmasked, condition = sweep(rows)
+    begin, end = 0, len(keys)
+    if condition is not None:
+        low, high = unmasked
+        begin, end = (_below(keys, low), _below(keys, high + 1)) if low <= high else (0, 0)
+        # The masked ends get the tile's length where there is room: so they are alike, and squares.
+        begin = max(begin, min(len(rows), end)) if begin > 0 else 0
+        end = min(end, max(len(keys) - len(rows), begin)) if end < len(keys) else end
+        few = end - begin < _LEAST_UNMASKED and not _is_triangle(rows, keys[end:], condition)
+        if few and (begin, end) != (0, len(keys)):
+            begin, end = len(keys), len(keys)
+    if begin < end:
+        yield keys[begin:end], None, (0, 0), ()
+    most = max(1, _MOST_MASKED // len(rows))
+    for first, last in ((0, begin), (end, len(keys))):
+        triangle = _is_triangle(rows, keys[first:last], condition)
+        if triangle:
+            most = len(rows)
+        for start in range(first, last, most):
+            part, *spare = _widened(keys[start : min(start + most, last)], n)
+            if triangle:
+                part, spare = keys[first:last], (0, 0)
+            if not period or not isinstance(rows, range) or not isinstance(part, range):
+                yield part, condition, tuple(spare), (start, *spare)
+                continue
+            place = (rows[0] - part[0], rows[0] % period, _form(rows), _form(part), *spare)
+            if place not in known:
+                if len(known) == _MOST_KNOWN:
+                    known.clear()
+                known[place] = _Mask(condition, [rows], [part], device, spare)
+            if not known[place].empty:
+                yield part, known[place], tuple(spare), place
 
 
 # --- batches ---
 
 
 class _Batch:
-    """Pieces of one shape: the rows and keys of each, which rows are answered for, and what masks them."""
+    """Pieces of one shape: the rows and keys of each, which rows are answered for, and what masks them.
 
-    def __init__(self, mask):
-        self.mask, self.rows, self.keys, self.owned = mask, [], [], []
+    spare: how many keys before and behind are there only to make their number even.
+    """
+
+    def __init__(self, mask, spare=(0, 0)):
+        self.mask, self.spare, self.rows, self.keys, self.owned = mask, spare, [], [], []
 
     def continues(self, rows, keys):
         """Whether one more piece goes on where the others are heading; no query is in a batch twice."""
@@ -261,7 +288,7 @@ class _Batch:
     def settled(self, device):
         """The batch with its mask judged, in a list; an empty one if it has no edge."""
         if callable(self.mask):
-            self.mask = _Mask(self.mask, self.rows, self.keys, device)
+            self.mask = _Mask(self.mask, self.rows, self.keys, device, self.spare)
         self.some = self.mask and self.mask.some
         if self.owned[0] is not None:
             owned = torch.stack(self.owned)
@@ -340,7 +367,8 @@ def _moved(positions, distance):
 def _view(x, tiles):
     """Tiles of (entries, key heads, heads of each, length, dim), as a new axis behind the entries."""
     if not isinstance(tiles[0], range):
-        return x[:, :, :, torch.stack(list(tiles))].movedim(3, 1)
+        places = torch.stack(list(tiles))
+        return x.index_select(3, places.flatten()).unflatten(3, places.shape).movedim(3, 1)
     first = tiles[0]
     hop = tiles[1][0] - first[0] if len(tiles) > 1 else 0
     entries, key_heads, heads, step, dense = x.stride()
@@ -354,11 +382,11 @@ def _view(x, tiles):
 def _batches(pieces, work, device):
     """Pieces in batches that take no more than the budget; ``work`` is how many numbers a position has."""
     waiting, waits = {}, 0
-    for rows, owned, keys, mask, name in pieces:
+    for rows, owned, keys, mask, spare, name in pieces:
         kind = (_form(rows), _form(keys), name, owned is None)
         if kind in waiting and not waiting[kind].continues(rows, keys):
             yield from waiting.pop(kind).settled(device)
-        found = waiting.setdefault(kind, _Batch(mask))
+        found = waiting.setdefault(kind, _Batch(mask, spare))
         found.rows.append(rows)
         found.keys.append(keys)
         found.owned.append(owned)
@@ -369,30 +397,42 @@ def _batches(pieces, work, device):
     yield from [settled for some in waiting.values() for settled in some.settled(device)]
 
 
-def _all_batches(q, k, inputs):
+def _all_batches(q, k, inputs, dtype):
     """Every batch of every pass, and its place: entries, key heads, heads of each. No edge is in two.
 
-    Without inputs they hang on shapes alone, and are kept if they are not too large.
+    And whether no query is in two, as far as is known. dtype: what products are made in. Without inputs the
+    batches hang on shapes alone, and are kept if they are not too large.
     """
-    plan = _plan(q, k, inputs)
+    plan = _plan(q, k, inputs, _UNITS_COSTS if dtype == torch.bfloat16 else _TILE_COSTS)
     if inputs:
-        return plan
-    key = q.shape, k.shape, q.device
+        return plan, False
+    key = q.shape, k.shape, q.device, dtype
     if key not in _PLANS:
         kept, held = [], 0
         for found in plan:
             kept.append(found)
             held += found[0].held()
             if held > _BUDGET:
-                return (found for part in (kept, plan) for found in part)
+                return (found for part in (kept, plan) for found in part), False
         if len(_PLANS) >= _MOST_PLANS:
             _PLANS.clear()
         # From the last to the first: later tiles often sweep all that earlier ones do, and more.
-        _PLANS[key] = kept[::-1]
+        _PLANS[key] = kept[::-1], _read_once(kept, q, k)
     return _PLANS[key]
 
 
-def _plan(q, k, inputs):
+def _read_once(plan, q, k):
+    """Whether no query is in two of the batches, and every batch answers for all that are in it."""
+    seen = torch.zeros(*q.shape[:3], 1, dtype=torch.bool, device=q.device).unflatten(1, (k.shape[1], -1))
+    for found, place in plan:
+        rows = found.of_rows(seen, place, k.shape[2] - q.shape[2])
+        if found.some is not None or rows.any():
+            return False
+        found.store(seen, rows.fill_(True), place, k.shape[2] - q.shape[2])
+    return True
+
+
+def _plan(q, k, inputs, costs):
     batch, heads, n_q, dim = q.shape
     n, group, device = k.shape[2], heads // k.shape[1], q.device
     tables = _tables(inputs, n_q, n, heads, device)
@@ -404,42 +444,49 @@ def _plan(q, k, inputs):
         }
         entries = slice(None) if b is None else slice(b, b + 1)
         for body, numbers in enumerate(_head_sets(heads)):
-            by_head, passes = _BODIES[body]
-            for members in [[h] for h in numbers] if by_head else [numbers] if numbers else []:
+            # What does not hang on the head is the same for all of them, and read at once.
+            for by_head, members in ((False, numbers), *((True, [h]) for h in numbers)) if numbers else ():
                 places = [(entries, *place) for place in _head_places(members, group)]
                 work = dim * len(members) * (batch if b is None else 1)
-                for rows, owned, sweeps, period, alone in passes:
-                    given = (n_q, n, members[0], heads, own, device)
-                    runs = list(rows(*given))
-                    pieces = _pass(runs, owned, sweeps, period, given)
-                    for found in _batches(pieces, work, device):
+                given = (n_q, n, members[0], heads, own, device)
+                for part in _BODIES[body]:
+                    for found in _pass(part, by_head, costs, work, given):
                         # --- only: weights ---
                         found.weights, found.tables, found.entry = _WEIGHTS[body], own, b or 0
                         # --- only: end ---
                         yield from ((found, place) for place in places)
-                    # --- only: alone ---
-                    if alone is not None:
-                        for found in _alone(runs, owned, alone, _BUDGET // (32 * work), given):
-                            # --- only: alone weights ---
-                            found.weights, found.tables, found.entry = _WEIGHTS[body], own, b or 0
-                            # --- only: alone ---
-                            yield from ((found, place) for place in places)
-                    # --- only: end ---
 
 
-def _pass(runs, owned, sweeps, period, given):
-    """The pieces of a pass: rows, which of them are answered for or None for all, keys, mask and its name."""
-    device, known = given[-1], {}
+def _pass(part, by_head, costs, work, given):
+    """The batches of a pass: of what hangs on the head, or of the rest."""
+    rows, owned, sweeps, alone = part
+    sweeps = [(sweep, period) for sweep, hangs, period in sweeps if hangs == by_head]
+    runs = [run for run in rows(*given) if len(run)]
+    yield from _batches(_pass_pieces(runs, owned, sweeps, costs, given), work, given[-1])
+    # --- only: alone ---
+    if alone is not None and alone[1] == by_head:
+        yield from _alone(runs, owned, alone[0], _BUDGET // (32 * work), given)
+    # --- only: end ---
 
-    def swept(rows):
-        return sweeps(rows, *given)
 
-    for rows in _tiles(runs, swept, period):
-        mine = None if owned is None else owned(_index(rows, device), *given)
-        if mine is not None and mine.all():
-            mine = None
-        for keys, mask, name in _pieces(rows, swept, known, device):
-            yield rows, mine, keys, mask, name
+def _pass_pieces(runs, owned, sweeps, costs, given):
+    """The pieces of a pass, after their rows and which of them are answered for, or None for all."""
+    n, device, cuts = given[1], given[-1], {}
+    sweeps = [(lambda rows, sweep=sweep: sweep(rows, *given), period, {}) for sweep, period in sweeps]
+    for run in runs:
+        form = _form(run)
+        if form not in cuts:
+            cuts[form] = {}
+            for i, (sweep, period, _) in enumerate(sweeps):
+                cuts[form].setdefault(_tile_length(run, sweep, period, costs), []).append(i)
+        for length, some in cuts[form].items():
+            for rows in _tiles(run, length):
+                mine = None if owned is None else owned(_index(rows, device), *given)
+                if mine is not None and mine.all():
+                    mine = None
+                for i in some:
+                    for *piece, name in _pieces(rows, *sweeps[i][:2], n, sweeps[i][2], device):
+                        yield rows, mine, *piece, (i, *name)
 
 
 def _head_places(heads, group):

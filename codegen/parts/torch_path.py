@@ -9,7 +9,7 @@ import torch
 
 def _sum_dtype(x): ...
 def _rows_contiguous(x): ...
-def _all_batches(q, k, inputs): ...
+def _all_batches(q, k, inputs, dtype): ...
 def _index(positions, device): ...
 def _tables(inputs, n_q, n, heads, device): ...
 def _Totals(inputs, tables): ...
@@ -134,7 +134,9 @@ class _Call:
         # --- only: end ---
         if self.factor != 1.0:
             self.q = self.q * self.factor
-        self.plan = _all_batches(q, k, inputs) if q.numel() and k.numel() else ()
+        self.plan, self.once = (), False
+        if q.numel() and k.numel():
+            self.plan, self.once = _all_batches(q, k, inputs, dtype)
         self.gathered = {}
 
     def padded(self, x):
@@ -153,8 +155,8 @@ class _Call:
         if keys is None:
             swept = (found.of_keys(x, place) for x in (self.k, self.v))
         else:  # tiles often sweep the beginning of what another one sweeps: it is gathered once
-            held = self.gathered.get(str(place))
-            if held is None or not torch.equal(held[0][: len(keys)], keys):
+            held, own = self.gathered.get(str(place)), len(keys) - found.spare[1]
+            if held is None or len(held[0]) < len(keys) or not torch.equal(held[0][:own], keys[:own]):
                 held = keys, found.of_keys(self.k, place), found.of_keys(self.v, place)
                 self.gathered[str(place)] = held
             swept = (x[..., : len(keys), :] for x in held[1:])
@@ -185,16 +187,20 @@ class _Call:
 def _forward_torch(q, k, v, inputs, scale):
     call = _Call(q, k, v, inputs, scale, _work_dtype(q))
     sums = _sum_dtype(q)
-    out = torch.zeros(call.q.shape, dtype=sums, device=q.device)
+    # Pieces of a row are joined in the dtype of sums.
+    out = torch.empty(call.q.shape, dtype=q.dtype if call.once else sums, device=q.device)
     lse = torch.full((*call.q.shape[:4], 1), float("-inf"), dtype=sums, device=q.device)
     # --- only: sinks ---
     # A sink is there before any edge, with a weight and without a value.
     lse[:] = inputs[-1].unflatten(1, (-1, call.group))[..., None, None]
+    out.zero_()
     # --- only: end ---
     for found, place in call.plan:
         added, some, causal = call.masks(found)
         rows = [found.of_rows(x, place, call.offset) for x in (out, lse)]
         first = some is None and bool(rows[1].max() == float("-inf"))
+        if not first and rows[1].min() == float("-inf"):
+            rows[0].masked_fill_(rows[1] == float("-inf"), 0.0)  # nothing was written there yet
         views = call.views(found, place)
         # --- only: weights ---
         views += call.places(found, place)
@@ -218,6 +224,8 @@ def _forward_torch(q, k, v, inputs, scale):
             so_far_lse.copy_(joined)
         for total, view in zip((out, lse), rows, strict=True):
             found.store(total, view, place, call.offset)
+    if lse.numel() and lse.min() == float("-inf"):
+        out.masked_fill_(lse == float("-inf"), 0.0)
     return out.flatten(1, 2)[..., : v.shape[3]].to(q.dtype).contiguous(), lse.flatten(1, 2).squeeze(3)
 
 
