@@ -58,7 +58,7 @@ class SweepWriter(TensorText):
             text += self._rows(part, rows) + "\n\n"
             owns = "" if part.owned == TRUE else self._owned(part, owned) + "\n\n"
             text += owns
-            sweeps = []
+            sweeps: list[str] = []
             for sweep in part.sweeps:
                 if sweep.scatter is not None:
                     continue

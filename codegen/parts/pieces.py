@@ -224,7 +224,7 @@ class _Mask:
 
 
 def _pieces(rows, sweep, period, n, known, device):
-    """The pieces of a tile: keys; None, a mask, or a condition that is judged for a batch; spare keys; a name.
+    """The pieces of a tile: keys; None, a mask, or a condition to be judged for a batch; spare keys; a name.
 
     Pieces of one name and form have the same mask, and no two pieces of a tile have one name.
     """
