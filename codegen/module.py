@@ -407,8 +407,8 @@ def _torch_sweeps(schedule: Schedule, names: Names) -> tuple[str, str]:
         bodies.append(f"({', '.join(found)},)" if found else "()")
     comment = (
         "# The passes of every body: rows, which of them are answered for, sweeps, what reads keys one by\n"
-        "# one. A sweep says for a tile of rows which keys it reads, the first and last that need no mask, and\n"
-        "# the others' mask; beside it: whether it hangs on the head, when the mask repeats, or 0 if never.\n"
+        "# one. A sweep says for a tile of rows which keys it reads, the first and last that need no mask,\n"
+        "# and the others' mask; beside it: whether it hangs on the head, when the mask repeats (0: never).\n"
     )
     return text + comment, f"({', '.join(bodies)},)"
 
