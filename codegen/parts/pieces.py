@@ -26,6 +26,7 @@ _UNITS_COSTS = {32: 2.2, 64: 1.8, 128: 1.0, 192: 0.7, 256: 0.67, 512: 0.58, 1024
 _OWN_MASK = 1.5  # times as much, where the tile needs a mask of its own
 _LANES = 32  # keys that the library's kernel takes at once: a rest costs more than they do
 _BUDGET = 1 << 22  # numbers that a batch takes, or scores that are held
+_AT_HAND = 1 << 18  # numbers that a thread finds at a time: new memory costs page faults
 _SPLIT = 64  # queries that the library's kernel takes at once, in a triangle
 _MOST_MASKED = 1 << 20  # pairs of a masked piece
 _LEAST_UNMASKED = 1024  # keys that are worth a piece of their own

@@ -17,7 +17,7 @@ def _weighed_attention(found, call, *given): ...
 def _weighed_gradients(found, call, totals, *given): ...
 
 
-_BUDGET = 0
+_BUDGET, _AT_HAND = 0, 0
 
 # --- begin ---
 
@@ -25,14 +25,17 @@ _BUDGET = 0
 def _stacks(*views):
     """Views with four axes in front of (length, dim), as stacks (a, b, length, dim): views, too.
 
-    The longest two of the four are a and b, the others are looped over. What is None stays None.
+    The longest two of the four are a and b, the others are looped over; and so are parts of a, so that what
+    is found fits into memory that is at hand. What is None stays None.
     """
     axes = views[0].shape[:4]
     order = sorted(range(4), key=lambda axis: axes[axis])
     moved = [None if x is None else x.expand(*axes, -1, -1).permute(*order, 4, 5) for x in views]
-    for i in range(axes[order[0]]):
-        for j in range(axes[order[1]]):
-            yield [None if x is None else x[i, j] for x in moved]
+    outer, inner, a = moved[0].shape[:3]
+    some = max(1, _AT_HAND * torch.get_num_threads() // max(moved[0][0, 0, 0].numel(), 1))
+    parts = [slice(start, start + some) for start in range(0, a, some)]
+    for place in [(i, j, part) for i in range(outer) for j in range(inner) for part in parts]:
+        yield [None if x is None else x[place] for x in moved]
 
 
 def _is_fused(q):
