@@ -24,6 +24,7 @@ _BODIES, _WEIGHTS = (), ()
 _TILE_COSTS = {32: 1.4, 64: 1.12, 128: 1.0, 256: 0.93, 512: 0.88, 1024: 0.8}
 _UNITS_COSTS = {32: 2.2, 64: 1.8, 128: 1.0, 192: 0.7, 256: 0.67, 512: 0.58, 1024: 0.5}
 _OWN_MASK = 1.5  # times as much, where the tile needs a mask of its own
+_MOST_SPARE = 1.5  # times as many keys as are read, in tiles beside each other
 _LANES = 32  # keys that the library's kernel takes at once: a rest costs more than they do
 _BUDGET = 1 << 22  # numbers that a batch takes, or scores that are held
 _AT_HAND = 1 << 18  # numbers that a thread finds at a time: new memory costs page faults
@@ -185,10 +186,8 @@ def _tile_length(run, sweep, period, costs):
 
 
 def _widened(keys, n):
-    """Keys in whole steps of the library's kernel, and how many of them lie before and behind those given."""
+    """A range in whole steps of the library's kernel, and how many lie before and behind the one given."""
     missing = -len(keys) % _LANES
-    if not isinstance(keys, range):
-        return torch.cat([keys, keys[-1:].expand(missing)]), 0, missing
     before = min(missing, keys.start // keys.step)
     behind = missing - before
     if keys[-1] + behind * keys.step >= n:
@@ -199,23 +198,27 @@ def _widened(keys, n):
 class _Mask:
     """What a condition comes to on pieces (tiles, rows, keys), or on one that stands for all.
 
-    spare: how many keys at the beginning and at the end are none of a piece's own; empty: whether no pair is
-    an edge; causal: whether the edges are the lower triangle; absent: what is no edge, or None; some: which
-    rows have an edge, (tiles, rows), or None if all have.
+    condition: None if all pairs are edges. spare: how many keys at the beginning and at the end are none of
+    its own, for every piece. empty: whether no pair is an edge; causal: whether the edges are the lower
+    triangle; absent: what is no edge, alike for all rows perhaps, or None; some: which rows have an edge,
+    (tiles, rows), or None if all have.
     """
 
-    def __init__(self, condition, rows, keys, device, spare=(0, 0)):
+    def __init__(self, condition, rows, keys, device, spare):
         self.empty, self.causal, self.absent, self.some = False, False, None, None
         if all(_is_triangle(*piece, condition) for piece in zip(rows, keys, strict=True)):
             self.causal = True
             return
         q = torch.stack([_index(positions, device) for positions in rows])[:, :, None]
         k = torch.stack([_index(positions, device) for positions in keys])[:, None, :]
-        edges = torch.as_tensor(condition(q, k), device=device)  # a condition may hang on neither
-        edges = edges.expand(len(rows), q.shape[1], k.shape[2])
-        if any(spare):
-            edges = edges.clone()
-            edges[:, :, : spare[0]], edges[:, :, edges.shape[2] - spare[1] :] = False, False
+        edges = torch.ones(k.shape, dtype=torch.bool, device=device)
+        if condition is not None:
+            # A condition may hang on neither.
+            edges = torch.as_tensor(condition(q, k), device=device).expand(len(rows), q.shape[1], k.shape[2])
+        if any(some != (0, 0) for some in spare):
+            before, behind = torch.tensor(spare, device=device).T[:, :, None, None]
+            place = torch.arange(k.shape[2], device=device)
+            edges = edges & (place >= before) & (place < k.shape[2] - behind)
         if edges.all():
             return
         some = edges.any(2)
@@ -248,9 +251,9 @@ def _pieces(rows, sweep, period, n, known, device):
         if triangle:
             most = len(rows)
         for start in range(first, last, most):
-            part, *spare = _widened(keys[start : min(start + most, last)], n)
-            if triangle:
-                part, spare = keys[first:last], (0, 0)
+            part, spare = keys[start : min(start + most, last)], (0, 0)
+            if isinstance(part, range) and not triangle:
+                part, *spare = _widened(part, n)
             if not period or not isinstance(rows, range) or not isinstance(part, range):
                 yield part, condition, tuple(spare), (start, *spare)
                 continue
@@ -258,7 +261,7 @@ def _pieces(rows, sweep, period, n, known, device):
             if place not in known:
                 if len(known) == _MOST_KNOWN:
                     known.clear()
-                known[place] = _Mask(condition, [rows], [part], device, spare)
+                known[place] = _Mask(condition, [rows], [part], device, [tuple(spare)])
             if not known[place].empty:
                 yield part, known[place], tuple(spare), place
 
@@ -269,7 +272,7 @@ def _pieces(rows, sweep, period, n, known, device):
 class _Batch:
     """Pieces of one shape: the rows and keys of each, which rows are answered for, and what masks them.
 
-    spare: how many keys before and behind are there only to make their number even.
+    spare: how many keys before and behind are none of a piece's own, for every piece once it is settled.
     """
 
     def __init__(self, mask, spare=(0, 0)):
@@ -284,11 +287,34 @@ class _Batch:
                 hop = new[0] - old[-1][0]
                 if hop < 0 or (len(old) > 1 and hop != old[1][0] - old[0][0]):
                     return False
-        return True
+        return isinstance(keys, range) or len(keys) == len(self.keys[-1]) or self.takes(keys)
+
+    def takes(self, keys):
+        """Whether gathered keys may lie beside others that are more or fewer.
+
+        Where one tile's are the beginning of another's, they are better gathered once.
+        """
+        common = min(len(keys), len(self.keys[-1]))
+        lengths = [len(keys), *(len(some) for some in self.keys)]
+        alike = torch.equal(keys[:common], self.keys[-1][:common])
+        return not alike and max(lengths) * len(lengths) <= _MOST_SPARE * sum(lengths)
+
+    def even(self):
+        """Gathered keys are made as many for every piece, by repetition."""
+        if isinstance(self.keys[0], range):
+            self.spare = [self.spare] * len(self.keys)
+            return
+        lengths = [len(keys) for keys in self.keys]
+        wanted = max(lengths)
+        if callable(self.mask) or min(lengths) < wanted:
+            wanted += -wanted % _LANES
+        self.spare = [(0, wanted - length) for length in lengths]
+        self.keys = [torch.cat([keys, keys[-1:].expand(wanted - len(keys))]) for keys in self.keys]
 
     def settled(self, device):
         """The batch with its mask judged, in a list; an empty one if it has no edge."""
-        if callable(self.mask):
+        self.even()
+        if callable(self.mask) or (self.mask is None and any(some != (0, 0) for some in self.spare)):
             self.mask = _Mask(self.mask, self.rows, self.keys, device, self.spare)
         self.some = self.mask and self.mask.some
         if self.owned[0] is not None:
@@ -333,8 +359,11 @@ class _Alone(_Batch):
     """
 
     def __init__(self, rows, keys, edges):
-        super().__init__(_Mask(lambda q, k: edges[:, None, :], rows[:, None], keys, keys.device))
-        self.rows, self.keys, self.owned = rows, keys, [None]
+        super().__init__(_Mask(lambda q, k: edges[:, None, :], rows[:, None], keys, keys.device, ()))
+        self.rows, self.keys, self.owned, self.spare = rows, keys, [None], [(0, 0)] * len(rows)
+
+    def even(self):
+        """They are already."""
 
     def add_to_keys(self, x, parts, place):
         x[place[:2]].index_add_(3, self.keys.flatten(), parts.movedim(1, 3).flatten(3, 4))
@@ -384,7 +413,7 @@ def _batches(pieces, work, device):
     """Pieces in batches that take no more than the budget; ``work`` is how many numbers a position has."""
     waiting, waits = {}, 0
     for rows, owned, keys, mask, spare, name in pieces:
-        kind = (_form(rows), _form(keys), name, owned is None)
+        kind = (_form(rows), _form(keys) if isinstance(keys, range) else None, name, owned is None)
         if kind in waiting and not waiting[kind].continues(rows, keys):
             yield from waiting.pop(kind).settled(device)
         found = waiting.setdefault(kind, _Batch(mask, spare))

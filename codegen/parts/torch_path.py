@@ -74,11 +74,16 @@ def _scores(q, k, added, causal, scale):
         rows = slice(start, start + step)
         scores = torch.matmul(q[:, :, rows].to(dtype), k).mul_(scale)
         if added is not None:
-            scores += added[:, :, rows]
+            scores += _of_rows(added, rows)
         if causal:
             later = torch.ones(scores.shape[2:], dtype=torch.bool, device=q.device).triu_(start + 1)
             scores.masked_fill_(later, float("-inf"))
         yield rows, scores
+
+
+def _of_rows(added, rows):
+    """What is added to the scores of some rows; it may be the same for all."""
+    return added if added.shape[2] == 1 else added[:, :, rows]
 
 
 def _attention_gradients(q, k, v, grad, out, lse, pull, added, causal, scale):
@@ -158,7 +163,7 @@ class _Call:
         if keys is None:
             swept = (found.of_keys(x, place) for x in (self.k, self.v))
         else:  # tiles often sweep the beginning of what another one sweeps: it is gathered once
-            held, own = self.gathered.get(str(place)), len(keys) - found.spare[1]
+            held, own = self.gathered.get(str(place)), len(keys) - found.spare[0][1]
             if held is None or len(held[0]) < len(keys) or not torch.equal(held[0][:own], keys[:own]):
                 held = keys, found.of_keys(self.k, place), found.of_keys(self.v, place)
                 self.gathered[str(place)] = held
