@@ -116,7 +116,7 @@ def _sweeps_module(
         _part("weights", "unnormalized") if undivided else "",
         _part("weights", "sinks") if sinks else "",
     )
-    torch_parts = [_part("pieces", have=have), _part("torch_path", have=have)]
+    torch_parts = [_part(name, have=have) for name in ("positions", "pieces", "batches", "torch_path")]
     torch_parts += [_part("weights", "torch")] if weighed else []
     return {
         "constants": _constants(pattern, weighing if weighed else None),
