@@ -241,10 +241,11 @@ def _pass(part, by_head, costs, work, given):
     """The batches of a pass: of what hangs on the head, or of the rest."""
     rows, owned, sweeps, alone = part
     sweeps = [(sweep, period) for sweep, hangs, period in sweeps if hangs == by_head]
-    runs = [run for run in rows(*given) if len(run)]
+    by_one = alone is not None and alone[1] == by_head
+    runs = [run for run in rows(*given) if len(run)] if sweeps or by_one else []
     yield from _batches(_pass_pieces(runs, owned, sweeps, costs, given), work, given[-1])
     # --- only: alone ---
-    if alone is not None and alone[1] == by_head:
+    if by_one:
         yield from _alone(runs, owned, alone[0], _BUDGET // (32 * work), given)
     # --- only: end ---
 
