@@ -249,13 +249,16 @@ def _contents(pattern: Pattern, n: int, heads: int) -> Iterator[dict[str, npt.ND
 
 
 def least_heads(pattern: Pattern) -> int:
-    """The fewest heads with which every body has one."""
+    """The fewest heads of which each has one body, and every body has some, if there is such a number."""
+    fewest = 0
     for heads in range(1, 65):
         places = Env({"h": np.arange(heads), "H": heads})
         chosen = [np.broadcast_to(evaluate(body.heads.condition, places), heads) for body in pattern.bodies]
-        if np.all(np.sum(chosen, axis=0) == 1) and all(one.any() for one in chosen):
-            return heads
-    return max(1, len(pattern.bodies))
+        if np.all(np.sum(chosen, axis=0) == 1):
+            if all(one.any() for one in chosen):
+                return heads
+            fewest = fewest or heads
+    return fewest or max(1, len(pattern.bodies))
 
 
 def _tiles(pattern: Pattern, n: int, tile: int) -> Iterator[Bools]:

@@ -9,7 +9,7 @@ import pytest
 from attnc.diagnostics import Source
 from attnc.parser import parse
 from attnc.pattern import Pattern
-from attnc.reach import Reach, is_causal, prove_reach, reach
+from attnc.reach import Reach, is_causal, least_heads, prove_reach, reach
 from attnc.reference import mask
 from attnc.resolver import resolve
 
@@ -197,3 +197,20 @@ def test_heads_of_a_layer_work_together_however_many_there_are(text: str, outcom
 )
 def test_causal_means_every_head(text: str, causal: bool) -> None:
     assert is_causal(pattern(text)) is causal
+
+
+@pytest.mark.parametrize(
+    ("text", "heads"),
+    [
+        ("attend causal", 1),
+        ("heads {1} { attend causal } heads rest { attend self }", 2),
+        ("heads 3..H { attend causal } heads 0..3 { attend self }", 4),
+        # No number of heads gives both a head and every head a body.
+        ("heads {0} { attend causal } heads {2} { attend self }", 1),
+        ("heads 70..H { attend causal } heads 0..70 { attend causal | self }", 1),
+    ],
+)
+def test_fewest_heads(text: str, heads: int) -> None:
+    item = pattern(f"pattern p() {{ {text} }}")
+    assert least_heads(item) == heads
+    assert set(reach(item).layers.values()) == {1}
