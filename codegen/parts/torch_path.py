@@ -145,7 +145,7 @@ class _Call:
         self.plan, self.once = (), False
         if q.numel() and k.numel():
             self.plan, self.once = _all_batches(q, k, inputs, dtype)
-        self.gathered = {}
+        self.gathered, self.added = {}, (None, None)
 
     def padded(self, x):
         """Zeros behind q and k change no score, zeros behind v only give zeros."""
@@ -188,8 +188,10 @@ class _Call:
             some = some[None, :, None, None, :, None]
         if mask is None or mask.causal or mask.absent is None:
             return None, some, mask is not None and mask.causal
-        added = torch.zeros(mask.absent.shape, dtype=self.dtype, device=self.q.device)
-        return added.masked_fill_(mask.absent, float("-inf"))[None, :, None, None], some, False
+        if self.added[0] is not mask:  # one batch after another may have the same
+            added = torch.zeros(mask.absent.shape, dtype=self.dtype, device=self.q.device)
+            self.added = mask, added.masked_fill_(mask.absent, float("-inf"))[None, :, None, None]
+        return self.added[1], some, False
 
 
 def _forward_torch(q, k, v, inputs, scale):
@@ -206,7 +208,7 @@ def _forward_torch(q, k, v, inputs, scale):
     for found, place in call.plan:
         added, some, causal = call.masks(found)
         rows = [found.of_rows(x, place, call.offset) for x in (out, lse)]
-        first = some is None and bool(rows[1].max() == float("-inf"))
+        first = call.once or (some is None and bool(rows[1].max() == float("-inf")))
         if not first and rows[1].min() == float("-inf"):
             rows[0].masked_fill_(rows[1] == float("-inf"), 0.0)  # nothing was written there yet
         views = call.views(found, place)
