@@ -18,7 +18,7 @@ def _pieces(rows, sweep, period, n, known, device): ...
 
 
 _BODIES, _WEIGHTS = (), ()
-_TILE_COSTS, _UNITS_COSTS, _LANES = {}, {}, 0
+_LANES = 0
 
 # --- begin ---
 
@@ -28,7 +28,7 @@ _BUDGET = 1 << 22  # numbers that a batch takes, or scores that are held
 _AT_HAND = 1 << 18  # numbers that a thread finds at a time: new memory costs page faults
 _MOST_SPARE = 1.5  # times as many keys as are read, in tiles beside each other
 _PLANS = {}  # the batches of calls to come, by shapes
-_MOST_PLANS = 8
+_MOST_PLANS = 16
 
 
 class _Batch:
@@ -110,8 +110,7 @@ class _Batch:
     def add_to_keys(self, x, parts, place):
         """Adds to the keys' rows what ``of_keys`` gave, where that is not a view; tiles may share keys."""
         if not isinstance(self.keys[0], range):
-            for keys, part in zip(self.keys, parts.unbind(1), strict=True):
-                x[place[:2]].index_add_(3, keys, part)
+            x[place[:2]].index_add_(3, torch.cat(list(self.keys)), parts.movedim(1, 3).flatten(3, 4))
 
 
 class _Alone(_Batch):
@@ -126,9 +125,6 @@ class _Alone(_Batch):
 
     def even(self):
         """They are already."""
-
-    def add_to_keys(self, x, parts, place):
-        x[place[:2]].index_add_(3, self.keys.flatten(), parts.movedim(1, 3).flatten(3, 4))
 
 
 def _alone(runs, owned, keys, most, given):
@@ -177,16 +173,16 @@ def _batches(pieces, work, device):
     yield from [settled for some in waiting.values() for settled in some.settled(device)]
 
 
-def _all_batches(q, k, inputs, dtype):
+def _all_batches(q, k, inputs, costs):
     """Every batch of every pass, and its place: entries, key heads, heads of each. No edge is in two.
 
-    And whether no query is in two, as far as is known. dtype: what products are made in. Without inputs the
-    batches hang on shapes alone, and are kept if they are not too large.
+    And whether no query is in two, as far as is known. costs: of a score, by queries a tile. Without inputs
+    the batches hang on shapes alone, and are kept if they are not too large.
     """
-    plan = _plan(q, k, inputs, _UNITS_COSTS if dtype == torch.bfloat16 else _TILE_COSTS)
+    plan = _plan(q, k, inputs, costs)
     if inputs:
         return plan, False
-    key = q.shape, k.shape, q.device, dtype
+    key = q.shape, k.shape, q.device, tuple(costs.items())
     if key not in _PLANS:
         kept, held = [], 0
         for found in plan:

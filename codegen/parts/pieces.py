@@ -16,9 +16,10 @@ def _within(positions, low, high): ...
 # A tile is some queries of a pass, as many as suit a sweep; a piece of it, the same queries and some of the
 # keys that they sweep, under one mask or none.
 
-# What a score costs, by queries a tile; and where the CPU multiplies matrices of bfloat16.
+# What a score costs, by queries a tile; where the CPU multiplies matrices of bfloat16; and its gradient.
 _TILE_COSTS = {32: 1.4, 64: 1.12, 128: 1.0, 256: 0.93, 512: 0.88, 1024: 0.8}
 _UNITS_COSTS = {32: 2.2, 64: 1.8, 128: 1.0, 192: 0.7, 256: 0.67, 512: 0.58, 1024: 0.5}
+_GRADIENT_COSTS = {32: 2.2, 64: 1.45, 128: 1.0, 256: 0.8, 512: 0.7, 1024: 0.65}
 _OWN_MASK = 1.5  # times as much, where the tile needs a mask of its own
 _LANES = 32  # keys that the library's kernel takes at once: a rest costs more than they do
 _SPLIT = 64  # queries that the library's kernel takes at once, in a triangle
@@ -50,29 +51,41 @@ def _tiles(run, length):
 def _tile_length(run, sweep, period, costs):
     """How many queries a tile has: what costs least by the keys it sweeps.
 
-    They are counted in the middle of the run; where that sweeps none, few queries at an end may sweep some.
-    It may be all queries, where edges are a triangle.
+    They are counted for a tile in the middle of the run; where that sweeps none, few queries at an end may
+    sweep some. It may be all queries, where edges are a triangle.
     """
-    step = run.step if isinstance(run, range) else 1
     lengths = {max(length // period, 1) * period if 0 < period <= 1024 else length for length in costs}
-    for place in (len(run) // 2, 0, len(run) - 1):
+    last = int(run[-1]) // run.step if isinstance(run, range) else int(run[-1])
+    middle, most = len(run) // 2, max(lengths)
+    for end in (None, run[:most], run[-most:]):
         found = {}
-        for length in (*lengths, int(run[-1]) // step + 1):
-            begin = max(0, place - run[place] // step % length) if isinstance(run, range) else place
-            tile = run[begin : begin + length]
-            keys, unmasked, condition = sweep(tile)
-            pairs = -(-len(keys) // _LANES) * _LANES * length
-            if condition is not None and not period and len(keys) and not _within(keys, *unmasked):
-                pairs *= _OWN_MASK
-            triangle = _is_triangle(tile, keys[-len(tile) :], condition)
-            if triangle:
-                pairs -= max(0, len(tile) - _SPLIT) * length // 2
-            if length in lengths or triangle:
-                pairs *= costs[min(costs, key=lambda known: abs(known - length))]
-                found[length] = pairs / len(tile) if place == len(run) // 2 else pairs
+        for length in (*lengths, last + 1):
+            if end is None:
+                begin = (
+                    max(0, middle - run[middle] // run.step % length) if isinstance(run, range) else middle
+                )
+                tiles = [run[begin : begin + length]]
+            else:
+                tiles = list(_tiles(end, length))
+            scores = [_scores_of(tile, sweep, period, length) for tile in tiles]
+            if length in lengths or all(triangle for _, triangle in scores):
+                cost = costs[min(costs, key=lambda known: abs(known - length))]
+                found[length] = cost * sum(count for count, _ in scores) / sum(map(len, tiles))
         if any(found.values()):
             break
     return min(found, key=lambda length: (found[length], -length))
+
+
+def _scores_of(tile, sweep, period, length):
+    """How many scores a tile comes to, dear ones counting for more; and whether they are a triangle."""
+    keys, unmasked, condition = sweep(tile)
+    pairs = -(-len(keys) // _LANES) * _LANES * length
+    if condition is not None and not period and len(keys) and not _within(keys, *unmasked):
+        pairs *= _OWN_MASK
+    triangle = _is_triangle(tile, keys[-len(tile) :], condition)
+    if triangle:
+        pairs -= max(0, len(tile) - _SPLIT) * length // 2
+    return pairs, triangle
 
 
 def _widened(keys, n):

@@ -9,7 +9,7 @@ import torch
 
 def _sum_dtype(x): ...
 def _rows_contiguous(x): ...
-def _all_batches(q, k, inputs, dtype): ...
+def _all_batches(q, k, inputs, costs): ...
 def _index(positions, device): ...
 def _tables(inputs, n_q, n, heads, device): ...
 def _Totals(inputs, tables): ...
@@ -18,6 +18,7 @@ def _weighed_gradients(found, call, totals, *given): ...
 
 
 _BUDGET, _AT_HAND = 0, 0
+_TILE_COSTS, _UNITS_COSTS, _GRADIENT_COSTS = {}, {}, {}
 
 # --- begin ---
 
@@ -32,7 +33,8 @@ def _stacks(*views):
     order = sorted(range(4), key=lambda axis: axes[axis])
     moved = [None if x is None else x.expand(*axes, -1, -1).permute(*order, 4, 5) for x in views]
     outer, inner, a = moved[0].shape[:3]
-    some = max(1, _AT_HAND * torch.get_num_threads() // max(moved[0][0, 0, 0].numel(), 1))
+    numbers = max(x[0, 0, 0].numel() for x in moved[:2])
+    some = max(1, _AT_HAND * torch.get_num_threads() // max(numbers, 1))
     parts = [slice(start, start + some) for start in range(0, a, some)]
     for place in [(i, j, part) for i in range(outer) for j in range(inner) for part in parts]:
         yield [None if x is None else x[place] for x in moved]
@@ -130,7 +132,7 @@ def _add_up(total, parts):
 class _Call:
     """q, k and v as (batch, key heads, heads of each, length, dim), rows dense, all of one dim and dtype."""
 
-    def __init__(self, q, k, v, inputs, scale, dtype):
+    def __init__(self, q, k, v, inputs, scale, dtype, costs):
         self.offset, self.dtype = k.shape[2] - q.shape[2], dtype
         self.group, self.dim = q.shape[1] // k.shape[1], max(q.shape[3], v.shape[3])
         self.q, self.k, self.v = self.shared(q), self.padded(k)[:, :, None], self.padded(v)[:, :, None]
@@ -144,7 +146,7 @@ class _Call:
             self.q = self.q * self.factor
         self.plan, self.once = (), False
         if q.numel() and k.numel():
-            self.plan, self.once = _all_batches(q, k, inputs, dtype)
+            self.plan, self.once = _all_batches(q, k, inputs, costs)
         self.gathered, self.added = {}, (None, None)
 
     def padded(self, x):
@@ -195,8 +197,8 @@ class _Call:
 
 
 def _forward_torch(q, k, v, inputs, scale):
-    call = _Call(q, k, v, inputs, scale, _work_dtype(q))
-    sums = _sum_dtype(q)
+    work, sums = _work_dtype(q), _sum_dtype(q)
+    call = _Call(q, k, v, inputs, scale, work, _TILE_COSTS if work == sums else _UNITS_COSTS)
     # Pieces of a row are joined in the dtype of sums.
     out = torch.empty(call.q.shape, dtype=q.dtype if call.once else sums, device=q.device)
     lse = torch.full((*call.q.shape[:4], 1), float("-inf"), dtype=sums, device=q.device)
@@ -241,7 +243,7 @@ def _forward_torch(q, k, v, inputs, scale):
 
 def _backward_torch(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     # In the dtype of sums, because the library adds up gradients in the dtype of its arguments.
-    call = _Call(q, k, v, inputs, scale, _sum_dtype(q))
+    call = _Call(q, k, v, inputs, scale, _sum_dtype(q), _GRADIENT_COSTS)
     grad, out = call.shared(grad), call.shared(out)
     # --- only: weights ---
     totals = _Totals(inputs, _tables(inputs, q.shape[2], k.shape[2], q.shape[1], q.device))
