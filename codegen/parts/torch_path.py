@@ -199,6 +199,9 @@ class _Call:
 def _forward_torch(q, k, v, inputs, scale):
     work, sums = _work_dtype(q), _sum_dtype(q)
     call = _Call(q, k, v, inputs, scale, work, _TILE_COSTS if work == sums else _UNITS_COSTS)
+    # --- only: states ---
+    call.once = False  # what is in states is joined, too
+    # --- only: end ---
     # Pieces of a row are joined in the dtype of sums.
     out = torch.empty(call.q.shape, dtype=q.dtype if call.once else sums, device=q.device)
     lse = torch.full((*call.q.shape[:4], 1), float("-inf"), dtype=sums, device=q.device)
