@@ -24,7 +24,7 @@ class DefinitionWriter(TensorText):
             "    q = torch.arange(n - n_q, n, device=device)[:, None]\n"
             "    k = torch.arange(n, device=device)[None, :]\n"
         )
-        if len(bodies) == 1 and bodies[0][0] == TRUE and not by_head(bodies[0][1]):
+        if len(bodies) == 1 and bodies[0][0] == TRUE and not _by_head(bodies[0][1]):
             text = self.tensor(bodies[0][1], {"q": "q", "k": "k"}, batched=True)
             result = "_full(edges, n_q, n, device)[:, None].expand(-1, heads, -1, -1)"
             return f"{head}    edges = {text}\n    return {result}\n"
@@ -86,7 +86,7 @@ class DefinitionWriter(TensorText):
         )
 
 
-def by_head(relation: Expr) -> bool:
+def _by_head(relation: Expr) -> bool:
     """Whether the edges differ between the heads of one body."""
     return "h" in variables(relation)
 

@@ -34,11 +34,11 @@ _MOST_PLANS = 16
 class _Batch:
     """Pieces of one shape: the rows and keys of each, which rows are answered for, and what masks them.
 
-    spare: how many keys before and behind are none of a piece's own, for every piece once it is settled.
+    spare: how many keys before and behind are none of a piece's own.
     """
 
-    def __init__(self, mask, spare=(0, 0)):
-        self.mask, self.spare, self.rows, self.keys, self.owned = mask, spare, [], [], []
+    def __init__(self, mask):
+        self.mask, self.rows, self.keys, self.spare, self.owned = mask, [], [], [], []
 
     def continues(self, rows, keys):
         """Whether one more piece goes on where the others are heading; no query is in a batch twice."""
@@ -64,7 +64,6 @@ class _Batch:
     def even(self):
         """Gathered keys are made as many for every piece, by repetition."""
         if isinstance(self.keys[0], range):
-            self.spare = [self.spare] * len(self.keys)
             return
         lengths = [len(keys) for keys in self.keys]
         wanted = max(lengths)
@@ -162,9 +161,10 @@ def _batches(pieces, work, device):
         kind = (_form(rows), _form(keys) if isinstance(keys, range) else None, name, owned is None)
         if kind in waiting and not waiting[kind].continues(rows, keys):
             yield from waiting.pop(kind).settled(device)
-        found = waiting.setdefault(kind, _Batch(mask, spare))
+        found = waiting.setdefault(kind, _Batch(mask))
         found.rows.append(rows)
         found.keys.append(keys)
+        found.spare.append(spare)
         found.owned.append(owned)
         waits += max(len(rows), len(keys)) * work + (len(rows) * len(keys) if callable(mask) else 0)
         if waits > _BUDGET:

@@ -89,13 +89,14 @@ def _scores_of(tile, sweep, period, length):
 
 
 def _widened(keys, n):
-    """A range in whole steps of the library's kernel, and how many lie before and behind the one given."""
+    """A range in whole steps of the library's kernel; and how many lie before and behind the one given."""
     missing = -len(keys) % _LANES
     before = min(missing, keys.start // keys.step)
     behind = missing - before
     if keys[-1] + behind * keys.step >= n:
-        return keys, 0, 0
-    return range(keys.start - before * keys.step, keys.stop + behind * keys.step, keys.step), before, behind
+        return keys, (0, 0)
+    wider = range(keys.start - before * keys.step, keys.stop + behind * keys.step, keys.step)
+    return wider, (before, behind)
 
 
 class _Mask:
@@ -156,17 +157,17 @@ def _pieces(rows, sweep, period, n, known, device):
         for start in range(first, last, most):
             part, spare = keys[start : min(start + most, last)], (0, 0)
             if isinstance(part, range) and not triangle:
-                part, *spare = _widened(part, n)
+                part, spare = _widened(part, n)
             if not period or not isinstance(rows, range) or not isinstance(part, range):
-                yield part, condition, tuple(spare), (start, *spare)
+                yield part, condition, spare, (start, *spare)
                 continue
             place = (rows[0] - part[0], rows[0] % period, _form(rows), _form(part), *spare)
             if place not in known:
                 if len(known) == _MOST_KNOWN:
                     known.clear()
-                known[place] = _Mask(condition, [rows], [part], device, [tuple(spare)])
+                known[place] = _Mask(condition, [rows], [part], device, [spare])
             if not known[place].empty:
-                yield part, known[place], tuple(spare), place
+                yield part, known[place], spare, place
 
 
 # --- end ---

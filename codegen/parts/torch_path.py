@@ -76,14 +76,14 @@ def _scores(q, k, added, causal, scale):
         rows = slice(start, start + step)
         scores = torch.matmul(q[:, :, rows].to(dtype), k).mul_(scale)
         if added is not None:
-            scores += _of_rows(added, rows)
+            scores += _rows_of(added, rows)
         if causal:
             later = torch.ones(scores.shape[2:], dtype=torch.bool, device=q.device).triu_(start + 1)
             scores.masked_fill_(later, float("-inf"))
         yield rows, scores
 
 
-def _of_rows(added, rows):
+def _rows_of(added, rows):
     """What is added to the scores of some rows; it may be the same for all."""
     return added if added.shape[2] == 1 else added[:, :, rows]
 
