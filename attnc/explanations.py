@@ -62,7 +62,8 @@ _TEXTS: dict[str, str] = {
         """,
     "too-large": """
         A `let` stands for what it was defined as wherever it is used, so lets made of lets grow quickly.
-        This pattern has grown beyond what can be analysed.
+        This pattern has grown beyond what can be analysed. The same is said where a relation takes more work
+        than any pattern may cost: the work is counted in steps, so that a busy machine changes nothing.
         """,
     # --- names ---
     "unknown-name": """

@@ -19,11 +19,12 @@ from typing import Any
 
 from attnc import cost as costs
 from attnc import debug, indexing, plan_proofs, planner, proofs, schedule
+from attnc.budget import OutOfWork, compiling
 from attnc.codegen import module
 from attnc.codegen.layout import laid_out
 from attnc.cost import Cost
 from attnc.decompose import decompose
-from attnc.diagnostics import AttncError, Diagnostic
+from attnc.diagnostics import AttncError, Diagnostic, Source, Span
 from attnc.expression import (
     tables,
     variables,
@@ -293,6 +294,26 @@ def run(request: Request, last: str = "module", derive: Callable[[Pattern], Patt
 
     derive: makes another pattern of the one that was asked for, as soon as that is settled.
     """
+    with compiling():
+        try:
+            return _run(request, last, derive)
+        except OutOfWork as error:
+            raise AttncError((too_large(request.source, Span(0, 0), error),)) from error
+
+
+def too_large(source: Source, span: Span, error: OutOfWork) -> Diagnostic:
+    """What is said of a pattern that takes more work than any may."""
+    return Diagnostic(
+        code="too-large",
+        level="error",
+        message=str(error),
+        source=source,
+        span=span,
+        help="write the relation in fewer parts, or with smaller numbers",
+    )
+
+
+def _run(request: Request, last: str, derive: Callable[[Pattern], Pattern] | None) -> Any:
     value: Any = request
     for step in PASSES:
         value, problems = advance(step, value)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from attnc import factorise, indexing, proofs
+from attnc.budget import OutOfWork, compiling
 from attnc.codegen.module import loose
 from attnc.cost import Cost, edges
 from attnc.counting import computed
-from attnc.diagnostics import AttncError, Diagnostic, render, to_json
+from attnc.diagnostics import AttncError, Diagnostic, Span, render, to_json
 from attnc.expression import TRUE
 from attnc.pattern import Pattern
 from attnc.pipeline import (
@@ -24,6 +25,7 @@ from attnc.pipeline import (
     advance,
     cost_of,
     parameters,
+    too_large,
 )
 from attnc.planner import usual_length
 from attnc.progress import Bar
@@ -219,19 +221,25 @@ def examine(request: Request, bar: Bar | None = None) -> Report:
     bar.step("reading the patterns")
     try:
         parsed, _ = advance(_pass("syntax"), request)
-        resolved = resolve(parsed.file, request.params, request.pattern)
+        with compiling():
+            resolved = resolve(parsed.file, request.params, request.pattern)
     except AttncError as error:
         return Report((), error.diagnostics)
+    except OutOfWork as error:
+        return Report((), (too_large(request.source, Span(0, 0), error),))
     reports: list[PatternReport] = []
     diagnostics: list[Diagnostic] = list(resolved.warnings)
     bar.more(_STEPS * len(resolved.patterns))
     for pattern in resolved.patterns:
         try:
-            report, problems = _examine(parsed, pattern, bar)
+            with compiling():
+                report, problems = _examine(parsed, pattern, bar)
             reports.append(report)
             diagnostics += problems
         except AttncError as error:
             diagnostics += error.diagnostics
+        except OutOfWork as error:
+            diagnostics.append(too_large(pattern.source, pattern.span, error))
     return Report(tuple(reports), tuple(diagnostics))
 
 

@@ -1,0 +1,171 @@
+"""The work that compiling one pattern may cost, counted in steps and not by the clock.
+
+All that may take long during a compile draws on one ``Budget``: questions to the solver, sums of closed
+forms, terms of a relation, tiles that are counted. It is counted the same on every machine and starts anew
+with every pattern, so that neither a busy machine nor what was compiled before changes an answer.
+
+A step is one of the solver's: some ``PER_SECOND`` of them take a second of one core. To charge other work,
+count its loops and multiply by what one turn takes in steps:
+
+- ``spend(steps, "what it is for")`` before the work, where it cannot be left out. It raises ``OutOfWork``
+  when the budget does not allow it; whoever can do without catches that, and else the compile ends with a
+  ``too-large`` error, which reads "what it is for takes more than the … steps of work that a pattern may
+  cost".
+- ``if allows(steps, "what it is for"):`` spends and says whether it may be done, where there is a cheaper
+  way: a claim stays undecided, a plan is masked, a bound is wider. After the first refusal all is refused,
+  so that a lot of small work does not go on for long.
+- ``charge(steps)`` after it, where only then it is known what it took: ask ``allows(0, …)`` before.
+- ``with share(0.5):`` keeps the rest of what is left for what comes later.
+- ``@priced(size)`` in place of ``lru_cache``: what is found in the cache costs what it cost to make, and
+  nothing is kept that was made with too little. A function that draws on the budget must not be cached in
+  any other way, nor open a ``share``.
+
+Outside of ``compiling()`` nothing is limited.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import wraps
+from threading import Lock
+from typing import Any, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PER_SECOND = 3_000_000
+# What all of a pattern may cost: no example takes a tenth of it.
+LIMIT = 4 * PER_SECOND
+
+
+class OutOfWork(Exception):
+    """The budget does not allow what has to be done; ``what`` it was."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"{what} takes more than the {limit:,} steps of work that a pattern may cost")
+        self.what, self.limit = what, limit
+
+
+@dataclass
+class Budget:
+    """limit: of all the work; spent: so far; refused: what first found too little left, if anything did.
+
+    refusals: how often there was too little, in shares that have ended, too.
+    """
+
+    limit: int = LIMIT
+    spent: int = 0
+    refused: str = ""
+    refusals: int = 0
+    # Where a share ends; what is beyond is kept for later.
+    ends: list[int] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        return max(0, min([self.limit, *self.ends]) - self.spent)
+
+
+_current: ContextVar[Budget | None] = ContextVar("budget", default=None)
+
+
+@contextmanager
+def compiling(limit: int = LIMIT) -> Iterator[Budget]:
+    """A budget of its own for what is done inside, which is the compile of one pattern."""
+    budget = Budget(limit)
+    token = _current.set(budget)
+    try:
+        yield budget
+    finally:
+        _current.reset(token)
+
+
+def current() -> Budget | None:
+    return _current.get()
+
+
+def allows(steps: int, what: str) -> bool:
+    """Whether there is enough left for this many steps, which are spent if so."""
+    budget = _current.get()
+    if budget is None:
+        return True
+    left = budget.left
+    if budget.refused or steps > left or left == 0:
+        budget.refused = budget.refused or what
+        budget.refusals += 1
+        return False
+    budget.spent += steps
+    return True
+
+
+def spend(steps: int, what: str) -> None:
+    """Spends this many steps; raises ``OutOfWork`` when there are not so many left."""
+    if not allows(steps, what):
+        budget = _current.get()
+        raise OutOfWork(what, LIMIT if budget is None else budget.limit)
+
+
+def charge(steps: int) -> None:
+    """Counts work that is done already; what comes next is refused if that was too much."""
+    budget = _current.get()
+    if budget is not None:
+        budget.spent += steps
+
+
+@contextmanager
+def share(part: float) -> Iterator[None]:
+    """At most this part of what is left may be spent inside; what is refused there is so only there."""
+    budget = _current.get()
+    if budget is None:
+        yield
+        return
+    before = budget.refused
+    budget.ends.append(budget.spent + int(part * budget.left))
+    try:
+        yield
+    finally:
+        budget.ends.pop()
+        budget.refused = before
+
+
+def priced(size: int) -> Callable[[F], F]:
+    """A cache of so many results, which charges for each what it cost to find, however often it is used."""
+
+    def decorate(function: F) -> F:
+        kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        lock = Lock()
+
+        @wraps(function)
+        def call(*args: Any) -> Any:
+            budget = _current.get()
+            with lock:
+                found = kept.get(args)
+                if found is not None:
+                    kept.move_to_end(args)
+            if found is not None and (budget is None or (not budget.refused and found[1] <= budget.left)):
+                if budget is not None:
+                    budget.spent += found[1]
+                return found[0]
+            if budget is None:  # counted, and not limited
+                with compiling(1 << 62) as budget:
+                    made, before, refusals = function(*args), 0, 0
+            else:
+                before, refusals = budget.spent, budget.refusals
+                made = function(*args)
+            if budget.refusals == refusals:
+                with lock:
+                    kept[args] = (made, budget.spent - before)
+                    while len(kept) > size:
+                        kept.popitem(last=False)
+            return made
+
+        def clear() -> None:
+            with lock:
+                kept.clear()
+
+        call.cache_clear = clear  # type: ignore[attr-defined]
+        return cast(F, call)
+
+    return decorate
