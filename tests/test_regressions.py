@@ -61,6 +61,12 @@ CASES = {
     "draws of chosen queries": ("input hub: bool[n] attend random(3, seed=0) & from(hub)", {}),
     "one draw of two": ("attend random(9, seed=0) & random(4, seed=1)", {}),
     "the other draw of two": ("attend random(4, seed=0) & random(9, seed=1)", {}),
+    # Keys that fill up a vector made of a tile a square, which was taken for one without further bounds.
+    "causal from a key on": ("attend causal & where k >= 6", {"n": 64, "n_q": 64}),
+    "causal without the first": ("attend causal - to(first(31))", {"n": 32, "n_q": 32}),
+    "causal but to the first": ("attend causal & to(every(1) - first(5))", {"n": 96, "n_q": 96}),
+    "causal to the ends of blocks": ("attend causal & where k % 41 >= 19", {"n": 64, "n_q": 64}),
+    "both bounds in one condition": ("attend where q >= k and k >= 6", {"n": 64, "n_q": 64}),
 }
 
 

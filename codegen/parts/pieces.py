@@ -110,7 +110,8 @@ class _Mask:
 
     def __init__(self, condition, rows, keys, device, spare):
         self.empty, self.causal, self.absent, self.some = False, False, None, None
-        if all(_is_triangle(*piece, condition) for piece in zip(rows, keys, strict=True)):
+        padded = any(some != (0, 0) for some in spare)
+        if not padded and all(_is_triangle(*piece, condition) for piece in zip(rows, keys, strict=True)):
             self.causal = True
             return
         q = torch.stack([_index(positions, device) for positions in rows])[:, :, None]
@@ -119,7 +120,7 @@ class _Mask:
         if condition is not None:
             # A condition may hang on neither.
             edges = torch.as_tensor(condition(q, k), device=device).expand(len(rows), q.shape[1], k.shape[2])
-        if any(some != (0, 0) for some in spare):
+        if padded:
             before, behind = torch.tensor(spare, device=device).T[:, :, None, None]
             place = torch.arange(k.shape[2], device=device)
             edges = edges & (place >= before) & (place < k.shape[2] - behind)
