@@ -9,7 +9,6 @@ import hashlib
 import json
 import marshal
 import os
-import stat
 import sys
 import tempfile
 import warnings
@@ -21,6 +20,7 @@ from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from types import CodeType
 
+from attnc import ownership
 from attnc.debug import say
 from attnc.files import write_whole
 
@@ -30,11 +30,15 @@ _SIZE = hashlib.sha256().digest_size
 
 @dataclass(frozen=True)
 class Entry:
-    """A compiled module: its text, the name of the function in it, and the file it can be imported from."""
+    """A compiled module: its text, the name of the function in it, and the file that has the text.
+
+    kept: whether that is a file of the cache, and no temporary one or none at all.
+    """
 
     text: str
     function: str
     path: Path
+    kept: bool = True
 
 
 def key(parts: Mapping[str, object]) -> str:
@@ -64,67 +68,47 @@ def code_version() -> str:
     return digest.hexdigest()
 
 
-def folder() -> Path:
+def folder() -> Path | None:
     """Where entries are kept: ``$ATTNC_CACHE_DIR``, or ``attnc`` in the user's cache folder.
 
-    A folder that cannot be written to, or that others can write to, gives way to a private temporary one.
+    Entries are executed, so a folder that another user could change (``ownership``) is not used; nor is one
+    that cannot be made. Then there is none, with a warning, and every process compiles for itself.
     """
     wanted = os.environ.get("ATTNC_CACHE_DIR", "")
-    if not wanted:
-        base = os.environ.get("XDG_CACHE_HOME", "")
-        wanted = os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.cache"), "attnc")
-    return _usable(os.path.abspath(wanted))
+    if wanted:
+        return _checked(os.path.abspath(wanted), ownership.user())
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # such a one does not count, says its specification
+        home = os.path.expanduser("~") if os.environ.get("HOME") != "" else ""
+        base = os.path.join(home, ".cache") if os.path.isabs(home) else ""
+    return _checked(os.path.join(base, "attnc") if base else None, ownership.user())
 
 
 @cache
-def _usable(wanted: str) -> Path:
-    path = Path(wanted)
+def _checked(wanted: str | None, user: int) -> Path | None:
+    """The folder's real path, checked once for every user that the process acts as."""
+    place, fix = f"the cache folder {wanted!r} cannot be used", "set ATTNC_CACHE_DIR to another folder"
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        problem = _problem(path)
+        if wanted is not None:
+            return Path(ownership.secure_folder(wanted))
+        place, reason = "there is no cache folder", "HOME names no folder"
+    except ownership.Untrusted as error:
+        reason, fix = str(error), error.fix
     except OSError as error:
-        problem = error.strerror or str(error)
-    if problem is None:
-        return path
-    private = _private_folder()
+        reason = str(error)
     warnings.warn(
-        f"the cache folder {wanted!r} cannot be used ({problem}); compiled modules go to "
-        f"{str(private)!r}, and the next process compiles them again; set ATTNC_CACHE_DIR to another folder",
+        f"{place}: {reason}; every process compiles its patterns again. To keep what was compiled, {fix}",
         stacklevel=2,
     )
-    return private
-
-
-def _problem(path: Path) -> str | None:
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        return "permission denied"
-    if os.name == "posix" and path.stat().st_mode & stat.S_IWOTH:
-        # Entries are imported, so whoever can write here can run code as this user.
-        return "anyone may write to it"
     return None
 
 
-@cache
-def _private_folder() -> Path:
-    import atexit
-    import shutil
-
-    path = Path(tempfile.mkdtemp(prefix="attnc-"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return path
-
-
 def fetch(name: str) -> Entry | None:
-    """The entry of that key; None when there is none, or when it is damaged, which is said and mended."""
-    path = folder() / f"{name}.py"
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        warnings.warn(
-            f"the cache entry {str(path)!r} cannot be read ({error}); compiling again", stacklevel=2
-        )
+    """The entry of that key; None without one, and with a warning for one that is damaged or not trusted."""
+    place = folder()
+    path = None if place is None else place / f"{name}.py"
+    data = None if path is None else _trusted(path, "the cache entry")
+    if path is None or data is None:
         return None
     body, found, trailer = data.rpartition(_TRAILER)
     digest, _, function = trailer.decode("ascii", "replace").strip().partition(" ")
@@ -136,51 +120,99 @@ def fetch(name: str) -> Entry | None:
 
 
 def store(name: str, text: str, function: str) -> Entry:
-    """Keeps a module's text; any process doing the same at the same time is equally right."""
+    """Keep a module's text; any process doing the same at the same time is equally right.
+
+    What ``fetch`` does not trust is left as it is. What cannot be kept is used from a temporary file, or from
+    memory alone.
+    """
     body = text.encode("utf-8")
     if not body.endswith(b"\n"):
         body += b"\n"
+    text = body.decode("utf-8")
     data = body + _TRAILER + f"{_digest(body, function)} {function}\n".encode("ascii")
-    path = folder() / f"{name}.py"
+    if place := folder():
+        path = place / f"{name}.py"
+        try:
+            ownership.check_file(path)
+            write_whole(path, data, 0o600)
+            return Entry(text, function, path)
+        except ownership.Untrusted:
+            pass  # `fetch` said so
+        except OSError as error:
+            warnings.warn(f"the module cannot be kept in the cache ({error})", stacklevel=2)
+    if private := _private_folder(os.getpid()):
+        with suppress(OSError):
+            write_whole(private / f"{name}.py", data, 0o600)
+            return Entry(text, function, private / f"{name}.py", kept=False)
+    # A path all the same, by which Python and Triton know the source.
+    return Entry(text, function, Path("<memory>", f"{name}.py"), kept=False)
+
+
+@cache
+def _private_folder(process: int) -> Path | None:
+    """A folder for this process alone, removed when it ends; None where none can be made."""
+    import atexit
+    import shutil
+
     try:
-        write_whole(path, data, 0o600)
-    except OSError as error:
-        path = _private_folder() / f"{name}.py"
-        warnings.warn(
-            f"the module cannot be kept in the cache ({error}); it is used from {str(path)!r}", stacklevel=2
-        )
-        write_whole(path, data, 0o600)
-    return Entry(body.decode("utf-8"), function, path)
+        path = tempfile.mkdtemp(prefix="attnc-")
+    except OSError:
+        return None
+
+    def remove() -> None:
+        if os.getpid() == process:  # and none that was forked from it
+            shutil.rmtree(path, ignore_errors=True)
+
+    atexit.register(remove)
+    return Path(path)
 
 
 def code(entry: Entry, compiled: CodeType | None = None) -> CodeType:
     """An entry's text as Python compiles it, kept beside it: two thousand lines take a while.
 
     Python does as much for modules that it imports, where that is not switched off, as in containers it
-    often is.
+    often is. Like the text, the file is trusted because of its owner and mode. Its checksum is no protection
+    from anybody: it finds what was cut off, damaged, or made of another text or by another Python, on all of
+    which ``marshal`` may crash.
 
     compiled: what the text was compiled to, by whatever name of its file.
     """
+    place = str(entry.path)
+    if not entry.kept:
+        return _placed(compiled or compile(entry.text, place, "exec", dont_inherit=True), place)
     tag = f"{sys.implementation.cache_tag}-{sys.flags.optimize}"
     path = entry.path.with_suffix(f".{tag}.code")
     source = entry.text.encode("utf-8")
     if compiled is None:
-        with suppress(OSError):
-            data = path.read_bytes()
-            # What was not written here, by this Python and of this text, is not looked at.
-            if data[:_SIZE] == _seal(source, data[_SIZE:]):
-                found = marshal.loads(data[_SIZE:])
-                if isinstance(found, CodeType) and found.co_filename == str(entry.path):
-                    return found
-        compiled = compile(source, str(entry.path), "exec", dont_inherit=True)
-    compiled = _placed(compiled, str(entry.path))
+        data = _trusted(path, "the cached code")
+        if data is not None and data[:_SIZE] == _checksum(source, data[_SIZE:]):
+            found = marshal.loads(data[_SIZE:])
+            if isinstance(found, CodeType) and found.co_filename == place:
+                return found
+        compiled = compile(source, place, "exec", dont_inherit=True)
+    compiled = _placed(compiled, place)
     payload = marshal.dumps(compiled)
     with suppress(OSError):
-        write_whole(path, _seal(source, payload) + payload, 0o600)
+        ownership.check_file(path)
+        write_whole(path, _checksum(source, payload) + payload, 0o600)
     return compiled
 
 
-def _seal(source: bytes, payload: bytes) -> bytes:
+def _trusted(path: Path, what: str) -> bytes | None:
+    """Content of a file of the cache; None without one, and with a warning for one that cannot be used."""
+    try:
+        return ownership.read_trusted(path)
+    except FileNotFoundError:
+        return None
+    except ownership.Untrusted as error:
+        problem = f"{what} is not executed: {error}; compiling again. To use the cache, {error.fix}"
+    except OSError as error:
+        problem = f"{what} {str(path)!r} cannot be read ({error.strerror or error}); compiling again"
+    warnings.warn(problem, stacklevel=3)
+    return None
+
+
+def _checksum(source: bytes, payload: bytes) -> bytes:
     return hashlib.sha256(MAGIC_NUMBER + hashlib.sha256(source).digest() + payload).digest()
 
 

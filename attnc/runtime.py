@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import linecache
 import os
 import sys
 import threading
@@ -243,6 +244,10 @@ def _module(entry: cache.Entry, code: CodeType | None) -> ModuleType:
         sys.modules[name] = module
         # PyTorch asks inspect where an operator was written, which otherwise searches all that is imported.
         inspect.modulesbyfile[str(entry.path)] = name
+        # Triton compiles what linecache has for a kernel's file: the text that was checked, and not what the
+        # file holds by then, if it is still there.
+        lines = entry.text.splitlines(keepends=True)
+        linecache.cache[str(entry.path)] = (len(entry.text), None, lines, str(entry.path))
         try:
             exec(cache.code(entry, code), module.__dict__)
         except BaseException:

@@ -120,8 +120,8 @@ def run(script: str, path: Path, folder: str, **environment: str) -> list[str]:
     """What a script about one pattern prints at last, in a fresh process."""
     places = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     env = {**os.environ, "PYTHONPATH": places, "ATTNC_CACHE_DIR": f"{folder}/cache", **environment}
-    # As where attnc is installed, its files are compiled already.
-    env |= {"PYTHONPYCACHEPREFIX": f"{tempfile.gettempdir()}/attnc-setup-time-{os.getuid()}"}
+    # As where attnc is installed, its files are compiled already; in a folder that nobody else writes to.
+    env |= {"PYTHONPYCACHEPREFIX": str(ROOT / "build" / "setup-time")}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     words = [sys.executable, "-c", script, str(path)]
     done = subprocess.run(words, env=env, check=True, stdout=subprocess.PIPE, text=True)
