@@ -19,16 +19,20 @@ import dis
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import torch
+
 from attnc.diagnostics import Source
 from attnc.docstring import docstring_source
 from attnc.files import is_source_text, read_source
+from attnc.functions import PatternFunction
 from attnc.request import Header, ParamValue, Request, gather
-from attnc.runtime import Attention, bind, check_backend, input_names, notebook, ready
+from attnc.runtime import Attention, bind, check_backend, input_names, ready
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -120,8 +124,6 @@ def _decorate(
     backend: str | None,
     given: Mapping[str, ParamValue],
 ) -> Any:
-    import torch
-
     _check_body(function)
     signature = _signature(function)
     request = _request(function, signature, path, pattern, given)
@@ -129,36 +131,114 @@ def _decorate(
     _compare_inputs(function, signature, input_names(first))
 
     defaults = {name: default for name, _, default in signature.params}
-    made: dict[tuple[Any, ...], Attention] = {tuple(defaults.values()): bind(first, backend)}
+    made = DecoratedFunction(request, defaults, backend, inspect.signature(function), first)
+    functools.update_wrapper(made, function)
+    return made
 
-    def variant(values: tuple[Any, ...]) -> Attention:
-        chosen = gather(dict(zip(defaults, values, strict=True)), {})
-        return bind(ready(replace(request, params={**request.params, **chosen})), backend)
 
-    # The compiler is not to be traced: inside of torch.compile a new value is a graph break, or an error that
-    # says why, and a value that was used before is neither.
-    why = f"{function.__name__} must be compiled for another parameter: call it once outside of torch.compile"
-    another: Callable[[tuple[Any, ...]], Attention] = torch.compiler.disable(variant, reason=why)  # type: ignore[no-untyped-call]
+class DecoratedFunction:
+    """What takes a decorated function's place: attention, compiled once for every value of its parameters.
 
-    named = frozenset(inspect.signature(function).parameters)
+    request: the pattern, with the parameters' defaults. defaults: those that a call may change.
+    signature: the decorated function's. first: the attention function for the defaults.
 
-    @functools.wraps(function)
-    def attention(*args: Any, **kwargs: Any) -> Any:
+    It is pickled by what it was made of, and comes back where its module cannot be imported, too.
+    """
+
+    __name__: str
+
+    def __init__(
+        self,
+        request: Request,
+        defaults: Mapping[str, ParamValue],
+        backend: str | None,
+        signature: inspect.Signature,
+        first: PatternFunction,
+    ) -> None:
+        self._request, self._defaults, self._backend = request, dict(defaults), backend
+        self.__signature__ = signature
+        self._first = first
+        self._made: dict[tuple[Any, ...], Attention] = {tuple(defaults.values()): bind(first, backend)}
+        self._named = frozenset(signature.parameters)
+        # The compiler is not to be traced: inside of torch.compile a new value is a graph break, or an error
+        # that says why, and a value that was used before is neither.
+        why = (
+            f"{first.__name__} must be compiled for another parameter: call it once outside of torch.compile"
+        )
+        self._another: Callable[[tuple[Any, ...]], Attention] = torch.compiler.disable(  # type: ignore[no-untyped-call]
+            self._variant, reason=why
+        )
+
+    def _variant(self, values: tuple[Any, ...]) -> Attention:
+        chosen = gather(dict(zip(self._defaults, values, strict=True)), {})
+        params = {**self._request.params, **chosen}
+        return bind(ready(replace(self._request, params=params)), self._backend)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         for name in kwargs:  # the emitted function may take more than this signature says
-            if name not in named:
-                raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}")
-        values = tuple([kwargs.pop(name, default) for name, default in defaults.items()])
+            if name not in self._named:
+                raise TypeError(f"{self.__name__}() got an unexpected keyword argument {name!r}")
+        values = tuple([kwargs.pop(name, default) for name, default in self._defaults.items()])
         try:
-            attend = made.get(values)
+            attend = self._made.get(values)
         except TypeError:  # a list, or something else that is no number
             attend = None
         if attend is None:
-            attend = another(values)
-            made[values] = attend
+            attend = self._another(values)
+            self._made[values] = attend
         return attend(*args, **kwargs)
 
-    vars(attention).update(notebook(first))
-    return attention
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = {name: getattr(self, name) for name in _NAMES}
+        return _restored, (self._request, self._defaults, self._backend, _plain(self.__signature__), names)
+
+    def __copy__(self) -> DecoratedFunction:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DecoratedFunction:
+        return self
+
+    def _repr_html_(self) -> str:
+        return self._first._repr_html_()
+
+    def __repr__(self) -> str:
+        return f"<attention function {self.__name__}{self.__signature__}>"
+
+
+_NAMES = ("__module__", "__name__", "__qualname__", "__doc__")
+
+
+def _plain(signature: inspect.Signature) -> inspect.Signature:
+    """The signature with its annotations as texts: what they stand for may not exist elsewhere."""
+    named = [
+        item
+        if item.annotation is item.empty
+        else item.replace(annotation=inspect.formatannotation(item.annotation))
+        for item in signature.parameters.values()
+    ]
+    return inspect.Signature(named)
+
+
+def _restored(
+    request: Request,
+    defaults: Mapping[str, ParamValue],
+    backend: str | None,
+    signature: inspect.Signature,
+    names: Mapping[str, str],
+) -> DecoratedFunction:
+    """What was pickled: the function of that name, if this process has it, or one that does the same."""
+    here: Any = sys.modules.get(names["__module__"])
+    for part in names["__qualname__"].split("."):
+        here = getattr(here, part, None)
+    if isinstance(here, DecoratedFunction) and (here._request, here._defaults, here._backend) == (
+        request,
+        defaults,
+        backend,
+    ):
+        return here
+    made = DecoratedFunction(request, defaults, backend, signature, ready(request))
+    vars(made).update(names)
+    return made
 
 
 def _request(

@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import linecache
 import os
+import re
 import sys
 import threading
 import warnings
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from attnc import cache
 from attnc.diagnostics import AttncError, Diagnostic, render
 from attnc.files import read_source
+from attnc.functions import PatternFunction
 from attnc.request import Request, gather
 
 if TYPE_CHECKING:
@@ -165,11 +167,12 @@ def check_backend(backend: str | None) -> None:
 # --- from a request to a function -----------------------------------------------------------------------
 
 _lock = threading.RLock()
-_functions: dict[str, Attention] = {}
+_functions: dict[str, PatternFunction] = {}
 _modules: dict[str, ModuleType] = {}
+_DIGEST = re.compile(r'^DIGEST = "(\w+)"$', re.MULTILINE)
 
 
-def ready(request: Request, derive: Callable[[Pattern], Pattern] | None = None) -> Attention:
+def ready(request: Request, derive: Callable[[Pattern], Pattern] | None = None) -> PatternFunction:
     """The function for a request: this process's own, or from the cache, or freshly compiled.
 
     derive: makes another pattern of the settled one; a function of a module, whose name the cache keeps.
@@ -181,29 +184,17 @@ def ready(request: Request, derive: Callable[[Pattern], Pattern] | None = None) 
             entry, code = cache.fetch(key), None
             if entry is None:
                 entry, code = _compile(request, key, derive)
-            function = _functions[key] = getattr(_module(entry, code), entry.function)
-            shows(function, request)
+            emitted = getattr(_module(entry, code), entry.function)
+            page = functools.partial(_page, replace(request, pattern=request.pattern or entry.function))
+            function = _functions[key] = PatternFunction(emitted, ready, (request, derive), page)
         return function
 
 
-def shows(function: Any, request: Request) -> None:
-    """From now on a notebook shows the pattern's picture and facts where it would show the function.
+def _page(request: Request) -> str:
+    """What notebooks show for a function: its pattern's picture and facts."""
+    from attnc.report import examine
 
-    The function itself stays as it is: this is an attribute, which is also copied by ``functools.wraps``.
-    """
-
-    @functools.cache
-    def html() -> str:
-        from attnc.report import examine
-
-        return examine(replace(request, pattern=request.pattern or function.__name__))._repr_html_()
-
-    function._repr_html_ = html
-
-
-def notebook(function: Attention) -> dict[str, Any]:
-    """What a wrapper of an emitted function must have so that notebooks show it as they show the function."""
-    return {"_repr_html_": vars(function)["_repr_html_"]}
+    return examine(request)._repr_html_()
 
 
 def key_of(request: Request, derived: str = "") -> str:
@@ -232,8 +223,13 @@ def _compile(
 
 
 def _module(entry: cache.Entry, code: CodeType | None) -> ModuleType:
-    """The entry's module; the same text is one module, because an operator can be registered only once."""
-    digest = hashlib.sha256(entry.text.encode("utf-8")).hexdigest()
+    """The entry's module; the same code is one module, because an operator can be registered only once.
+
+    Operators carry the module's name, and exported programs theirs, so it is the same in every process. The
+    head does not count: it names the pattern's file.
+    """
+    found = _DIGEST.search(entry.text)
+    digest = found[1] if found else hashlib.sha256(entry.text.encode("utf-8")).hexdigest()
     if digest not in _modules:
         name = f"attnc_{entry.function}_{digest[:16]}"
         spec = importlib.util.spec_from_file_location(name, entry.path)
@@ -257,18 +253,9 @@ def _module(entry: cache.Entry, code: CodeType | None) -> ModuleType:
     return _modules[digest]
 
 
-def bind(function: Attention, backend: str | None) -> Attention:
+def bind(function: PatternFunction, backend: str | None) -> PatternFunction:
     """The function with another default backend; its name, docstring and signature stay."""
-    if backend is None:
-        return function
-
-    @functools.wraps(function)
-    def bound(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("backend") is None:
-            kwargs["backend"] = backend
-        return function(*args, **kwargs)
-
-    return bound
+    return function if backend is None else function.bound(backend)
 
 
 def input_names(function: Attention) -> tuple[str, ...]:
