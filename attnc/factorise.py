@@ -129,7 +129,7 @@ def _suits(factor: Factor, weights: Weights) -> bool:
         return False
     # Documents need not follow one another: they are put together first, which changes distances. Gates are
     # added up to make up for that, but for those that end a step earlier.
-    moved = bool(factor.same) and weights.beta is None
+    moved = bool(factor.same)
     exclusive = weights.decay is not None and weights.decay.exclusive
     return not (moved and (isinstance(weights.feature, Cosine) or factor.near or exclusive))
 

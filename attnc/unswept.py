@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from attnc.diagnostics import Diagnostic
 from attnc.distances import distances
+from attnc.expression import Lookup, walk
 from attnc.pattern import Body, Cosine, Favor, Part, Pattern, formula, may_be_negative
 from attnc.schedule import Schedule
 
@@ -44,7 +45,19 @@ def _reason(body: Body, part: Part) -> tuple[str, str] | None:
     weights = part.weights
     if len(body.parts) > 1:
         return _APART
-    if weights.decay is not None or weights.beta is not None:
+    forgets = weights.decay is not None or weights.beta is not None
+    if forgets and _has_documents(part):
+        if weights.decay is not None and weights.decay.exclusive:
+            return (
+                "an exclusive decay has no form within documents (`same(x)`), which may come again later",
+                "write `decay g` without `exclusive` and `bonus`, or `chunk(size)` in the place of documents",
+            )
+        if isinstance(weights.feature, Cosine):
+            return (
+                "`cosine` has no form within documents (`same(x)`), which may come again later",
+                "write `kernel elu(x) + 1` or `kernel x`",
+            )
+    if forgets:
         word = "decays need" if weights.beta is None else "the delta rule needs"
         return (
             f"{word} what all earlier keys left, and this relation leaves some of them out",
@@ -62,6 +75,10 @@ def _reason(body: Body, part: Part) -> tuple[str, str] | None:
             f"add to it what keeps it positive, as in `elu(x) + 1`, or attend to {_STATES}",
         )
     return None
+
+
+def _has_documents(part: Part) -> bool:
+    return any(isinstance(inner, Lookup) for inner in walk(formula(part.relation)))
 
 
 def _near(part: Part) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -319,12 +320,7 @@ def _products(scene: _Scene, weights: Weights, q: Tensor, k: Tensor, edges: Tens
             distance = torch.from_numpy(scene.variables["q"] - scene.variables["k"]).to(q.dtype)
             found = found * torch.cos(distance * (math.pi / 2 / weights.feature.length))
         return found.masked_fill(~edges, 0.0)
-    logs = gates(scene, decay, q)  # (batch, heads, n, D or 1), summed up to each position
-    at_query = logs[:, :, scene.rows]
-    if decay.exclusive:
-        before = torch.cat([torch.zeros_like(logs[:, :, :1]), logs[:, :, :-1]], 2)
-        at_query = before[:, :, scene.rows]
-    difference = at_query[:, :, :, None] - logs[:, :, None, :]
+    difference = _between(scene, decay, q)
     own = torch.from_numpy(scene.variables["q"] == scene.variables["k"])[None]
     inside = edges & ~own if decay.exclusive else edges
     faded = torch.exp(torch.where(inside[..., None], difference, -torch.inf))
@@ -336,18 +332,46 @@ def _products(scene: _Scene, weights: Weights, q: Tensor, k: Tensor, edges: Tens
 
 
 def gates(scene: _Scene, decay: Decay, q: Tensor) -> Tensor:
-    """Sums of gates up to and including every position: (batch, heads, n, D or 1)."""
-    import torch
-
+    """The logarithms of gates at every position: (batch or 1, heads, n, D or 1)."""
     batch = q.shape[0]
     if decay.axes == "head":
         assert decay.value is not None
         gate = _ranked(scene.real(decay.value, batch, {})).expand(-1, len(scene.members), -1, -1)
-        steps = torch.arange(1, scene.n + 1, dtype=q.dtype)[:, None]
-        return gate[:, :, :1, :1] * steps
+        return gate[:, :, :1, :1].expand(-1, -1, scene.n, -1)
     gate = scene.table(decay.table).to(q.dtype)[:, :, scene.members]
     gate = gate[..., None] if decay.axes == "token" else gate
-    return gate.transpose(1, 2).cumsum(2)
+    return gate.transpose(1, 2)
+
+
+# Nothing passes a gate smaller than this, in any dtype; beside it smaller ones would be lost in a sum.
+_CLOSED = -1e4
+
+
+def _up_to(scene: _Scene, decay: Decay, q: Tensor) -> tuple[Tensor, Tensor]:
+    """Up to and including every position: the sum of gates that are open, and the number of others."""
+    import torch
+
+    steps = gates(scene, decay, q)
+    closed = steps < _CLOSED
+    return torch.where(closed, 0.0, steps).cumsum(2), closed.to(q.dtype).cumsum(2)
+
+
+def _shifted(x: Tensor) -> Tensor:
+    """Sums before every position in place of those up to it."""
+    import torch
+
+    return torch.cat([torch.zeros_like(x[:, :, :1]), x[:, :, :-1]], 2)
+
+
+def _between(scene: _Scene, decay: Decay, q: Tensor) -> Tensor:
+    """The logarithm of what passes from every key to every query: (batch or 1, heads, n_q, n, D or 1)."""
+    import torch
+
+    sums, closed = (
+        (_shifted(x) if decay.exclusive else x)[:, :, scene.rows][:, :, :, None] - x[:, :, None]
+        for x in _up_to(scene, decay, q)
+    )
+    return torch.where(closed > 0, -torch.inf, sums)
 
 
 def _from_state(scene: _Scene, weights: Weights, q: Tensor, state: Tensor, scale: float) -> Tensor:
@@ -358,11 +382,14 @@ def _from_state(scene: _Scene, weights: Weights, q: Tensor, state: Tensor, scale
     if not weights.normalized and isinstance(weights.feature, Elementwise):
         phi_q = phi_q * scale
     if weights.decay is not None:
-        logs = gates(scene, weights.decay, q)
-        if weights.decay.exclusive:
-            logs = torch.cat([torch.zeros_like(logs[:, :, :1]), logs[:, :, :-1]], 2)
-        phi_q = phi_q * torch.exp(logs[:, :, scene.rows])
-    return phi_q @ state
+        sums, closed = (
+            (_shifted(x) if weights.decay.exclusive else x)[:, :, scene.rows]
+            for x in _up_to(scene, weights.decay, q)
+        )
+        phi_q = phi_q * torch.where(closed > 0, 0.0, torch.exp(sums))
+    [part] = scene.body.parts
+    reads = scene.mask(part, q.shape[0])[..., :1]
+    return phi_q @ state * reads if scene.n else phi_q @ state
 
 
 def _delta(
@@ -370,48 +397,28 @@ def _delta(
 ) -> tuple[Tensor, Tensor]:
     """The delta rule, step by step (Schlag et al. 2021; gated, Yang et al. 2025).
 
-    ``S <- exp(g) * S;  S <- S + beta * k (v - S^T k)^T;  o = scale * S^T q``. Documents and chunks are told
-    by the relation: where a query does not read the position before it, what is stored begins anew.
+    ``w[t] = beta[t] (v[t] - what the key at t reads)``, and queries read ``w`` in the place of ``v``: each
+    along the pattern's edges, a key along those of its own position to the keys before it.
     """
     import torch
 
     assert weights.beta is not None
-    batch, heads, _, _ = q.shape
-    n, asked = k.shape[2], {t: i for i, t in enumerate(scene.rows.tolist())}
-    phi_q, phi_k = features(scene, weights, q, scale), features(scene, weights, k, scale)
-    beta = scene.table(weights.beta).to(q.dtype)[:, :, scene.members].transpose(1, 2).expand(batch, -1, -1)
-    stored = q.new_zeros(batch, heads, phi_k.shape[3], v.shape[3]) if state is None else state
-    steps = None
-    if weights.decay is not None:
-        logs = gates(scene, weights.decay, q).expand(batch, -1, -1, -1)
-        steps = torch.cat([logs[:, :, :1], logs[:, :, 1:] - logs[:, :, :-1]], 2)
-    goes_on = _goes_on(scene, batch)
-    outs = []
-    for t in range(n):
-        stored = stored * goes_on[:, :, t, None, None]
-        if steps is not None:
-            stored = stored * torch.exp(steps[:, :, t])[..., None]
-        key = phi_k[:, :, t]
-        found = (stored * key[..., None]).sum(2)
-        stored = stored + key[..., None] * (beta[:, :, t, None] * (v[:, :, t] - found))[:, :, None]
-        if t in asked:
-            outs.append((phi_q[:, :, asked[t], :, None] * stored).sum(2) * scale)
-    out = torch.stack(outs, 2) if outs else q.new_zeros(batch, heads, 0, v.shape[3])
-    return out, out.new_zeros(out.shape[:3])
-
-
-def _goes_on(scene: _Scene, batch: int) -> Tensor:
-    """(batch, heads, n): whether position ``t`` goes on with what is stored, because it reads ``t - 1``."""
-    import torch
-
     n = scene.n
-    whole = dict(scene.variables, q=np.arange(n)[None, :, None], k=np.arange(n)[None, :, None] - 1)
-    before, scene.variables = scene.variables, whole
+    beta = scene.table(weights.beta).to(q.dtype)[:, :, scene.members].transpose(1, 2)[..., None]
     [part] = scene.body.parts
-    shape = (len(scene.members), n, 1)
-    rows = [np.broadcast_to(scene.integer(formula_of(part.relation), b), shape) for b in range(max(batch, 1))]
-    scene.variables = before
-    found = torch.from_numpy(np.stack(rows)[..., 0]).to(scene.dtype)
-    if n:
-        found[:, :, 0] = 1.0
-    return found
+    every = copy(scene)
+    every.n_q, every.variables = n, scene.variables | {"q": np.arange(n)[None, :, None]}
+    own = 1.0 if isinstance(weights.feature, Elementwise | Cosine) else scale
+    edges = every.mask(part, q.shape[0])
+    likeness = _products(every, weights, k, k, edges, own)
+    target = v if state is None else v - _from_state(every, weights, k, state, own)
+    written: list[Tensor] = []
+    for t in range(n):
+        before = torch.stack(written, 2) if written else v[:, :, :0]
+        known = likeness[:, :, t : t + 1, :t] @ before
+        written.append((beta[:, :, t : t + 1] * (target[:, :, t : t + 1] - known))[:, :, 0])
+    found = torch.stack(written, 2) if written else torch.zeros_like(v)
+    out = _products(scene, weights, q, k, scene.mask(part, q.shape[0]), scale) @ found
+    if state is not None:
+        out = out + _from_state(scene, weights, q, state, scale)
+    return out, out.new_zeros(out.shape[:3])

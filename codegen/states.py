@@ -158,7 +158,7 @@ def states_text(pattern: Pattern, schedule: Schedule) -> StatesText:
         segments = "None"
         if factor.segmented:
             segments = f"_segments{suffix}"
-            texts.append(_segments_text(pattern, factor, weights, suffix))
+            texts.append(_segments_text(pattern, factor, suffix))
         own = {role: place for (body, role), place in places.items() if body == i}
         alone = plan.whole is None
         rows.append(_row(factor, weights, suffix, segments, own, alone, mapped))
@@ -314,7 +314,7 @@ def _elementwise_text(value: Real, suffix: str) -> str:
 # --- segments and gates ---------------------------------------------------------------------------------
 
 
-def _segments_text(pattern: Pattern, factor: Factor, weights: Weights, suffix: str) -> str:
+def _segments_text(pattern: Pattern, factor: Factor, suffix: str) -> str:
     lines = []
     for name in factor.same:
         place = [item.name for item in pattern.inputs].index(name)
@@ -322,16 +322,15 @@ def _segments_text(pattern: Pattern, factor: Factor, weights: Weights, suffix: s
     if factor.chunk:
         lines.append(f"ids.append(torch.arange(n, device=device)[None] // {factor.chunk})")
     body = indent("\n".join(lines), "    ")
-    together = bool(factor.same) and weights.beta is None
     return (
-        f"def _segments{suffix}(inputs, n, heads, device):\n"
-        '    """In which order segments follow one another, None for that of positions, and where each\n'
-        '    position\'s segment begins."""\n'
+        f"def _segments{suffix}(inputs, n, heads, device, goes_on):\n"
+        '    """In which order segments follow one another, None for that of positions, where each\n'
+        '    position\'s segment begins, and whether the state of the last is lost."""\n'
         f"    ids = []\n{body}\n"
         "    joined = ids[0]\n"
         "    for more in ids[1:]:\n"
         "        joined = joined * max(n, 1) + more\n"
-        f"    return _segmented(joined, {together})\n\n"
+        f"    return _segmented(joined, {bool(factor.same)}, goes_on)\n\n"
     )
 
 
@@ -396,8 +395,9 @@ def states_function(pattern: Pattern, schedule: Schedule) -> str:
         told = _STATE_DOC
         if any(factor and factor.same for plan in schedule.bodies for factor in plan.factors):
             told += (
-                "        It belongs to the last document. A piece that begins with a new document cannot\n"
-                "        know that: give it no state.\n"
+                "        It belongs to the document of the last position. A piece that begins with a new\n"
+                "        document cannot know that: give it no state. A document that comes again in a\n"
+                "        later piece, after others, begins anew.\n"
             )
         returns = (
             "Returns (batch, heads, n_q, value dim) in the dtype of q; with `return_state`, a pair of that\n"

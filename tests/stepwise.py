@@ -9,6 +9,7 @@ import itertools
 import random
 from dataclasses import dataclass
 
+import pytest
 import torch
 
 from tests import oracle, weights_oracle
@@ -33,6 +34,7 @@ class Call:
     """One call. gates: logarithms of all sizes, near zero, to -50, zero, or now and then minus infinity.
 
     chunk: positions after which everything begins anew, or 0; with those no state goes in or out.
+    documents: how many there are, whose positions lie in any order; 0: all is one.
     """
 
     rule: str
@@ -47,6 +49,7 @@ class Call:
     batched: bool = False
     state: bool = False
     chunk: int = 0
+    documents: int = 0
     seed: int = 0
 
     @property
@@ -56,7 +59,9 @@ class Call:
     @property
     def text(self) -> str:
         within = f"causal & chunk({self.chunk})" if self.chunk else "causal"
-        return f"pattern p() {{ {RULES[self.rule].replace('causal', within)} }}"
+        declared = "input doc: int[n] " * bool(self.documents)
+        within += " & same(doc)" * bool(self.documents)
+        return f"pattern p() {{ {declared}{RULES[self.rule].replace('causal', within)} }}"
 
 
 def drawn(seed: int) -> Call:
@@ -79,6 +84,7 @@ def drawn(seed: int) -> Call:
         batched=pick.random() < 0.5,
         state=pick.random() < 0.4 and not chunk,
         chunk=chunk,
+        documents=pick.choice((0, 1, 2, 4)) if rule != "rwkv6" else 0,
         seed=seed,
     )
 
@@ -117,7 +123,10 @@ def arguments(call: Call, dtype: torch.dtype) -> Tensors:
     if call.state:
         found["state"] = normal(b, call.heads, call.dim, call.value_dim)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    return {name: x.to(dtype if name in ("q", "k", "v") else wide) for name, x in found.items()}
+    found = {name: x.to(dtype if name in ("q", "k", "v") else wide) for name, x in found.items()}
+    if call.documents:
+        found["doc"] = torch.randint(call.documents, (*lead, n), generator=generator) * 7 - 5
+    return found
 
 
 def attention(
@@ -128,21 +137,34 @@ def attention(
 ) -> Tensors:
     """Output and final state by the rules' own words, in the dtype of ``args``.
 
+    Every document has a state of its own, which fades at every position, and is that of nobody else's.
     recorded: gets the size of what keys recall at every position. recalled: that, to be added in its place.
     """
     q, k, v = (args[name] for name in ("q", "k", "v"))
     group, first = call.heads // call.key_heads, call.n - call.queries
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-    state = args.get("state", q.new_zeros(call.batch, call.heads, call.dim, call.value_dim))
+    size = (call.batch, call.heads, call.dim, call.value_dim)
+    doc = torch.zeros(call.batch, call.n, dtype=torch.int64)
+    if "doc" in args:
+        doc += (args["doc"] + 5) // 7
+    states = {number: q.new_zeros(size) for number in range(max(call.documents, 1))}
+    final = args.get("state", states[0])
+    if "state" in args and call.n:
+        for number in states:
+            begun = doc[:, 0] == number
+            states[number] = torch.where(begun[:, None, None, None], final, states[number])
     outs = []
     g, beta, bonus = (args.get(name) for name in ("g", "beta", "u"))
     for t in range(call.n):
         if call.chunk and t and t % call.chunk == 0:
-            state = torch.zeros_like(state)
-        before = state
+            states = {number: torch.zeros_like(state) for number, state in states.items()}
+        own = {number: (doc[:, t] == number)[:, None, None, None] for number in states}
+        before = _of_document(states, own)
         if g is not None:
             gate = (g[:, t] if call.batched else g[t]).exp()
-            state = state * (gate[..., None] if call.rule != "gated_deltanet" else gate[..., None, None])
+            gate = gate[..., None] if call.rule != "gated_deltanet" else gate[..., None, None]
+            states = {number: state * gate for number, state in states.items()}
+        state = _of_document(states, own)
         key, value = k[:, :, t], v[:, :, t]
         if beta is not None:
             rate = (beta[:, t] if call.batched else beta[t])[..., None]
@@ -150,16 +172,25 @@ def attention(
             if recorded is not None:
                 recorded.append(known.abs())
             value = rate * (value - known)
-        state = state + key[..., None] * value[:, :, None]
+        final = state + key[..., None] * value[:, :, None]
+        states = {number: torch.where(own[number], final, state) for number, state in states.items()}
         if t >= first:
             query = q[:, :, t - first] * call.dim**-0.5
-            found = (query[..., None] * (before if call.rule == "rwkv6" else state)).sum(2)
+            found = (query[..., None] * (before if call.rule == "rwkv6" else final)).sum(2)
             if bonus is not None:
                 found = found + (query * bonus * key).sum(-1, keepdim=True) * value
             outs.append(found)
     empty = q.new_zeros(call.batch, call.heads, 0, call.value_dim)
     out = torch.stack(outs, 2) if outs else empty
-    return {"output": out} if call.chunk else {"output": out, "final": state}
+    return {"output": out} if call.chunk else {"output": out, "final": final}
+
+
+def _of_document(states: dict[int, torch.Tensor], own: dict[int, torch.Tensor]) -> torch.Tensor:
+    """The state of the document at a position, of every sequence."""
+    found = states[0]
+    for number, state in states.items():
+        found = torch.where(own[number], state, found)
+    return found
 
 
 def magnitudes(call: Call, args: Tensors) -> Tensors:
@@ -167,10 +198,10 @@ def magnitudes(call: Call, args: Tensors) -> Tensors:
 
     What is taken away under the delta rule counts as much as it is, else nothing would ever be forgotten.
     """
-    wide = {name: x.double() for name, x in args.items()}
+    wide = {name: x.double() if x.is_floating_point() else x for name, x in args.items()}
     recalled: list[torch.Tensor] = []
     attention(call, wide, recorded=recalled)
-    size = {name: x if name == "g" else x.abs() for name, x in wide.items()}
+    size = {name: x if name in ("g", "doc") else x.abs() for name, x in wide.items()}
     return results(call, size, torch.float64, recalled=recalled)
 
 
@@ -195,8 +226,13 @@ def results(
 
     recalled: as in ``attention``; gradients of the results come without their signs then.
     """
-    leaves = {name: (x.to(dtype) if dtype else x).detach().requires_grad_() for name, x in args.items()}
-    found = emitted(call, leaves, backend) if dtype is None else attention(call, leaves, recalled=recalled)
+    leaves = {
+        name: (x.to(dtype) if dtype else x).detach().requires_grad_()
+        for name, x in args.items()
+        if x.is_floating_point()
+    }
+    given = args | leaves
+    found = emitted(call, given, backend) if dtype is None else attention(call, given, recalled=recalled)
     generator = torch.Generator().manual_seed(call.seed + 1)
     loss = 0.0 * leaves["q"].sum()
     for x in found.values():
@@ -211,9 +247,21 @@ def results(
     return {name: x.detach() for name, x in found.items()} | grads
 
 
+def torn(call: Call, args: Tensors) -> bool:
+    """Whether a state is given to a document that ends at the last position, with another in between."""
+    if "state" not in args or "doc" not in args or not call.n:
+        return False
+    doc = args["doc"].reshape(-1, call.n)
+    return bool(((doc[:, 0] == doc[:, -1]) & (doc != doc[:, :1]).any(1)).any())
+
+
 def check(call: Call, dtype: torch.dtype, backend: str = "torch") -> list[str]:
     """Everything that is wrong with the emitted module under one call, in words."""
     args = arguments(call, dtype)
+    if torn(call, args):
+        with pytest.raises(ValueError, match="side by side"):
+            results(call, args, backend=backend)
+        return []
     got = results(call, args, backend=backend)
     exact = results(call, args, torch.float64)
     yardstick = results(call, args, dtype)

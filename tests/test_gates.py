@@ -87,6 +87,10 @@ OTHERS = {
     "kernel x normalize none decay g }",
     "documents of facts": "pattern p() { input doc: int[n] input beta: float[n, H] "
     "attend causal & same(doc) kernel x update delta(beta) }",
+    "fading documents of facts": "pattern p() { input doc: int[n] input g: float[n, H, d] "
+    "input beta: float[n, H] attend causal & same(doc) & chunk(20) kernel x decay g update delta(beta) }",
+    "features of facts": "pattern p() { input beta: float[n, H] attend causal kernel taylor() "
+    "update delta(beta) }",
     "a gate a head": "pattern p() { input beta: float[n, H] attend causal kernel x "
     "decay log(1.0 - exp2(-5.0 - h)) update delta(beta) }",
     "heads apart": "pattern p() { input g: float[n, H, d] input beta: float[n, H] "
@@ -97,6 +101,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_patterns_against_the_definition(name: str) -> None:
-    for given in (weights_oracle.Given(), weights_oracle.Given(n=33, n_q=7, batched=True)):
+    once, again = weights_oracle.Given(), weights_oracle.Given(n=33, n_q=17, batched=True, again=True)
+    for given in (once, again):
         for dtype in (DOUBLE, SINGLE):
             assert weights_oracle.check(OTHERS[name], given, "torch", dtype) == []

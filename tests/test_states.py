@@ -51,6 +51,7 @@ CALLS = (
     Given(),
     Given(n=200, n_q=90, heads=6, key_heads=3, dim=24, value_dim=40, batch=1),
     Given(n=130, layout="slice", batched=True),
+    Given(n=110, n_q=80, again=True),
     Given(n=1),
     Given(n=0),
 )
@@ -78,7 +79,19 @@ def test_strong_and_weak_decays(name: str) -> None:
     assert oracle.check(pattern(name), given, "torch") == []
 
 
-@pytest.mark.parametrize("name", ["linear", "retention", "token gates", "gates and a sum", "taylor", "favor"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "linear",
+        "retention",
+        "token gates",
+        "gates and a sum",
+        "taylor",
+        "favor",
+        "documents",
+        "gated documents",
+    ],
+)
 def test_going_on_with_a_state(name: str) -> None:
     assert oracle.check(pattern(name), Given(n=100, state=True), "torch") == []
 
@@ -119,14 +132,35 @@ def test_pieces_and_whole_agree(name: str, cuts: tuple[int, ...]) -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_documents_need_not_follow_one_another() -> None:
-    """A document that comes back is the same one."""
-    for name in ("documents", "gated documents"):
-        done = oracle.compiled(pattern(name))
-        given = Given(n=150)
-        tables = oracle.inputs(done.pattern, given)
-        tables["doc"] = torch.randint(0, 4, (given.n,), generator=torch.Generator().manual_seed(5))
-        assert oracle.check(pattern(name), given, "torch", tables=tables) == []
+@pytest.mark.parametrize("name", ["documents", "gated documents"])
+def test_a_state_is_that_of_the_last_documents_position(name: str) -> None:
+    """Documents that come again: what is left is what the last position's own document alone leaves."""
+    function = attnc.load(pattern(name))
+    args = oracle.arguments(Given(n=40), torch.float64)
+    doc = torch.tensor([0] * 9 + [1] * 11 + [0] * 8 + [2] * 5 + [1] * 7)
+    gates = {"g": torch.zeros(40, 4, dtype=torch.float64)} if "gated" in name else {}
+    whole, state = function(*args.values(), doc=doc, **gates, return_state=True)
+    alone = {key: x[:, :, doc == 1] for key, x in args.items()}
+    some = {key: x[doc == 1] for key, x in gates.items()}
+    out, wanted = function(*alone.values(), doc=doc[doc == 1], **some, return_state=True)
+    torch.testing.assert_close(state, wanted)
+    torch.testing.assert_close(whole[:, :, doc == 1], out)
+    # Going on with it: the first document of the next piece is that one, and others may come between.
+    for rest in ([1] * 3 + [3] * 2 + [1] * 4 + [5] * 3, [1] * 12):
+        doc = torch.tensor(rest)
+        args = oracle.arguments(Given(n=12, seed=4), torch.float64)
+        gates = {key: x[:12] for key, x in gates.items()}
+        got = function(*args.values(), doc=doc, **gates, state=wanted, return_state=True)
+        own = doc == 1
+        alone = {key: x[:, :, own] for key, x in args.items()}
+        some = {key: x[own] for key, x in gates.items()}
+        out, last = function(*alone.values(), doc=doc[own], **some, state=wanted, return_state=True)
+        torch.testing.assert_close(got[0][:, :, own], out)
+        if rest[-1] == 1:
+            torch.testing.assert_close(got[1], last)
+    with pytest.raises(ValueError, match="positions of a document side by side"):
+        doc = torch.tensor([1] * 3 + [3] * 5 + [1] * 4)
+        function(*args.values(), doc=doc, **gates, state=wanted, return_state=True)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,14 @@ REFUSED = [
     ("attend window(9) kernel favor(64, seed=0)", "`favor` stands for softmax"),
     ("attend window(9) kernel exp(x) decay log(0.9)", "decays need what all earlier keys left"),
     ("input b: float[n, H] attend window(9) kernel x update delta(b)", "the delta rule needs"),
+    (
+        "input doc: int[n] attend causal & same(doc) kernel x normalize none decay log(0.9) exclusive",
+        "an exclusive decay has no form within documents",
+    ),
+    (
+        "input doc: int[n] attend causal & same(doc) kernel cosine(64) decay log(0.9)",
+        "`cosine` has no form within documents",
+    ),
     ("attend window(9) with softmax attend stride(5) - window(9) with kernel exp(x)", "share a denominator"),
 ]
 

@@ -29,7 +29,10 @@ JOINED = 3.0
 
 @dataclass(frozen=True)
 class Given:
-    """One call. gates: how strong decays are, as logarithms; state: whether it goes on with one."""
+    """One call. gates: how strong decays are, as logarithms; state: whether it goes on with one.
+
+    again: whether documents come again after others.
+    """
 
     n: int = 70
     n_q: int = -1
@@ -44,6 +47,7 @@ class Given:
     scale: float | None = None
     seed: int = 0
     layout: str = "dense"
+    again: bool = False
 
     @property
     def queries(self) -> int:
@@ -51,7 +55,7 @@ class Given:
 
 
 def inputs(pattern: Pattern, given: Given) -> Tensors:
-    """Something for every input: gates below zero, documents that follow one another."""
+    """Something for every input: gates below zero, documents that follow one another or come again."""
     generator = torch.Generator().manual_seed(given.seed + 1)
     found = {}
     for item in pattern.inputs:
@@ -67,7 +71,8 @@ def inputs(pattern: Pattern, given: Given) -> Tensors:
                 values = -((-low) ** exponents * (-high) ** (1 - exponents))
             found[item.name] = values
         else:
-            found[item.name] = (torch.rand(shape, generator=generator) < 0.1).cumsum(-1)
+            number = (torch.rand(shape, generator=generator) < 0.1).cumsum(-1)
+            found[item.name] = number % 3 if given.again else number
     return found
 
 
@@ -204,6 +209,9 @@ def judge(got: Tensors, exact: Tensors, yardstick: Tensors, sizes: Tensors, dtyp
         b, c = exact[name], yardstick[name].double()
         if a.shape != b.shape:
             faults.append(f"{name} has shape {tuple(a.shape)} instead of {tuple(b.shape)}")
+            continue
+        if not b.isfinite().all():
+            faults.append(f"{name} has {int((~b.isfinite()).sum())} numbers without a definition")
             continue
         if not a.isfinite().all():
             faults.append(f"{name} has {int((~a.isfinite()).sum())} numbers that are not finite")

@@ -69,21 +69,28 @@ def _chunk_of(width):
     return 64 if width <= 128 else min(1024, 1 << (width // 4 - 1).bit_length())
 
 
-def _segmented(ids, sorted_first):
-    """Where segments begin: (order, begin), (batch or 1, length) both; begin is -1 in the first segment.
+def _segmented(ids, together, goes_on):
+    """Where segments begin: (order, begin, lost), the first two (batch or 1, length).
 
-    ids: integers that are equal within a segment. sorted_first: segments need not be runs; ``order`` is then
-    the positions put together segment by segment, those that begin first in front; otherwise it is None.
+    ids: integers that are equal within a segment. together: segments need not be runs; ``order`` is then the
+    positions put together segment by segment, otherwise None. begin: -1 in the segment that begins with what
+    is stored before. lost: (batch or 1), whether what is stored at the end is not of the last position's
+    segment. goes_on: whether something is stored before, which belongs to the segment of the first position.
     """
-    place = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
-    order = None
-    if sorted_first and ids.shape[1]:
+    n = ids.shape[1]
+    place = torch.arange(n, device=ids.device).expand(ids.shape)
+    order = lost = None
+    if together and n:
         first = _equal_entries(ids)[0].long()
         # On the host it costs nothing to see that segments are runs, as they nearly always are.
         if ids.device.type != "cpu" or not bool((first[:, 1:] >= first[:, :-1]).all()):
-            ids, order = first.sort(dim=1, stable=True)
+            last = first == first[:, -1:]
+            if goes_on:
+                lost = last[:, 0] & ~last.all(1)
+                last = last & (first > 0)
+            ids, order = torch.where(last, n, first).sort(dim=1, stable=True)
     begin = _runs(ids, place)[0]
-    return order, torch.where(begin == 0, -1, begin).to(torch.int32).contiguous()
+    return order, torch.where(begin == 0, -1, begin).to(torch.int32).contiguous(), lost
 
 
 def _moved_to(x, order, axis):
@@ -111,19 +118,30 @@ def _summed(x):
     return (inner + torch.einsum("ij,bjh->bih", before, inner[:, :, -1])[:, :, None]).flatten(1, 2)[:, :n]
 
 
+def _summable(gates):
+    """Gates that can be added up, so that what is let through is told by differences.
+
+    Of those that let nothing through there are none beside which smaller ones would be lost, and no infinite
+    ones. What is no gate spoils what it reaches.
+    """
+    if gates.device.type != "cpu":
+        gates = torch.where(gates > 0, float("nan"), gates)
+    return gates.clamp(min=-800.0 if gates.dtype == torch.float64 else -120.0)
+
+
 def _moved_gates(gates, order, begin, n):
     """Gates of one step in the new order: what lies between a position and the one before it in its segment.
 
-    gates: (batch or 1, n or 1, heads). One so small that nothing is left says no more than -1e4, beside which
-    others are not lost in a sum.
+    gates: (batch or 1, n or 1, heads).
     """
-    gates = gates.clamp(min=-1e4)
+    gates = _summable(gates)
     if gates.shape[1] == 1:
         steps = torch.cat([order[:, :1] + 1, order[:, 1:] - order[:, :-1]], 1)[..., None]
         found = gates * steps.to(gates.dtype)
     else:
         sums = _moved_to(_summed(gates), order, 1)
         found = torch.cat([sums[:, :1], sums[:, 1:] - sums[:, :-1]], 1).to(gates.dtype)
+        found = found.clamp(max=0.0)  # which rounding may have left behind
     place = torch.arange(n, device=gates.device)
     return torch.where((begin == place)[..., None], 0.0, found)
 
@@ -152,11 +170,7 @@ def _fading(gates, name):
         )
     if gates.dim() == 4:
         return gates  # what takes one for each channel adds up none, and sees for itself
-    if gates.device.type != "cpu":
-        gates = torch.where(gates > 0, float("nan"), gates)
-    # Gates are added up, and what is let through is told by differences: of those that let nothing through
-    # there are none beside which smaller ones would be lost, and no infinite ones.
-    return gates.clamp(min=-800.0 if gates.dtype == torch.float64 else -120.0)
+    return _summable(gates)
 
 
 class _Moved:
@@ -169,20 +183,23 @@ class _Moved:
         self.numbers, self.n, self.n_q, self.group = numbers, k.shape[2], q.shape[2], heads // k.shape[1]
         self.q = q[:, self.heads]
         self.state = None if state is None else state[:, self.heads]
-        self.order, self.begin, self.gates, self.extra = None, None, None, None
+        self.order = self.begin = self.lost = self.gates = self.extra = None
         if body.gate is not None:
             self.given = inputs[body.gate][:, :, self.inside(inputs[body.gate])]
             self.gates = _fading(self.given, body.decay)
         if body.extra is not None:
             self.extra = self.extra_of(inputs[body.extra])
         if body.segments is not None:
-            self.order, self.begin = body.segments(inputs, self.n, heads, q.device)
+            found = body.segments(inputs, self.n, heads, q.device, state is not None)
+            self.order, self.begin, self.lost = found
         if self.order is not None:
             self.q = self.moved(self.padded(self.q))
             self.k, self.v = self.moved(self.k), self.moved(self.v)
             if self.gates is not None:
                 moved = _moved_gates(self.gates.flatten(2), self.order, self.begin, self.n)
                 self.gates = moved.unflatten(2, self.gates.shape[2:])
+            if body.delta:
+                self.extra = _moved_to(self.extra, self.order, 1)
 
     def inside(self, gates):
         """Which of the gates' heads: all bodies' heads have some, those of others are not used."""
@@ -226,6 +243,28 @@ class _Moved:
                 grad = grad.sum(axis, keepdim=True)
         return grad
 
+    def extra_back(self, grad, target):
+        """Adds the gradient of ``extra`` to that of what was given."""
+        target = self.extra_of(target)
+        if self.order is not None and self.body.delta:
+            grad = _moved_back(grad, self.order, 1)
+        target.add_(grad.sum(0, keepdim=True) if target.shape[0] < grad.shape[0] else grad)
+
+    def last_state(self, state):
+        """The state behind the last position. On a GPU, where nobody waits to see, NaN if it is not there.
+
+        Raises ValueError elsewhere.
+        """
+        if self.lost is None:
+            return state
+        if self.lost.device.type == "cpu" and bool(self.lost.any()):
+            raise ValueError(
+                f"{NAME}: the document of the first position, which goes on with the given state, comes "
+                "again at the last position after another, and one state cannot be of both: put positions "
+                "of a document side by side, or compute whole sequences without `state`"
+            )
+        return state.masked_fill(self.lost[:, None, None, None], float("nan"))
+
 
 def _launches(heads):
     """Every body with states and a progression of its heads."""
@@ -260,7 +299,7 @@ def _forward_states(q, k, v, inputs, state, scale, path):
         if _CARRIES:  # else heads may have states of different sizes
             if not final.numel():
                 final = last.new_zeros(last.shape[0], heads, *last.shape[2:])
-            final[:, moved.heads] = last
+            final[:, moved.heads] = moved.last_state(last)
     return out, lse, final
 
 
@@ -285,7 +324,7 @@ def _backward_states(grad, lse_grad, state_grad, q, k, v, inputs, state, out, ls
         if body.extra is not None:
             if body.extra not in d_inputs:
                 d_inputs[body.extra] = torch.zeros(inputs[body.extra].shape, dtype=dtype, device=q.device)
-            moved.extra_of(d_inputs[body.extra]).add_(found[5])
+            moved.extra_back(found[5], d_inputs[body.extra])
         if d_state is not None:
             d_state[:, moved.heads] = found[4]
     return dq, dk, dv, d_inputs, d_state

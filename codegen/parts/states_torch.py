@@ -78,13 +78,16 @@ class _Blocks:
         return self.chunked(found)
 
     def gates(self, begin, end):
-        """Sums of gates from the beginning of a chunk on: up to each position, and up to each query."""
+        """Sums of gates from the beginning of a chunk on: up to each position, and up to each query.
+
+        In fp64, because differences of them are taken, in which strong gates before a key must leave nothing.
+        """
         gates = self.moved.gates
         if gates is None:
             return None, None
-        gates = gates.to(self.dtype).transpose(1, 2)
+        gates = gates.double().transpose(1, 2)
         if gates.shape[2] == 1:
-            steps = torch.arange(1, self.chunk + 1, device=self.device, dtype=self.dtype)
+            steps = torch.arange(1, self.chunk + 1, device=self.device, dtype=gates.dtype)
             last = self.positions(begin, end).unflatten(0, (-1, self.chunk))
             left = (self.n - last[:, :1]).clamp(max=self.chunk)  # no gates behind the end
             sums = gates[..., None] * torch.minimum(steps, left)
@@ -111,7 +114,8 @@ class _Blocks:
         sums, at_query = self.gates(begin, end)
         key = query = kept = None
         if sums is not None:
-            key, query, kept = (sums[..., -1:] - sums).exp(), at_query.exp(), sums[..., -1].exp()
+            found = (sums[..., -1:] - sums, at_query, sums[..., -1])
+            key, query, kept = (x.to(self.dtype).exp() for x in found)
         if self.moved.begin is not None:
             begins = self.begins(begin, end)
             starts = self.positions(begin, end).unflatten(0, (-1, self.chunk))
@@ -137,7 +141,8 @@ class _Blocks:
         sums, at_query = self.gates(begin, end)
         if sums is None:
             return mask, None
-        return mask, torch.where(mask, at_query[..., None] - sums[..., None, :], -torch.inf).exp_()
+        passed = (at_query[..., None] - sums[..., None, :]).to(self.dtype)
+        return mask, torch.where(mask, passed, -torch.inf).exp_()
 
     def weighed(self, products, begin, end, distance):
         mask, faded = self.pairs(begin, end, distance)

@@ -21,6 +21,9 @@ CALLS = (
     Call("gated_deltanet", n=70, dim=18, value_dim=10, state=True),
     Call("gated_deltanet", n=65, n_q=1, dim=16, value_dim=40, gates="shut", chunk=24),
     Call("kimi_delta", n=40, dim=16, value_dim=16, heads=1, state=True),
+    Call("gated_deltanet", n=70, dim=16, value_dim=8, heads=1, batch=2, batched=True, documents=2),
+    Call("kimi_delta", n=40, n_q=20, dim=16, value_dim=16, heads=1, documents=2, gates="shut"),
+    Call("gla", n=40, dim=16, value_dim=16, heads=1, documents=3, gates="slow"),
     Call("gla", n=0, n_q=0),
     Call("deltanet", n=1, n_q=0),
 )

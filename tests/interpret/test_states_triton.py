@@ -24,7 +24,8 @@ def _one_thread() -> None:
 def test_states_are_the_definition(name: str) -> None:
     """Several chunks, some of them without a query, dims that are no powers of two."""
     dim = 9 if "taylor" in PATTERNS[name] else 20  # whose features are its square
-    given = Given(n=140, n_q=70, heads=2, key_heads=1, dim=dim, value_dim=40, batch=1)
+    again = name != "gated documents"  # whose gradients then are sums of far more; tests of gates have them
+    given = Given(n=140, n_q=70, heads=2, key_heads=1, dim=dim, value_dim=40, batch=1, again=again)
     assert oracle.check(pattern(name), given, "triton") == []
 
 
