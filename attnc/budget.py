@@ -138,25 +138,26 @@ def priced(size: int) -> Callable[[F], F]:
         lock = Lock()
 
         @wraps(function)
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **named: Any) -> Any:
             budget = _current.get()
+            key = (*args, *named.items())
             with lock:
-                found = kept.get(args)
+                found = kept.get(key)
                 if found is not None:
-                    kept.move_to_end(args)
+                    kept.move_to_end(key)
             if found is not None and (budget is None or (not budget.refused and found[1] <= budget.left)):
                 if budget is not None:
                     budget.spent += found[1]
                 return found[0]
             if budget is None:  # counted, and not limited
                 with compiling(1 << 62) as budget:
-                    made, before, refusals = function(*args), 0, 0
+                    made, before, refusals = function(*args, **named), 0, 0
             else:
                 before, refusals = budget.spent, budget.refusals
-                made = function(*args)
+                made = function(*args, **named)
             if budget.refusals == refusals:
                 with lock:
-                    kept[args] = (made, budget.spent - before)
+                    kept[key] = (made, budget.spent - before)
                     while len(kept) > size:
                         kept.popitem(last=False)
             return made

@@ -28,6 +28,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from attnc.budget import charge
 from attnc.expression import (
     Drawn,
     FloorDiv,
@@ -39,6 +40,9 @@ START = 0x9E3779B9
 # Both multipliers are below 2**31: a product with 32 bits stays below 2**63.
 FIRST_MULTIPLIER = 0x2C1B3C6D
 SECOND_MULTIPLIER = 0x297A2D39
+
+# What a draw for some rows takes in steps of work, and how many comparisons of numbers numpy makes in one.
+DRAW, COMPARED = 60, 600
 
 Ints = npt.NDArray[np.int64]
 
@@ -86,6 +90,8 @@ def picks(
     )
     if past:
         sizes = rows + 1
+    # Every draw is compared with all that were drawn before it.
+    charge(count * (DRAW + count * heads.size // COMPARED))
     state = _row_state(seed, heads, rows)
     chosen = np.full((*heads.shape, count), -1, dtype=np.int64)
     for i in range(count):

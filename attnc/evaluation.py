@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from attnc.budget import charge
 from attnc.expression import (
     And,
     Const,
@@ -47,8 +48,18 @@ class Env:
     drawn: Callable[[Drawn, Any, Any, Any, Any], Any] | None = None
 
 
+# What one operation takes in steps of work, and how many numbers numpy works out in one.
+OPERATION, NUMBERS = 12, 128
+
+
 def evaluate(expr: Expr, env: Env) -> Any:
     """The value of ``expr``: an integer, a boolean, or a numpy array of either."""
+    value = _evaluated(expr, env)
+    charge(OPERATION + getattr(value, "size", 1) // NUMBERS)
+    return value
+
+
+def _evaluated(expr: Expr, env: Env) -> Any:
     match expr:
         case Const(value) | Param(_, value) | Truth(value):
             return value

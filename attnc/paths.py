@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from time import monotonic
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +62,6 @@ from attnc.pattern import Pattern, formula
 from attnc.solver import Answer, least, valid
 
 ROUNDS = 24
-SECONDS = 3
 MOST_POINTS = 160
 
 
@@ -125,10 +123,7 @@ def prove_paths(union: Union, layers: int, causal: bool) -> Answer:
     step = disj(eq(Q, K), relation)
     points = list(_points(relation, 2 if layers > 2 else 1)) if layers > 1 else []
     claims: list[Expr] = [step]
-    deadline = monotonic() + SECONDS
     for _ in range(ROUNDS):
-        if monotonic() > deadline:
-            return Answer("undecided", reason=f"no proof was found within {SECONDS} seconds")
         answer = valid(disj(*claims), [legal])
         if answer.outcome != "refuted":
             return answer

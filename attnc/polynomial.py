@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, product, repeat
 
-import z3
-
+from attnc.budget import allows
 from attnc.expression import (
     Const,
     Expr,
@@ -26,7 +26,9 @@ from attnc.expression import (
 
 Monomial = tuple[str, ...]  # the variables, each as often as its power, sorted
 
-SOLVER_MS = 300
+# How many parts of the ranges of its variables a polynomial is looked at in, how many variables it may have
+# for that, and what a term of it takes in steps of work.
+MOST_PARTS, MOST_SHARES, TERM = 96, 4, 60
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def never_below(p: Poly, floor: Fraction, low: int, high: int | None) -> bool:
         return False
     if high is not None and high <= low + 4096 and p.names() <= {"n"}:
         return all(p.at({"n": n}) > 0 for n in range(low, high + 1))
-    return _plainly_positive(p, low, counts) or _solved(p, low, high)
+    return _plainly_positive(p, low, counts) or _positive(p, low, high)
 
 
 def _worst_rests(p: Poly) -> Poly:
@@ -157,28 +159,70 @@ def _plainly_positive(p: Poly, low: int, counts: Iterable[str]) -> bool:
     return all(c >= 0 for c in total.values()) and total.get((), Fraction(0)) > 0
 
 
-def _solved(p: Poly, low: int, high: int | None) -> bool:
-    names = sorted(p.names() | {"n"})
-    reals = {name: z3.Real(name) for name in names}
-    n = reals["n"]
-    solver = z3.SolverFor("QF_NRA")
-    solver.set("timeout", SOLVER_MS)
-    solver.add(n >= low)
-    if high is not None:
-        solver.add(n <= high)
-    for name, real in reals.items():
+def _positive(p: Poly, low: int, high: int | None) -> bool:
+    """Whether a polynomial is positive for all real values of its variables; no, if that is not found soon.
+
+    Counts and remainders become shares of the greatest that they may be. Ranges are cut in two, in turn,
+    until all coefficients of each part agree that it is positive.
+    """
+    if high is not None and _positive(p, low, None):  # then the ends of what is short are near
+        return True
+    p = p.replaced("d", symbol("d") + number(1))
+    shares = tuple(name for name in sorted(p.names()) if name not in ("n", "d"))
+    if len(shares) > MOST_SHARES:
+        return False
+    for name in shares:
         limit = rest_limit(name)
-        if name.startswith("count("):
-            solver.add(real >= 0, real <= n)
-        elif name == "d":
-            solver.add(real >= 1)
-        elif limit is not None:
-            solver.add(real >= 0, real <= limit)
-    total = z3.RealVal(0)
-    for monomial, c in p.terms:
-        part = z3.Q(c.numerator, c.denominator)
-        for name in monomial:
-            part = part * reals[name]
-        total = total + part
-    solver.add(total <= 0)
-    return bool(solver.check() == z3.unsat)
+        p = p.replaced(name, symbol(name) * (symbol("n") if limit is None else number(limit)))
+    if high is None:
+        parts = [(p.replaced("n", symbol("n") + number(low)), shares, 0)]
+    else:
+        length = symbol("n").scaled(high - low) + number(low)
+        parts = [(p.replaced("n", length), (*shares, "n"), 0)]
+    for _ in range(MOST_PARTS):
+        if not parts:
+            return True
+        part, shares, cuts = parts.pop()
+        if not allows(TERM * len(part.terms) << len(shares), "the proof of a bound"):
+            return False
+        agreed = _agreed(part, shares)
+        if agreed is False:
+            return False
+        if agreed:
+            continue
+        names = shares if "n" in shares else (*shares, "n")
+        name = names[cuts % len(names)]
+        if name in shares:
+            half = symbol(name).scaled(Fraction(1, 2))
+            cut = ((half, shares), (half + number(Fraction(1, 2)), shares))
+        else:  # what is short, and all that is longer
+            edge = (low + 1) << cuts // len(names)
+            cut = ((symbol("n").scaled(edge), (*shares, "n")), (symbol("n") + number(edge), shares))
+        parts += [(part.replaced(name, by), ranges, cuts + 1) for by, ranges in cut]
+    return False
+
+
+def _agreed(p: Poly, shares: tuple[str, ...]) -> bool | None:
+    """Whether a polynomial is positive, by the coefficients of Bernstein's form; None if they do not agree.
+
+    shares: the variables that lie in 0..1; the others are not negative. A corner's coefficient is the value
+    there.
+    """
+    degrees = {name: max((m.count(name) for m, _ in p.terms), default=0) for name in shares}
+    for name, degree in degrees.items():  # x becomes x / (1 + x), times what that is divided by
+        total = number(0)
+        for monomial, c in p.terms:
+            part = poly({monomial: c})
+            for _ in range(degree - monomial.count(name)):
+                part = part * (symbol(name) + number(1))
+            total = total + part
+        p = total
+    found = dict(p.terms)
+    corners = product(*((0, degree) for degree in degrees.values()))
+    monomials = (
+        tuple(sorted(chain.from_iterable(repeat(*item) for item in zip(degrees, corner, strict=True))))
+        for corner in corners
+    )
+    if any(found.get(monomial, 0) <= 0 for monomial in monomials):
+        return False
+    return True if all(c > 0 for c in found.values()) else None

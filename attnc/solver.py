@@ -1,7 +1,12 @@
 """Questions about expressions, put to the SMT solver.
 
 A question is always "does this hold for all integers, and all contents of the runtime inputs?". What the
-solver cannot answer within its budget of work or time is *undecided*, and nobody may read that as a yes.
+solver cannot answer within its budget of work is *undecided*, and nobody may read that as a yes. The work is
+counted in the solver's own steps, which are the same on every machine; there is no clock.
+
+The solver is asked about linear arithmetic alone: its ways of solving products do not count their work.
+What ``Translation`` knows of products is added, and an assignment that multiplies wrongly is no answer: the
+question is asked again with what is true there.
 
 Runtime inputs are uninterpreted functions, and so are random draws; what is known about them (a past draw
 lies in the past, the first equal entry lies before the last) is added for every place where they are used.
@@ -9,33 +14,33 @@ lies in the past, the first equal entry lies before the last) is added for every
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any, Literal
 
 import z3
 
+from attnc import budget
 from attnc.expression import (
     Expr,
-    Lookup,
     Truth,
     Var,
     conj,
     mentioned,
     negate,
 )
-from attnc.translation import Translation
+from attnc.translation import NotLinear, Translation
 
-# What one check may cost, in the solver's own steps: some three million a second, and the same on every
-# machine. The clock is only there for what the solver does not count.
+# What one question may cost, in the solver's steps: some three million a second.
 WORK = 400_000
 # Most questions are small, and are answered in half the time by a plainer way of working. What that does not
-# settle soon is asked again.
+# answer soon is asked again.
 QUICK_WORK = 150_000
 PLAIN = {"auto_config": False, "arith.solver": 2}
-TIMEOUT_MS = 10_000
+# How often an assignment that gets products wrong is set right.
+CORRECTIONS = 40
+# What it takes to begin a question, and to make one term of the solver, in its steps.
+QUESTION, TERM = 6_000, 100
 KEPT_ANSWERS = 4096
 
 Outcome = Literal["proven", "refuted", "undecided"]
@@ -62,93 +67,133 @@ class Answer:
 class Question:
     """A condition that an assignment is wanted for; it may learn more facts between one answer and the next.
 
-    work: what each check may cost, in the solver's steps.
+    work: what each answer may cost, in the solver's steps.
     """
 
-    def __init__(self, condition: Expr, work: int = WORK, solver: Any = None) -> None:
+    def __init__(self, condition: Expr, work: int = WORK) -> None:
         self._translation = Translation()
-        self._work = work
-        self._plain = True
-        self._solver = _solver(min(work, QUICK_WORK), PLAIN) if solver is None else solver
-        self._told = 0
+        self._allowed, self._work = min(work, QUICK_WORK), work
+        self._solver = self._made(PLAIN)
+        self._careful = False
         self._refused = ""
+        self._known = 0
         self._variables: set[Var] = set()
+        self._corrections: list[Any] = []
+        budget.charge(QUESTION)
         self.learn(condition)
 
     def learn(self, fact: Expr) -> None:
         """Nothing that contradicts ``fact`` is an answer from now on."""
-        known = len(self._translation.lookups)
+        terms, lookups = len(self._translation.cache), len(self._translation.lookups)
         self._variables |= mentioned(fact)
         try:
             self._solver.add(self._translation.of(fact))
-        except ValueError as error:
-            self._refused = str(error)
+        except NotLinear as error:
+            self._refused = f"the solver is not asked: {error}"
             return
-        if len(self._translation.lookups) > known:
+        if len(self._translation.lookups) > lookups:
             self._solver.add(*self._translation.input_facts())
-        self._solver.add(*self._translation.facts[self._told :])
-        self._told = len(self._translation.facts)
+        self._solver.add(*self._translation.facts[self._known :])
+        self._known = len(self._translation.facts)
+        budget.charge((len(self._translation.cache) - terms) * TERM)
 
     def least(self, order: Iterable[Var]) -> Answer:
         """The assignment with the least first variable, then the least second, …; as in ``least``."""
         if self._refused:
             return Answer("undecided", reason=self._refused)
+        if not budget.allows(0, "a question to the solver"):
+            return Answer("undecided", reason="the work that a pattern may cost is spent")
         order = tuple(order)
         answer = self._least(order)
-        if self._plain and (answer.outcome == "undecided" or not answer.minimal):
-            careful = _solver(self._work, {})
+        if not self._careful and (answer.outcome == "undecided" or not answer.minimal):
+            careful = self._made({})
             careful.add(*self._solver.assertions())
-            self._plain, self._solver = False, careful
+            self._careful, self._solver, self._allowed = True, careful, self._work
             answer = self._least(order)
         return answer
 
-    def _least(self, order: tuple[Var, ...]) -> Answer:
-        started = time.monotonic()
-        result = self._solver.check()
-        if result == z3.unsat:
-            return Answer("proven", minimal=True)
-        if result == z3.unknown:
-            took = time.monotonic() - started
-            return Answer("undecided", reason=_unknown(self._solver.reason_unknown(), took))
-        model = self._solver.model()
-        self._solver.push()
-        try:
-            model, minimal = self._descend(model, order)
-        finally:
-            self._solver.pop()
-        return replace(_model(model, self._variables, self._translation.lookups), minimal=minimal)
+    def _made(self, ways: Mapping[str, bool | int]) -> Any:
+        made = z3.SimpleSolver(self._translation.context)
+        for name, value in {"arith.nl": False, **ways}.items():
+            made.set(name, value)
+        return made
 
-    def _descend(self, model: Any, order: Iterable[Var]) -> tuple[Any, bool]:
+    def _steps(self) -> int:
+        """How many steps the solver has taken so far, whatever it was asked."""
+        return next((int(value) for name, value in self._solver.statistics() if name == "rlimit count"), 0)
+
+    def _least(self, order: tuple[Var, ...]) -> Answer:
+        started = self._steps()
+        ends = started + self._allowed
+        try:
+            result, model = self._check(ends)
+            if result == z3.unsat:
+                return Answer("proven", minimal=True)
+            if result == z3.unknown:
+                return Answer("undecided", reason=self._unknown(ends))
+            self._solver.push()
+            try:
+                model, minimal = self._descend(model, order, ends)
+            finally:
+                self._pop(0)
+            answer = _model(model, self._translation, self._variables)
+            return replace(answer, minimal=minimal)
+        finally:
+            budget.charge(self._steps() - started)
+
+    def _descend(self, model: Any, order: Iterable[Var], ends: int) -> tuple[Any, bool]:
         solver, minimal = self._solver, True
         for var in order:
             term = self._translation.of(var)
             low, high = 0, model.eval(term, model_completion=True).as_long()
             while minimal and low < high:
                 middle = (low + high) // 2
+                known = len(self._corrections)
                 solver.push()
                 solver.add(term <= middle)
-                result = solver.check()
+                result, found = self._check(ends)
                 if result == z3.sat:
-                    model = solver.model()
+                    model = found
                     high = model.eval(term, model_completion=True).as_long()
                 else:  # without an answer nothing is lost but the certainty that this is the least
                     minimal = result == z3.unsat
                     low = middle + 1
-                solver.pop()
+                self._pop(known)
             solver.add(term == high)
         return model, minimal
 
+    def _check(self, ends: int) -> tuple[Any, Any]:
+        """The solver's answer and its model, in which all products are right, within so many steps."""
+        for _ in range(CORRECTIONS):
+            left = ends - self._steps()
+            if left <= 0:
+                break
+            self._solver.set("rlimit", left)
+            result = self._solver.check()
+            if result != z3.sat:
+                return result, None
+            model = self._solver.model()
+            corrections = self._translation.corrections(model)
+            if not corrections:
+                return result, model
+            self._corrections += corrections
+            self._solver.add(*corrections)
+        return z3.unknown, None
 
-# Solvers between two questions: one, unless several threads ask at once.
-_idle: list[Any] = []
-MOST_IDLE = 4
+    def _pop(self, known: int) -> None:
+        """Back to before the last ``push``, but for what was found out about products since."""
+        self._solver.pop()
+        self._solver.add(*self._corrections[known:])
 
-
-def _solver(work: int, ways: Mapping[str, bool | int]) -> Any:
-    made = z3.SimpleSolver()
-    for name, value in {"rlimit": work, "timeout": TIMEOUT_MS, **ways}.items():
-        made.set(name, value)
-    return made
+    def _unknown(self, ends: int) -> str:
+        """Why there is no answer."""
+        if self._steps() < ends:
+            reason = self._solver.reason_unknown()
+            if self._translation.products:
+                return "the solver found no answer that multiplies variables rightly"
+            if "cancel" not in reason and "resource" not in reason:
+                return f"the solver gave up: {reason}"
+        return "the solver found no answer within its budget of work"
 
 
 def satisfiable(condition: Expr, work: int = WORK) -> Answer:
@@ -160,7 +205,7 @@ def satisfiable(condition: Expr, work: int = WORK) -> Answer:
     return least(condition, (), work)
 
 
-@lru_cache(maxsize=KEPT_ANSWERS)
+@budget.priced(KEPT_ANSWERS)
 def least(condition: Expr, order: tuple[Var, ...], work: int = WORK) -> Answer:
     """Like ``satisfiable``, with a particular assignment: the least first variable, then the least second, …
 
@@ -168,14 +213,7 @@ def least(condition: Expr, order: tuple[Var, ...], work: int = WORK) -> Answer:
     """
     if isinstance(condition, Truth):
         return Answer("refuted" if condition.value else "proven")
-    # A solver that has worked before is quicker than a new one; nothing but its memory is left of that work.
-    solver = _idle.pop() if _idle and work == WORK else _solver(min(work, QUICK_WORK), PLAIN)
-    solver.push()
-    answer = Question(condition, work, solver).least(order)
-    solver.pop()
-    if work == WORK and solver.num_scopes() == 0 and len(_idle) < MOST_IDLE:
-        _idle.append(solver)
-    return answer
+    return Question(condition, work).least(order)
 
 
 def valid(claim: Expr, given: Iterable[Expr] = (), work: int = WORK) -> Answer:
@@ -183,25 +221,14 @@ def valid(claim: Expr, given: Iterable[Expr] = (), work: int = WORK) -> Answer:
     return satisfiable(conj(*given, negate(claim)), work)
 
 
-def _unknown(reason: str, seconds: float) -> str:
-    """Why there is no answer, after so many seconds."""
-    if not any(word in reason for word in ("cancel", "resource", "timeout")):
-        return f"the solver gave up: {reason}"
-    # The solver calls both "canceled", but only one of them hangs on how busy the machine is.
-    if 1000 * seconds >= TIMEOUT_MS:
-        return f"the solver found no answer within {TIMEOUT_MS / 1000:g} seconds"
-    return "the solver found no answer within its budget of work"
-
-
-def _model(
-    model: Any, variables: Iterable[Var], lookups: Mapping[Lookup, tuple[Any, tuple[Any, ...]]]
-) -> Answer:
+def _model(model: Any, translation: Translation, variables: Iterable[Var]) -> Answer:
     def value(term: Any) -> int | bool:
         found = model.eval(term, model_completion=True)
         return z3.is_true(found) if z3.is_bool(found) else int(found.as_long())
 
     tables = {
         (lookup.table, tuple(int(value(place)) for place in places)): value(term)
-        for lookup, (term, places) in lookups.items()
+        for lookup, (term, places) in translation.lookups.items()
     }
-    return Answer("refuted", {var.name: int(value(z3.Int(var.name))) for var in variables}, tables)
+    names = sorted(var.name for var in variables)
+    return Answer("refuted", {name: int(value(translation.variable(name))) for name in names}, tables)

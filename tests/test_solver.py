@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attnc import solver
+from attnc.budget import compiling
 from attnc.evaluation import (
     Env,
     evaluate,
@@ -33,7 +33,7 @@ from attnc.expression import (
     mul,
     negate,
 )
-from attnc.solver import Answer, Question, least, satisfiable, valid
+from attnc.solver import WORK, Answer, Question, least, satisfiable, valid
 
 FUTURE = conj(le(0, Q), lt(Q, K), lt(K, N))
 
@@ -87,12 +87,13 @@ def test_a_budget_ends_a_question_with_the_reason() -> None:
     )
 
 
-def test_a_reason_says_that_the_clock_ended_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solver, "TIMEOUT_MS", 50)
+def test_products_are_asked_about_without_a_clock() -> None:
     cubes = [mul(x, mul(x, x)) for x in (Q, K, N)]
     hard = conj(eq(add(cubes[0], add(cubes[1], cubes[2])), 114), ge(Q, 50), lt(K, -50))
-    answer = satisfiable(hard, work=1_000_000_000)
-    assert answer == Answer("undecided", reason="the solver found no answer within 0.05 seconds")
+    with compiling() as left:
+        answer = satisfiable(hard)
+    assert answer == Answer("undecided", reason="the solver found no answer within its budget of work")
+    assert left.spent < 2 * WORK
 
 
 def test_never_is_proven() -> None:
@@ -125,3 +126,56 @@ def test_what_the_solver_cannot_say_is_undecided() -> None:
         ge(Q, 2), ge(K, 2), ge(N, 3), eq(mul(Q, mul(Q, Q)), add(mul(K, mul(K, K)), mul(N, mul(N, N))))
     )
     assert least(hard, (N,), work=100_000).outcome != "refuted"
+
+
+@pytest.mark.parametrize(
+    ("claim", "given"),
+    [
+        (ge(mul(Q, Q), 0), TRUE),
+        (ge(mul(Q, K), Q), conj(ge(Q, 0), ge(K, 1))),
+        (le(mul(Q, K), mul(N, N)), conj(le(0, Q), lt(Q, N), le(0, K), lt(K, N))),
+        (lt(mul(Q, K), mul(N, N)), conj(le(0, Q), lt(Q, N), le(0, K), lt(K, N))),
+        (eq(mul(add(Q, K), add(Q, K)), add(mul(Q, Q), mul(2, mul(Q, K)), mul(K, K))), TRUE),
+        (le(mul(Q, mul(Q, K)), mul(N, mul(N, N))), conj(le(0, Q), lt(Q, N), le(0, K), lt(K, N))),
+        (eq(mul(K, mod(Q, 2)), 0), conj(ge(K, 0), eq(mod(Q, 4), 2))),
+        (lt(mul(K, -1), mul(Q, K)), conj(ge(K, 1), ge(Q, 0))),
+        (eq(mul(Q, K), 12), conj(eq(Q, 3), eq(K, 4))),
+        (eq(floor_div(mul(Q, K), 7), 5), conj(eq(Q, 6), eq(K, 6))),
+    ],
+)
+def test_products_of_variables(claim: Expr, given: Expr) -> None:
+    assert valid(claim, [given]).outcome == "proven"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        eq(mul(Q, K), 35),
+        lt(mul(K, K), mul(N, Q)),
+        lt(mul(N, 3), mul(Q, K)),
+        conj(ge(Q, 1), eq(mod(mul(Q, K), 7), 3)),
+        lt(add(mul(N, N), 5), mul(mul(Q, Q), add(K, -2))),
+    ],
+)
+def test_the_least_assignment_that_multiplies(condition: Expr) -> None:
+    places = ((n, q, k) for n in range(12) for q in range(n) for k in range(q + 1, n))
+    wanted = next(at for at in places if bool(evaluate(condition, Env(dict(zip("nqk", at, strict=True))))))
+    answer = least(conj(FUTURE, condition), (N, Q, K))
+    assert answer.outcome == "refuted" and answer.minimal
+    assert tuple(answer.variables[name] for name in ("n", "q", "k")) == wanted
+
+
+def test_the_same_question_takes_the_same_work_whatever_was_asked_before() -> None:
+    first = conj(FUTURE, eq(mod(mul(3, K), 128), 120), ge(floor_div(Q, 7), 5))
+    spent = []
+    for before in (
+        TRUE,
+        conj(FUTURE, eq(floor_div(mul(5, Q), 11), add(K, -100))),
+        eq(mod(K, 97), mod(N, 89)),
+    ):
+        least.cache_clear()  # type: ignore[attr-defined]
+        least(before, ())
+        with compiling() as left:
+            least(first, (N, Q, K))
+        spent.append(left.spent)
+    assert len(set(spent)) == 1 and spent[0] > 0
