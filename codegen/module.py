@@ -365,7 +365,8 @@ def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
 {arguments}    scale: {factor}; 1 / sqrt(dim) if None.
     backend: "triton" or "torch"; None takes ATTNC_BACKEND, else Triton on a GPU and torch elsewhere.
 
-    Returns (batch, heads, n_q, value dim) in the dtype of q; a query that reads no key gets zeros.
+    Returns (batch, heads, n_q, value dim) in the dtype of q. A query that reads no key, or whose weights are
+        all zero, gets zeros.
     Raises TypeError or ValueError for arguments that do not fit, RuntimeError where the backend cannot run,
     NotImplementedError for forward-mode differentiation.
     """

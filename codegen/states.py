@@ -376,7 +376,7 @@ def _gates_text(pattern: Pattern, schedule: Schedule) -> str:
 def states_function(pattern: Pattern, schedule: Schedule) -> str:
     """The module's function: with a state to go on from, where all of it is in states."""
     inputs = [item.name for item in pattern.inputs]
-    carried = carries(schedule)
+    carried, rest = carries(schedule), swept(schedule)
     keywords = "".join(f"{name}, " for name in inputs) + "state=None, return_state=False, " * carried
     given = "{" + ", ".join(f'"{name}": {name}' for name in inputs) + "}"
     arguments = ""
@@ -408,6 +408,8 @@ def states_function(pattern: Pattern, schedule: Schedule) -> str:
     if carried:
         turn = f"    final = _turned(final, k.shape[2], {turned})\n" if turned else ""
         result = f"    out, _, final = {result}\n{turn}    return (out, final) if return_state else out\n"
+    elif rest is not None and any(not plan.body.weights.normalized for plan in rest.bodies):
+        result = f"    out, lse, _ = {result}\n    return _not_divided(out, lse, scale)\n"
     else:
         result = f"    return {result}[0]\n"
     return f'''\

@@ -59,9 +59,8 @@ from attnc.real import (
     times,
 )
 
-# Less than this no weight is taken for, whose logarithm is needed: nothing beside others, and large enough
-# to be divided by.
-LEAST = Number(2.0**-60)
+# The smallest normal number of fp32: what is divided by a weight is divided by no less.
+LEAST, NOTHING = Number(2.0**-126), Number(0.0)
 # What the sum over the edges that read an entry runs along; or the entry is summed up pair by pair.
 EntryKind = Literal["row", "column", "diagonal", "pair"]
 
@@ -184,22 +183,23 @@ class BodyWeights:
     def definition(self) -> Real:
         """What softmax takes exponentials of, as it is defined; under a feature map, logarithms of weights.
 
-        A sum of weights over their sum is the softmax of their logarithms.
+        A sum of weights over their sum is the softmax of their logarithms: minus infinity for no weight, so
+        that a row of such has a sum of zero.
         """
         weight = self._weight
         return folded(self.weights.score) if weight is None else apply("log", weight)
 
     @property
     def _weight(self) -> Real | None:
-        """What an edge weighs under a feature map, from products of features; never less than ``LEAST``."""
+        """What an edge weighs under a feature map, from products of features; never negative."""
         match self.weights.feature:
             case None:
                 return None
             case Taylor():
                 return plus(ONE, S, times(Number(0.5), S, S))
             case Cosine():
-                return apply("max", times(S, self._fading), LEAST)
-        return apply("max", S, LEAST)
+                return apply("max", times(S, self._fading), NOTHING)
+        return apply("max", S, NOTHING)
 
     @property
     def _fading(self) -> Real:
@@ -251,7 +251,11 @@ class BodyWeights:
 
     @cached_property
     def slope(self) -> Real:
-        """The derivative by the scaled dot product, or by the product of features: at no weight, too."""
+        """The derivative by the scaled dot product, or by the product of features.
+
+        It is multiplied with the weight: where there is none it may be any number, because a product of
+        features that are never negative is zero only where each is least, or its partner zero.
+        """
         weight = self._weight
         if weight is None:
             return self._read(derivative(self.definition, S))
@@ -259,8 +263,8 @@ class BodyWeights:
             case Taylor():
                 return over(plus(ONE, S), weight)
             case Cosine():
-                return over(self._fading, weight)
-        return over(ONE, weight)
+                return over(self._fading, apply("max", times(S, self._fading), LEAST))
+        return over(ONE, apply("max", S, LEAST))
 
     @cached_property
     def entries(self) -> tuple[Weighed, ...]:

@@ -45,6 +45,9 @@ PATTERNS = {
     "window and rest, positive": (
         "attend window(30) with softmax attend causal - window(30) with kernel elu(x) + 1"
     ),
+    "undivided beside states": (
+        "kernel elu(x) + 1 normalize none heads even { attend causal } heads odd { attend window(9) }"
+    ),
     "softmax beside": "heads even { attend window(9) } heads odd { attend causal kernel elu(x) + 1 }",
 }
 CALLS = (

@@ -23,7 +23,8 @@ Tensors = dict[str, torch.Tensor]
 
 FLOOR_MAX = 4.0
 FLOOR_MEAN = 1.0
-# Parts of a body are joined at the logarithm of the sum of weights, which is off by units of its own size.
+# Parts of a body are joined at the logarithm of the sum of weights, which is off by units of its own size; so
+# is the logarithm of each weight, where weights are swept.
 JOINED = 3.0
 
 
@@ -32,6 +33,7 @@ class Given:
     """One call. gates: how strong decays are, as logarithms; state: whether it goes on with one.
 
     again: whether documents come again after others.
+    negative: of so many queries, and of so many keys, one has no positive coordinate; 0: as it comes.
     """
 
     n: int = 70
@@ -48,6 +50,7 @@ class Given:
     seed: int = 0
     layout: str = "dense"
     again: bool = False
+    negative: int = 0
 
     @property
     def queries(self) -> int:
@@ -84,10 +87,10 @@ def arguments(given: Given, dtype: torch.dtype) -> Tensors:
         "k": (b, given.key_heads, n, given.dim),
         "v": (b, given.key_heads, n, given.value_dim),
     }
-    return {
-        name: _laid_out(torch.randn(shape, generator=generator).to(dtype), given.layout)
-        for name, shape in shapes.items()
-    }
+    drawn = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    for name in ("q", "k") if given.negative else ():
+        drawn[name][:, :, :: given.negative] = -drawn[name][:, :, :: given.negative].abs()
+    return {name: _laid_out(x.to(dtype), given.layout) for name, x in drawn.items()}
 
 
 def _laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
@@ -128,12 +131,13 @@ def check(
     backend: str,
     dtype: torch.dtype = torch.float32,
     tables: Tensors | None = None,
+    small: bool = False,
 ) -> list[str]:
     """Everything that is wrong with a pattern's module under one call, in words.
 
-    tables: its inputs, by default something for each.
+    tables: its inputs, by default something for each. small: planned as in ``oracle.weighed_small``.
     """
-    done = compiled(text)
+    done = compiled(text, small=small)
     function = getattr(done.module, done.pattern.name)
     args = arguments(given, dtype)
     tables = inputs(done.pattern, given) if tables is None else tables
@@ -193,7 +197,7 @@ def check(
     exact = definition(torch.float64)
     alike = all(part.weights.feature is not None for b in done.pattern.bodies for part in b.parts)
     sizes = numerators() if alike else exact
-    if not alike:
+    if not alike or any(not any(plan.factors) for plan in done.schedule.bodies):
         sizes = {name: JOINED * x for name, x in sizes.items()}
     return judge(got, exact, definition(dtype), sizes, dtype)
 

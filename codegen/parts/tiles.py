@@ -156,7 +156,11 @@ def _attend(scores, value, mask, total, row_max, row_sum, MASKED: tl.constexpr, 
     if MASKED:
         scores = tl.where(mask, scores, float("-inf"))
     new_max = tl.maximum(row_max, tl.max(scores, 1))
+    # --- only: plain ---
     shift = tl.where(new_max == float("-inf"), 0.0, new_max) if MASKED else new_max
+    # --- only: weights ---
+    shift = tl.where(new_max == float("-inf"), 0.0, new_max)  # scores may all be minus infinity
+    # --- only: end ---
     weights = tl.exp2(scores - shift[:, None])
     fade = tl.exp2(row_max - shift)
     row_sum = row_sum * fade + tl.sum(weights, 1)

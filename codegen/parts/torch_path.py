@@ -135,6 +135,9 @@ class _Call:
     def __init__(self, q, k, v, inputs, scale, dtype, costs):
         self.offset, self.dtype = k.shape[2] - q.shape[2], dtype
         self.group, self.dim = q.shape[1] // k.shape[1], max(q.shape[3], v.shape[3])
+        # --- only: weights ---
+        self.vector_dim = q.shape[3]
+        # --- only: end ---
         self.q, self.k, self.v = self.shared(q), self.padded(k)[:, :, None], self.padded(v)[:, :, None]
         # --- only: plain ---
         # The library masks before it scales: what is not positive, goes into q.
@@ -150,7 +153,7 @@ class _Call:
         self.gathered, self.added = {}, (None, None)
 
     def padded(self, x):
-        """Zeros behind q and k change no score, zeros behind v only give zeros."""
+        """Zeros behind q and k change no scaled product, zeros behind v only give zeros."""
         missing = self.dim - x.shape[3]
         x = x.to(self.dtype)
         return torch.nn.functional.pad(x, (0, missing)) if missing else _rows_contiguous(x)

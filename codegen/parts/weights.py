@@ -44,12 +44,14 @@ class _Weights:
 
 def _not_divided(out, lse, scale):
     """The output of those heads whose weights are not divided by their sum; the others' as it is."""
-    factor = torch.zeros(out.shape[1], dtype=lse.dtype, device=lse.device)
+    divided = torch.ones(out.shape[1], dtype=torch.bool, device=lse.device)
+    factor = torch.ones(out.shape[1], dtype=lse.dtype, device=lse.device)
     for numbers, weights in zip(_head_sets(out.shape[1]), _WEIGHTS, strict=True):
         if not weights.normalized:
+            divided[numbers] = False
             factor[numbers] = 1.0 if weights.scaled else scale
-    factor = factor[None, :, None]
-    return (out * torch.where(factor == 0.0, 1.0, lse.exp() * factor)[..., None]).to(out.dtype)
+    sums = lse.masked_fill(divided[:, None], 0.0).exp() * factor[:, None]
+    return (out * sums[..., None]).to(out.dtype)
 
 
 # --- begin: totals ---
@@ -119,8 +121,8 @@ def _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
 
 def _weighed_attention(found, call, q, k, v, q_at, k_at, h, added, causal):
     """Output and log-sum-exp (…, 1) of (a, b, length, dim) tensors, at these positions."""
-    if found.weights.maps is not None:
-        q, k = (found.weights.maps[0](x) for x in (q, k))
+    if found.weights.maps is not None:  # of nothing but the vectors: a map may make something of the padding
+        q, k = (found.weights.maps[0](x[..., : call.vector_dim]) for x in (q, k))
     if found.weights.score is None and call.scale > 0:
         return _attention(q, k, v, added, causal, call.scale)
     out, lse = [], []
@@ -141,7 +143,7 @@ def _weighed_gradients(found, call, totals, q, k, v, q_at, k_at, h, grad, out, l
     delta = (grad * out).sum(3, keepdim=True)
     if pull is not None:
         delta -= pull
-    vectors = q, k
+    vectors = q[..., : call.vector_dim], k[..., : call.vector_dim]
     if maps is not None:
         q, k = (maps[0](x) for x in vectors)
     dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
@@ -160,7 +162,9 @@ def _weighed_gradients(found, call, totals, q, k, v, q_at, k_at, h, grad, out, l
         dq[:, :, rows] = torch.matmul(d_scores, k)
         dk += torch.matmul(d_scores.transpose(2, 3), q[:, :, rows])
     if maps is not None:
-        dq, dk = (d * maps[1](x) for d, x in zip((dq, dk), vectors, strict=True))
+        padding = (0, call.dim - call.vector_dim)
+        grads = (d * maps[1](x) for d, x in zip((dq, dk), vectors, strict=True))
+        dq, dk = (torch.nn.functional.pad(d, padding) for d in grads)
     return dq, dk, dv
 
 

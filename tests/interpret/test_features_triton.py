@@ -1,0 +1,46 @@
+"""Linear attention on the Triton path, over relations and with feature maps drawn at random."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from tests import features, oracle
+from tests.fuzzing import try_all
+from tests.strategies import Case
+from tests.test_features_torch import RECTIFIED, rectified
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+
+EXAMPLES, SHARDS = 24, 3
+SMALL = ((16, 16), (32, 16), (16, 32))
+
+# No weight at all has a logarithm of minus infinity, and numpy says so.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def run(case: Case) -> None:
+    done = oracle.compiled(case.text, small=case.weighed_small)
+    size = SMALL[case.call.seed % len(SMALL)]
+    with oracle.tiles(done.module, *size) if case.small_tiles else nullcontext():
+        faults = features.check(case, "triton")
+    assert not faults, f"{faults}\n{case.text}{case.call}"
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_random_features(shard: int) -> None:
+    try_all(run, features.feature_cases(most=60, interpreted=True), EXAMPLES, shard, SHARDS)
+
+
+@pytest.mark.parametrize("name", RECTIFIED)
+def test_rows_of_zero_weight_are_zeros(name: str) -> None:
+    rectified(name, "triton", batch=1, heads=2, key_heads=1, n=70)
