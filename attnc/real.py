@@ -241,6 +241,12 @@ def choice(condition: Expr | Greater, then: Real, otherwise: Real) -> Real:
         return then
     if condition == FALSE:
         return otherwise
+    if isinstance(condition, Greater):
+        left, right = condition.left, condition.right
+        named = any(isinstance(side, Number) and side.name for side in (left, right))
+        first, second = known(left), known(right)
+        if first is not None and second is not None and not named:
+            return then if first > second else otherwise
     return Choice(condition, then, otherwise)
 
 

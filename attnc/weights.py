@@ -141,6 +141,8 @@ def _check_together(scope: Scope, items: dict[str, tree.Weight], weights: Weight
             items["bonus"].span,
             help="write `decay g exclusive`, or remove `bonus`",
         )
+    if weights.feature is not None and not isinstance(weights.feature, Elementwise):
+        _check_channels(scope, items, weights)
     if weights.beta is not None and "normalize" in items and weights.normalized:
         raise scope.error(
             "weights-conflict",
@@ -157,6 +159,21 @@ def _check_together(scope: Scope, items: dict[str, tree.Weight], weights: Weight
         )
     if weights.feature is not None and weights.normalized:
         _warn_of_signs(scope, items["kernel"], weights.feature)
+
+
+def _check_channels(scope: Scope, items: dict[str, tree.Weight], weights: Weights) -> None:
+    """Gates and bonuses of channels go with features that are one for each channel."""
+    word = "bonus" if weights.bonus is not None else "decay"
+    if weights.bonus is None and (weights.decay is None or weights.decay.axes != "channel"):
+        return
+    raise scope.error(
+        "weights-conflict",
+        f"`{word}` has an entry for every channel of a key here, and this kernel's features are not those",
+        items[word].span,
+        secondary=(Label(items["kernel"].span, "features of its own"),),
+        help="write a kernel of `x`, as in `kernel x`"
+        + (", or gates that are float[n, H]" if word == "decay" else ""),
+    )
 
 
 def _warn_of_signs(scope: Scope, item: tree.Weight, feature: FeatureMap) -> None:

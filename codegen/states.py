@@ -349,10 +349,10 @@ def _gates_text(pattern: Pattern, schedule: Schedule) -> str:
         if role == "gates" and decay is not None and decay.axes == "head":
             assert decay.value is not None
             text = torch_printer(pattern)(real.folded(decay.value))
-            gate = f"torch.as_tensor({text}, device=device).to(dtype)"
+            gate = f"torch.as_tensor({text}, dtype=dtype, device=device)"
             lines += [
                 f"numbers = _head_sets(heads)[{i}]",
-                "h = torch.tensor(numbers, device=device)",
+                "h = torch.tensor(numbers, dtype=torch.int64, device=device)",
                 f"found.append(_one_for_all({gate}, numbers, heads){wide})",
             ]
         else:

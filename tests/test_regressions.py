@@ -8,8 +8,9 @@ import torch
 from attnc.diagnostics import AttncError
 from attnc.reach import reach
 from attnc.schedule import describe
-from tests import oracle
+from tests import oracle, weights_oracle
 from tests.test_oracle_torch import call
+from tests.weights_oracle import Given
 
 CASES = {
     # The torch path cut no positions at all into one tile of none.
@@ -279,3 +280,47 @@ def test_the_self_check_judges(capsys: pytest.CaptureFixture[str], monkeypatch: 
 def test_what_is_too_large_is_refused_at_once(relation: str, code: str) -> None:
     with pytest.raises(AttncError, match=code):
         oracle.compiled(f"pattern p() {{ attend {relation} }}")
+
+
+# What weighs edges, and what of a call is not as usual.
+WEIGHED = {
+    # The function of a module with states gave what is swept beside them divided by its sum.
+    "undivided weights beside large sums": (
+        "heads even { attend causal kernel exp(x) + 40.0 } "
+        "heads odd { attend stride(5) kernel relu(x) normalize none }",
+        {},
+    ),
+    # A scale of zero was taken for the mark of heads whose weights are divided.
+    "undivided weights of nothing": ("attend window(9) kernel sigmoid(x) normalize none", {"scale": 0.0}),
+    # Without a head the list of a body's heads was one of floats.
+    "gates of no head": (
+        "heads even { attend causal kernel x normalize none } "
+        "heads odd { attend causal kernel x normalize none decay -0.5 / (h + 1) }",
+        {"heads": 1, "key_heads": 1},
+    ),
+    "gates read for no head": (
+        "input g: float[H] heads even { attend causal kernel x normalize none } "
+        "heads odd { attend causal kernel x normalize none decay min(g[h], 0.0) }",
+        {"heads": 1, "key_heads": 1},
+    ),
+    # A gate that is a number was made in fp32, whatever the dtype.
+    "gates in fp64": ("attend causal kernel x normalize none decay log(0.9)", {"dtype": torch.float64}),
+    # A choice between numbers that are known came as a plain truth, where a tensor was wanted.
+    "a choice that is known": ("attend causal score s * select(0.75 > 0.25, 0.5, 2.0)", {}),
+    "a choice that a parameter makes": (
+        "attend causal kernel select(low > 0.25, elu(x) + 1, exp(x))",
+        {},
+    ),
+}
+
+
+def check_weighed(name: str, backend: str) -> list[str]:
+    text, changes = WEIGHED[name]
+    given = Given(**{"n": 37, "batch": 1, **{key: x for key, x in changes.items() if key != "dtype"}})
+    text = f"pattern p(low: float = 0.5) {{ {text} }}"
+    return weights_oracle.check(text, given, backend, changes.get("dtype", torch.float32))
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+def test_what_weighs_edges(name: str) -> None:
+    assert check_weighed(name, "torch") == []

@@ -147,6 +147,16 @@ MISTAKES = [
         "attend window(3) with softmax attend causal - window(3) with «kernel exp(x)» decay log(0.5)",
     ),
     (
+        "weights-conflict",
+        "for every channel",
+        f"{CHANNELS} attend causal kernel favor(8, seed=1) «decay a»",
+    ),
+    (
+        "weights-conflict",
+        "for every channel",
+        "input u: float[H, d] attend causal kernel taylor() decay log(0.5) exclusive «bonus u»",
+    ),
+    (
         "signed-weights",
         "can be negative",
         "attend window(3) with softmax attend causal - window(3) with «kernel x»",

@@ -65,7 +65,7 @@ def _one_for_all(gates, numbers, heads):
     gates = gates.expand(1, len(numbers)) if gates.dim() < 2 else gates
     if len(numbers) == heads:
         return gates[:, None]
-    places = torch.tensor(numbers, device=gates.device)
+    places = torch.tensor(numbers, dtype=torch.int64, device=gates.device)
     return gates.new_zeros(gates.shape[0], heads).index_copy(1, places, gates)[:, None]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests import oracle
 from tests.test_oracle_torch import call
-from tests.test_regressions import CASES, DIGITS, NAMES, planned
+from tests.test_regressions import CASES, DIGITS, NAMES, WEIGHED, check_weighed, planned
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
@@ -25,3 +25,8 @@ def test_on_the_triton_path(name: str) -> None:
 def test_an_input_may_be_named_like_something_in_a_kernel(name: str) -> None:
     text = f"pattern p() {{ input {name}: int[n] attend same({name}) & causal | where {name}[q] < k }}"
     assert oracle.check(oracle.compiled(text), call(n=20, n_q=20, dim=16, value_dim=16), "triton") == []
+
+
+@pytest.mark.parametrize("name", [name for name in WEIGHED if "fp64" not in name])
+def test_what_weighs_edges(name: str) -> None:
+    assert check_weighed(name, "triton") == []
