@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from attnc import syntax as tree
+from attnc.arithmetic import LIMIT
 from attnc.declarations import check_name
 from attnc.diagnostics import Label
 from attnc.evaluation import (
@@ -189,6 +191,14 @@ def grid(scope: Scope, node: tree.Grid) -> None:
             1,
             help="sizes are made of numbers and parameters; the first axis goes on for as long as there are "
             "tokens, whatever its size",
+        )
+    inner = prod(constant(size) or 1 for size in list(axes.values())[1:])
+    if inner >= LIMIT:
+        raise scope.error(
+            "huge-integer",
+            f"all but the first axis hold {inner} tokens together: it must be less than {LIMIT}",
+            node.span,
+            help="the first axis goes on for as long as there are tokens; make another one smaller",
         )
     scope.axes, scope.faulty_grid = tuple(axes.items()), False
 

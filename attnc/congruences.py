@@ -7,6 +7,9 @@ from math import gcd, lcm
 
 from attnc.expression import FALSE, Const, Eq0, Expr, Mod, Sum, add, eq, mod
 
+# No position is so large: with a longer period there is at most one.
+MOST_PERIOD = 1 << 31
+
 
 def joined(conditions: Iterable[Expr]) -> tuple[Expr, ...]:
     """The same conditions, with ``x % 6 == 1`` and ``x % 10 == 3`` as ``x % 30 == 13``."""
@@ -19,6 +22,9 @@ def joined(conditions: Iterable[Expr]) -> tuple[Expr, ...]:
             continue
         expr, rest, divisor = found
         before, period = known.get(expr, (0, 1))
+        if lcm(divisor, period) >= MOST_PERIOD:
+            kept.append(condition)
+            continue
         if (rest - before) % gcd(divisor, period):
             return (FALSE,)
         # The least number from `before` on, in steps of the period, that has the new remainder, too.

@@ -90,6 +90,7 @@ PLAIN = Radix()
 
 # More digits than these, beside the first, are not worth their arithmetic in a kernel.
 MOST_DIGITS = 2
+LARGEST_WEIGHT = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,18 @@ class Known:
     known: Tile
     weights: tuple[int, ...]
     mapping: Mapping[Expr, Expr] = field(default_factory=dict)
+    # What was rewritten so far; parts of one expression are parts of many.
+    rewritten: dict[Expr, Expr] = field(default_factory=dict, compare=False, repr=False)
 
     def expression(self, expr: Expr) -> Expr:
         if expr in self.mapping:
             return self.mapping[expr]
+        found = self.rewritten.get(expr)
+        if found is None:
+            found = self.rewritten[expr] = self._rewritten(expr)
+        return found
+
+    def _rewritten(self, expr: Expr) -> Expr:
         parts = children(expr)
         if not parts or isinstance(expr, (Lookup, Drawn)):
             return expr
@@ -274,4 +283,5 @@ def radices(condition: Expr) -> tuple[Radix, ...]:
     chain = sorted(weights - {1})
     if 1 < len(chain) <= MOST_DIGITS and not any(b % a for a, b in pairwise(chain)):
         found[Radix(tuple(b // a for a, b in pairwise((1, *chain)))[::-1])] = None
-    return tuple(found)
+    # In digits worth more than any position is, positions are no shorter.
+    return tuple(radix for radix in found if radix.weights[0] < LARGEST_WEIGHT)

@@ -31,6 +31,9 @@ from attnc.expression import (
     Sum,
     Truth,
     Var,
+    children,
+    remembered,
+    shared,
 )
 
 
@@ -54,55 +57,120 @@ OPERATION, NUMBERS = 12, 128
 
 def evaluate(expr: Expr, env: Env) -> Any:
     """The value of ``expr``: an integer, a boolean, or a numpy array of either."""
-    value = _evaluated(expr, env)
-    charge(OPERATION + getattr(value, "size", 1) // NUMBERS)
-    return value
+    if farthest(expr, USUAL) > WORD and farthest(expr, _most(env)) > WORD:
+        return _words(_evaluated(expr, _exact(env)))
+    return _evaluated(expr, env)
+
+
+# What a position hardly ever passes, and the greatest number of 64 bits.
+USUAL, WORD = (1 << 31) - 1, (1 << 63) - 1
+
+
+@remembered
+def farthest(expr: Expr, most: int) -> int:
+    """No number that comes up while an expression is evaluated is farther from zero.
+
+    most: the same of variables and of entries of inputs.
+    """
+    parts = [farthest(part, most) for part in children(expr)]
+    match expr:
+        case Const(value) | Param(_, value):
+            return abs(value)
+        case Var() | Lookup():
+            return max([most, *parts])
+        case Sum(terms, start):
+            return abs(start) + sum(abs(c) * part for (c, _), part in zip(terms, parts, strict=True))
+        case Mul():
+            return max([*parts, parts[0] * parts[1]])
+    return max(parts, default=0)
+
+
+def _most(env: Env) -> int:
+    numbers = [np.asarray(value) for value in (*env.variables.values(), *env.tables.values())]
+    ends = [
+        end for some in numbers if some.size and some.dtype.kind in "iuO" for end in (some.min(), some.max())
+    ]
+    return max((abs(int(end)) for end in ends), default=0)
+
+
+def _exact(env: Env) -> Env:
+    """The same with Python's own integers, which have no greatest."""
+    exact = {name: np.asarray(value).astype(object) for name, value in env.variables.items()}
+    tables = {
+        name: table.astype(object) if (table := np.asarray(value)).dtype.kind in "iu" else table
+        for name, value in env.tables.items()
+    }
+    return Env(exact, tables, env.drawn)
+
+
+def _words(value: Any) -> Any:
+    """Integers of 64 bits again; what is beyond all positions stays so."""
+    if np.asarray(value).dtype != object:
+        return value
+    return np.asarray(np.clip(value, -WORD, WORD)).astype(np.int64)[()]
 
 
 def _evaluated(expr: Expr, env: Env) -> Any:
+    often = shared(expr)
+    values: dict[Expr, Any] = {}
+
+    def of(part: Expr) -> Any:
+        if part in values:
+            return values[part]
+        value = _value(part, env, of)
+        charge(OPERATION + getattr(value, "size", 1) // NUMBERS)
+        if part in often:
+            values[part] = value
+        return value
+
+    return of(expr)
+
+
+def _value(expr: Expr, env: Env, of: Callable[[Expr], Any]) -> Any:
+    """The value of ``expr``, by those of its parts."""
     match expr:
         case Const(value) | Param(_, value) | Truth(value):
             return value
         case Var(name):
             return env.variables[name]
         case Sum(terms, start):
-            return reduce(lambda total, item: total + item[0] * evaluate(item[1], env), terms, start)
+            return reduce(lambda total, item: total + item[0] * of(item[1]), terms, start)
         case Mul(a, b):
-            return evaluate(a, env) * evaluate(b, env)
+            return of(a) * of(b)
         case FloorDiv(a, b):
-            return evaluate(a, env) // evaluate(b, env)
+            return of(a) // of(b)
         case Mod(a, b):
-            return evaluate(a, env) % evaluate(b, env)
+            return of(a) % of(b)
         case Min(args):
-            return reduce(np.minimum, (evaluate(arg, env) for arg in args))
+            return reduce(np.minimum, (of(arg) for arg in args))
         case Max(args):
-            return reduce(np.maximum, (evaluate(arg, env) for arg in args))
+            return reduce(np.maximum, (of(arg) for arg in args))
         case Select(condition, then, otherwise):
-            return np.where(evaluate(condition, env), evaluate(then, env), evaluate(otherwise, env))
+            return np.where(of(condition), of(then), of(otherwise))
         case Lookup(table, index, _):
             # Under a mask an index may lie outside; what is read there is never used.
             values = np.asarray(env.tables[table])
             places = tuple(
-                np.clip(evaluate(place, env), 0, max(size - 1, 0))
+                _words(np.clip(of(place), 0, max(size - 1, 0)))
                 for place, size in zip(index, values.shape, strict=True)
             )
             return values[places]
         case Le0(body):
-            return evaluate(body, env) <= 0
+            return of(body) <= 0
         case Eq0(body):
-            return evaluate(body, env) == 0
+            return of(body) == 0
         case PowerOfTwo(body):
-            number = np.asarray(evaluate(body, env))
+            number = np.asarray(of(body))
             return (number >= 0) & ((number & (number - 1)) == 0)
         case Not(body):
-            return np.logical_not(evaluate(body, env))
+            return np.logical_not(of(body))
         case And(args):
-            return reduce(np.logical_and, (evaluate(arg, env) for arg in args))
+            return reduce(np.logical_and, (of(arg) for arg in args))
         case Or(args):
-            return reduce(np.logical_or, (evaluate(arg, env) for arg in args))
+            return reduce(np.logical_or, (of(arg) for arg in args))
         case Drawn(_, _, _, row, column, population):
             if env.drawn is None:
                 raise ValueError("this expression draws at random, and the environment has no way to draw")
-            at = (evaluate(row, env), evaluate(column, env), evaluate(population, env))
-            return env.drawn(expr, *at, env.variables["h"])
+            at = (_words(of(row)), _words(of(column)), _words(of(population)))
+            return env.drawn(expr, *at, _words(env.variables["h"]))
     raise TypeError(f"cannot evaluate {type(expr).__name__}")

@@ -11,9 +11,10 @@ are flat. Integer division and remainder round towards minus infinity, as in Pyt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
+from hashlib import blake2b
 from threading import RLock
 from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 from weakref import KeyedRef
@@ -300,10 +301,29 @@ def _linear(expr: Expr) -> tuple[dict[Expr, int], int]:
     return {expr: 1}, 0
 
 
+# Longer texts than this are not compared in full.
+LONGEST_ORDER = 2000
+
+
 @remembered
-def _order(expr: Expr) -> str:
-    """What arguments are sorted by, so that equal expressions are built equal."""
-    return repr(expr)
+def order(expr: Expr) -> str:
+    """What arguments are sorted by, so that equal expressions are built equal: their ``repr``, if not long.
+
+    Made of the texts of its parts, so that what stands in many places is written once.
+    """
+    named = (f"{name}={_ordered(getattr(expr, name))}" for name in expr._defaults)
+    text = f"{type(expr).__qualname__}({', '.join(named)})"
+    if len(text) <= LONGEST_ORDER:
+        return text
+    return f"{text[:40]}#{blake2b(text.encode()).hexdigest()}"
+
+
+def _ordered(value: object) -> str:
+    if isinstance(value, Expr):
+        return order(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_ordered, value))}{',' * (len(value) == 1)})"
+    return repr(value)
 
 
 def _from_linear(terms: Mapping[Expr, int], start: int) -> Expr:
@@ -312,7 +332,7 @@ def _from_linear(terms: Mapping[Expr, int], start: int) -> Expr:
         return Const(start)
     if len(kept) == 1 and kept[0][0] == 1 and start == 0:
         return kept[0][1]
-    return Sum(tuple(sorted(kept, key=lambda item: _order(item[1]))), start)
+    return Sum(tuple(sorted(kept, key=lambda item: order(item[1]))), start)
 
 
 @remembered
@@ -348,7 +368,7 @@ def mul(left: IntLike, right: IntLike) -> Expr:
         return scale(left.value, right)
     if isinstance(right, Const):
         return scale(right.value, left)
-    first, second = sorted((left, right), key=_order)
+    first, second = sorted((left, right), key=order)
     return Mul(first, second)
 
 
@@ -407,7 +427,7 @@ def _extremum(kind: type[Min] | type[Max], pick: Callable[[int, int], int], args
         terms, start = _linear(arg)
         rest = _from_linear(terms, 0)
         best[rest] = pick(best[rest], start) if rest in best else start
-    kept = tuple(sorted((add(rest, start) for rest, start in best.items()), key=_order))
+    kept = tuple(sorted((add(rest, start) for rest, start in best.items()), key=order))
     return kept[0] if len(kept) == 1 else kind(kept)
 
 
@@ -460,7 +480,7 @@ def eq(left: IntLike, right: IntLike) -> Expr:
     if value is not None:
         return Truth(value == 0)
     flipped = neg(body)
-    return Eq0(min(body, flipped, key=_order))
+    return Eq0(min(body, flipped, key=order))
 
 
 def between(low: IntLike, expr: IntLike, high: IntLike) -> Expr:
@@ -572,13 +592,17 @@ def rebuild(expr: Expr, parts: tuple[Expr, ...]) -> Expr:
 
 def substitute(expr: Expr, mapping: Mapping[Expr, Expr]) -> Expr:
     """Every occurrence of a key of ``mapping`` replaced by its value, all at once."""
-    if expr in mapping:
-        return mapping[expr]
-    parts = children(expr)
-    if not parts:
-        return expr
-    fresh = tuple(substitute(part, mapping) for part in parts)
-    return expr if fresh == parts else rebuild(expr, fresh)
+    made: dict[Expr, Expr] = dict(mapping)
+
+    def of(part: Expr) -> Expr:
+        found = made.get(part)
+        if found is None:
+            parts = children(part)
+            fresh = tuple(map(of, parts))
+            found = made[part] = part if fresh == parts else rebuild(part, fresh)
+        return found
+
+    return of(expr)
 
 
 @remembered
@@ -607,11 +631,47 @@ def merged(expr: Expr) -> Expr:
     return expr
 
 
-def walk(expr: Expr) -> Iterable[Expr]:
-    """The expression and all its parts, outermost first."""
-    yield expr
-    for child in children(expr):
-        yield from walk(child)
+def walk(expr: Expr) -> Iterator[Expr]:
+    """The expression and all its parts, each once, outermost first."""
+    seen: set[Expr] = set()
+    todo = [expr]
+    while todo:
+        part = todo.pop()
+        if part not in seen:
+            seen.add(part)
+            yield part
+            todo.extend(reversed(children(part)))
+
+
+def innermost_first(expr: Expr) -> list[Expr]:
+    """The expression and all its parts, each once and after all that it is made of."""
+    found: dict[Expr, None] = {}
+
+    def visit(part: Expr) -> None:
+        if part not in found:
+            for child in reversed(children(part)):
+                visit(child)
+            found[part] = None
+
+    visit(expr)
+    return list(found)
+
+
+@remembered
+def shared(expr: Expr) -> frozenset[Expr]:
+    """The parts that stand in several places of an expression."""
+    once: set[Expr] = set()
+    often: set[Expr] = set()
+    for part in walk(expr):
+        for child in children(part):
+            (often if child in once else once).add(child)
+    return frozenset(part for part in often if children(part))
+
+
+@remembered
+def size(expr: Expr) -> int:
+    """How many parts an expression has, written out in full."""
+    return 1 + sum(map(size, children(expr)))
 
 
 @remembered

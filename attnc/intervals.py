@@ -47,6 +47,7 @@ from attnc.expression import (
     minimum,
     mod,
     mul,
+    remembered,
     scale,
     select,
     substitute,
@@ -67,8 +68,12 @@ class Tile:
     ranges: Mapping[Var, tuple[Expr, Expr]]
     reduced: Var | None = None
     known: dict[Expr, Range] = field(default_factory=dict, compare=False, repr=False)
+    # The same of conditions: what some point of the tile meets, and what every point does.
+    some: dict[Expr, Expr] = field(default_factory=dict, compare=False, repr=False)
+    every: dict[Expr, Expr] = field(default_factory=dict, compare=False, repr=False)
 
 
+@remembered
 def direction(expr: Expr, var: Var) -> int | None:
     """+1, -1 or 0: the expression never falls, never rises, or stays as ``var`` rises; None: neither."""
     if expr == var:
@@ -221,6 +226,13 @@ def _residue(ends: Range, step: Expr) -> Range:
 
 def may(condition: Expr, tile: Tile) -> Expr:
     """True at least wherever some point of the tile meets ``condition``."""
+    found = tile.some.get(condition)
+    if found is None:
+        found = tile.some[condition] = _may(condition, tile)
+    return found
+
+
+def _may(condition: Expr, tile: Tile) -> Expr:
     match condition:
         case And(args):
             return conj(*(may(arg, tile) for arg in args))
@@ -243,6 +255,13 @@ def may(condition: Expr, tile: Tile) -> Expr:
 
 def must(condition: Expr, tile: Tile) -> Expr:
     """True only where every point of the tile meets ``condition``."""
+    found = tile.every.get(condition)
+    if found is None:
+        found = tile.every[condition] = _must(condition, tile)
+    return found
+
+
+def _must(condition: Expr, tile: Tile) -> Expr:
     match condition:
         case And(args):
             return conj(*(must(arg, tile) for arg in args))

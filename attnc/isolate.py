@@ -34,6 +34,7 @@ from attnc.expression import (
     mod,
     mul,
     neg,
+    remembered,
     scale,
     substitute,
 )
@@ -138,6 +139,7 @@ def residue(literal: Expr, var: Var) -> tuple[Expr, Expr] | None:
     return atom.right, mod(scale(sign, add(value, neg(shift))), atom.right)
 
 
+@remembered
 def expand(formula: Expr) -> Expr:
     """Comparisons of ``min`` and ``max`` taken apart, and ``!=`` where it bounds a position on two sides."""
     match formula:

@@ -47,13 +47,13 @@ from attnc.expression import (
     eq,
     floor_div,
     fold,
+    innermost_first,
     le,
     lt,
     merged,
     negate,
     rebuild,
     substitute,
-    walk,
 )
 from attnc.factorise import stands_for
 from attnc.pattern import Pattern, formula
@@ -237,7 +237,7 @@ def _retold(condition: Expr, told: Expr, rewrite: Digits) -> list[Expr]:
     quotients: dict[Expr, Expr] = {}
     lemmas = []
     # Innermost first: what is known of a quotient helps with what is divided further.
-    for part in reversed(list(walk(condition))):
+    for part in innermost_first(condition):
         if isinstance(part, (FloorDiv, Mod)) and part not in quotients:
             inner = rebuild(part, tuple(substitute(child, quotients) for child in children(part)))
             quotients[part] = rewrite.expression(part)

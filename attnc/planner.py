@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 from math import prod
 
+from attnc.budget import allows, charge, share
 from attnc.congruences import joined
 from attnc.counting import STEP, TILE, grows, longest, passed_over, touched, unmasked
 from attnc.decompose import decompose
@@ -27,6 +28,7 @@ from attnc.expression import (
     merged,
     negate,
     sub,
+    walk,
 )
 from attnc.factorise import Factor, factors
 from attnc.pattern import Body, Pattern, formula
@@ -37,6 +39,7 @@ from attnc.sweeps import sweep_of
 from attnc.views import ranges_of, view
 
 MOST_KEY_SWEEPS = 2
+LONGEST = 1 << 20  # longer sequences are not weighed
 
 # What it costs a row to be taken up by one more pass, in pairs of positions: its sums are written and read
 # once more in 32 bits, 16 bytes for every 4 FLOPs of a pair, at 180 FLOPs to the byte.
@@ -45,6 +48,11 @@ JOINING = 700
 NARROW_GAIN = 0.8
 # So many positions may be swept for one tile where tiles are too few to fill a device; more come in shares.
 LONG = 1024
+# Of the work that a pattern may cost, what may be spent on choosing among plans; and what making and counting
+# one sweep takes, for each part of its bounds and masks.
+PART_OF_WORK = 0.4
+SWEEP_STEPS = 250
+CHOOSING = "choosing the digits of tiles"
 # A test in a loop keeps it from fetching ahead: it must spare so many of the tiles.
 WORTH_TESTING = 0.3
 
@@ -54,13 +62,23 @@ def plan(pattern: Pattern, bodies: Iterable[BodyTerms]) -> Schedule:
     n = usual_length(pattern)
     # A sink is there before any other weight, and is not joined with states.
     sinks = any(part.weights.sink is not None for item in pattern.bodies for part in item.parts)
-    plans = (_body_plan(pattern, item, n, () if sinks else factors(item.body)) for item in bodies)
-    return Schedule(pattern, tuple(plans))
+    bodies = tuple(bodies)
+    plans: list[BodyPlan] = []
+    reports: dict[str, None] = {}
+    with share(PART_OF_WORK):
+        for place, item in enumerate(bodies):
+            with share(1 / (len(bodies) - place)):
+                plans.append(_body_plan(pattern, item, n, () if sinks else factors(item.body)))
+                if not allows(0, CHOOSING):
+                    reports["the relation is large, and not all ways of laying out its tiles were tried"] = (
+                        None
+                    )
+    return Schedule(pattern, tuple(plans), tuple(reports))
 
 
 def usual_length(pattern: Pattern) -> int:
-    """The length that plans are weighed at: the grid's, where there is one."""
-    return prod(size for _, size in pattern.grid) if pattern.grid else 1 << 15
+    """The length that plans are weighed at: the grid's, where there is one and its tiles can be counted."""
+    return min(prod(size for _, size in pattern.grid), LONGEST) if pattern.grid else 1 << 15
 
 
 def masked_plan(body: Body) -> BodyPlan:
@@ -85,7 +103,9 @@ def _body_plan(pattern: Pattern, item: BodyTerms, n: int, found: tuple[Factor | 
         [own] = decompose(replace(pattern, bodies=(rest,)))
         return begun(_body_plan(pattern, own, n, ()), found, item.body)
     terms = [_folded(term) for term in item.terms]
-    return BodyPlan(item.body, _passes("query", terms, n), _passes("key", terms, n))
+    with share(0.5):
+        query = _passes("query", terms, n)
+    return BodyPlan(item.body, query, _passes("key", terms, n))
 
 
 def _folded(term: Term) -> Term:
@@ -162,15 +182,19 @@ def _spread_passes(side: Side, own: Var, terms: list[Term], owned: Expr, n: int)
             (tuple(1 for _ in radix.sizes), _spans(radix.sizes), *_chunks(radix.sizes))
         ):
             frames.append(Pass(side, Walk(own, radix, limits), spans, owned, ()))
-    found = [[_best(frame, term, n) for term in terms] for frame in frames]
     if not terms:
         return [frames[0]]
+    found: list[list[tuple[float, Sweep]]] = []
+    for frame in frames:
+        # What is found for some terms alone is of no use.
+        if not found or allows(0, CHOOSING):
+            found.append([_best(frame, term, n) for term in terms])
 
     def cost(chosen: tuple[int, ...]) -> float:
         pairs = sum(min(found[i][j][0] for i in chosen) for j in range(len(terms)))
         return pairs + (len(chosen) - 1) * JOINING * n
 
-    numbers = range(len(frames))
+    numbers = range(len(found))
     chosen = min((*((i,) for i in numbers), *combinations(numbers, 2)), key=cost)
     passes: list[Pass] = []
     for i in chosen:
@@ -225,14 +249,25 @@ def _best_told(frame: Pass, term: Term, n: int) -> tuple[float, Sweep]:
             for radix in radices(term.formula())[1:]
             if not other.packed or ranges_of(other, radix) is not None
         ]
-    sweeps = [plain, *(_sweep(frame, term, radix) for radix in options[1:])]
+    sweeps = [plain]
+    for radix in options[1:]:
+        if allows(0, CHOOSING):
+            sweeps.append(_sweep(frame, term, radix))
     found += [(touched(frame, sweep, n, TILE, STEP), sweep) for sweep in sweeps]
     return min(found, key=lambda item: item[0])
 
 
 def _sweep(frame: Pass, term: Term, radix: Radix) -> Sweep:
     owned = TRUE if frame.walk.members is not None else conj(frame.owned, frame.walk.condition())
-    return sweep_of(view(term, frame.walk.var, owned, frame.walk.radix, radix), frame.extents)
+    sweep = sweep_of(view(term, frame.walk.var, owned, frame.walk.radix, radix), frame.extents)
+    bounds = (*sweep.low, *sweep.high, sweep.full_low, sweep.full_high)
+    parts = {
+        part
+        for expr in (*bounds, sweep.when, sweep.full_when, sweep.mask, sweep.worth)
+        for part in walk(expr)
+    }
+    charge(SWEEP_STEPS * len(parts))
+    return sweep
 
 
 def _finished(frame: Pass, sweeps: list[Sweep], n: int) -> list[Pass]:

@@ -52,6 +52,8 @@ LONGEST_MASK = 1024
 MOST_TILES = 128
 SHORT = 20
 LONGEST_PICTURE = 1 << 20
+# In longer sequences nothing is followed, for want of time and memory.
+LONGEST_FOLLOWED = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ class Reach:
         return f"{text}, in the worst case of {', '.join(self.hangs_on)}" if self.hangs_on else text
 
 
-def reach(pattern: Pattern, limit: int = LONGEST_MASK) -> Reach:
-    """Measured at three lengths that show the pattern's constants.
+def reach(pattern: Pattern, limit: int = LONGEST_MASK) -> Reach | None:
+    """Measured at three lengths that show the pattern's constants; None where those are too great for that.
 
     limit: the greatest length at which the mask itself is followed; where constants are too large for that,
     tiles are. Inputs are tried all false or 0, all true, and all different; the worst counts.
@@ -100,6 +102,8 @@ def reach(pattern: Pattern, limit: int = LONGEST_MASK) -> Reach:
     layers: dict[int, int | None] = {}
     unreached = None
     shortest = max(4 * greatest, 64)
+    if 4 * shortest > LONGEST_FOLLOWED:
+        return None
     exact = 4 * shortest <= limit
     # Tiles may connect what tokens do not, so that what is never reached shows in the mask.
     for n in (*(() if exact else (limit // 4,)), shortest, 2 * shortest, 4 * shortest):
@@ -166,7 +170,12 @@ def _constants(pattern: Pattern) -> set[int]:
     How many columns are drawn, and from which seed, are none.
     """
 
+    seen: set[Expr] = set()
+
     def sized(expr: Expr) -> Iterator[Expr]:
+        if expr in seen:
+            return
+        seen.add(expr)
         yield expr
         inner = (expr.row, expr.column, expr.population) if isinstance(expr, Drawn) else children(expr)
         for part in inner:
@@ -185,7 +194,7 @@ def _constants(pattern: Pattern) -> set[int]:
 def telling_length(pattern: Pattern) -> int:
     """A length at which a picture shows the pattern's sizes: its grid's, or some times the greatest."""
     if pattern.grid:
-        return prod(size for _, size in pattern.grid)
+        return min(prod(size for _, size in pattern.grid), LONGEST_PICTURE)
     n = 64
     while n < min(12 * max(_constants(pattern), default=8), LONGEST_PICTURE):
         n *= 2
@@ -366,7 +375,7 @@ def _missed_by_tiles(pattern: Pattern, layers: int, causal: bool) -> tuple[int, 
     """The same at lengths too great for a mask: what whole tiles do not hear of, no token of theirs does."""
     sizes = [c for c in _constants(pattern) if c > 1]
     for n in sorted({m * (c + 1) for c in sizes for m in (2 * layers, 4 * layers + 4)}):
-        if n <= LONGEST_MASK:
+        if not LONGEST_MASK < n <= LONGEST_FOLLOWED:
             continue
         step = ceil(n / MOST_TILES)
         for one in _tiles(pattern, n, step):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 from attnc import notation
+from attnc.budget import spend
 from attnc.expression import FALSE, TRUE, Expr, constant, fold
 
 
@@ -94,6 +95,8 @@ class Choice(Real):
     otherwise: Real
 
 
+# Of the work that a pattern may cost: the derivative of one part.
+SLOPE_STEPS = 60
 S, X = Score(), Coordinate()
 ZERO, ONE = Number(0.0), Number(1.0)
 
@@ -332,7 +335,11 @@ def folded(expr: Real) -> Real:
 
 
 def derivative(expr: Real, by: Real) -> Real:
-    """The derivative by ``S``, ``X`` or an ``Entry``; where there is none, the usual subgradient."""
+    """The derivative by ``S``, ``X`` or an ``Entry``; where there is none, the usual subgradient.
+
+    Raises ``OutOfWork`` for one that is too long to be written out.
+    """
+    spend(SLOPE_STEPS, "the gradient of what edges weigh")
     if expr == by:
         return ONE
     match expr:

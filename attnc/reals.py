@@ -12,6 +12,9 @@ from attnc.names import REAL_FUNCTIONS, WEIGHING_FUNCTIONS, meant
 from attnc.real import Greater, Real
 from attnc.scope import KIND_NAMES, Floating, InputDef, Integer, LetDef, ParameterDef, Scope, Value, Weighing
 
+# Each of the ever wider ones takes a comparison in every kernel.
+MOST_BUCKETS = 256
+
 
 def is_real(value: Value) -> bool:
     return isinstance(value, Floating | Weighing)
@@ -133,6 +136,14 @@ def bucket(scope: Scope, place: Expr, sizes: tuple[int, int, int], span: Span) -
             help="T5's are `bucket(max(q - k, 0), 16, 32, 128)`",
         )
     wide = buckets - exact
+    if wide > MOST_BUCKETS:
+        raise scope.error(
+            "too-large",
+            f"`bucket` has {wide} buckets from `exact` on, each with a comparison of its own: at most "
+            f"{MOST_BUCKETS} are told apart",
+            span,
+            help="take fewer buckets, or more of them exact: T5's are `bucket(max(q - k, 0), 16, 32, 128)`",
+        )
     found: Expr = minimum(place, exact)
     for step in range(1, wide):
         # The least distance d with (d / exact)**wide >= (most / exact)**step, in whole numbers.

@@ -146,8 +146,8 @@ class PatternReport:
         yield "nonempty", finding_text(self.nonempty)
         yield "edges", _edges_text(self.cost)
         yield "growth", self.cost.growth
-        if self.reach is not None:
-            yield "reach", str(self.reach)
+        far = "not measured: it takes longer sequences than can be followed to show the pattern's numbers"
+        yield "reach", far if self.reach is None else str(self.reach)
         for result in self.claims:
             trust = "taken on trust; " if _on_trust(result) else ""
             word = trust + finding_text(result.finding)

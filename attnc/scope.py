@@ -141,7 +141,7 @@ class Report:
 
 
 # Beyond this later rooms could do nothing with an expression, and lets can make one grow without end.
-LARGEST = 200_000
+LARGEST = 50_000
 DEEPEST = 200
 LONGEST_QUOTE = 60
 

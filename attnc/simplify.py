@@ -8,25 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from attnc.evaluation import Env, evaluate
+from attnc.evaluation import WORD, Env, evaluate, farthest
 from attnc.expression import (
     HEAD,
     HEADS,
     ZERO,
-    Const,
     Drawn,
     Expr,
     K,
     Lookup,
     Max,
     Min,
-    Mul,
     N,
     Q,
-    Sum,
-    Var,
     add,
-    children,
     conj,
     fold,
     ge,
@@ -35,7 +30,6 @@ from attnc.expression import (
     mentioned,
     minimum,
     negate,
-    remembered,
     walk,
 )
 from attnc.solver import satisfiable, valid
@@ -68,28 +62,12 @@ def _met(condition: Expr) -> bool:
     """
     if not mentioned(condition) <= _VARIABLES or any(isinstance(part, Lookup) for part in walk(condition)):
         return False
-    if _farthest(condition) >= 1 << 62:  # beyond what is evaluated here
+    if farthest(condition, LENGTHS[-1]) > WORD:  # beyond what is evaluated here in little time
         return False
     return bool(np.any(evaluate(condition, Env(_places(), drawn=_drawn))))
 
 
 _VARIABLES = frozenset((Q, K, N, HEAD, HEADS))
-
-
-@remembered
-def _farthest(expr: Expr) -> int:
-    """No number that comes up while an expression is evaluated at these places is farther from zero."""
-    parts = [_farthest(part) for part in children(expr)]
-    match expr:
-        case Const(value):
-            return abs(value)
-        case Var():
-            return LENGTHS[-1]
-        case Sum(terms, start):
-            return abs(start) + sum(abs(c) * part for (c, _), part in zip(terms, parts, strict=True))
-        case Mul():
-            return max(*parts, parts[0] * parts[1])
-    return max(parts, default=0)
 
 
 def _drawn(drawn: Drawn, row: Any, column: Any, population: Any, head: Any) -> Any:

@@ -32,6 +32,7 @@ from attnc.expression import (
     maximum,
     minimum,
     neg,
+    order,
     rebuild,
     sub,
     substitute,
@@ -283,7 +284,7 @@ def pruned(cell: tuple[Expr, ...], ranges: Ranges) -> tuple[Expr, ...] | None:
                 raise NoFormula
         start = linear(body)[1]
         shape, sign = sub(body, start), 1
-        if repr(neg(shape)) < repr(shape):
+        if order(neg(shape)) < order(shape):
             shape, sign = neg(shape), -1
         # The condition reads sign * shape + start <= 0, or == 0.
         below, above = tightest.get(shape, (-math.inf, math.inf))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 from attnc import atoms, reals
 from attnc import syntax as tree
 from attnc.arguments import arguments
-from attnc.arithmetic import add_up, checked, compare, fitting, multiply_out
+from attnc.arithmetic import LIMIT, add_up, checked, compare, fitting, multiply_out
 from attnc.atoms import POSITION, Slot
 from attnc.diagnostics import Label, Span
 from attnc.expression import (
@@ -330,6 +331,14 @@ def _blocks(scope: Scope, call: tree.Call) -> Edges:
     size = _slot(scope, "blocks", size_slot, bound["size"])
     value = constant(size)
     assert value is not None
+    around = scope.blocks or ()
+    if prod((*around, value)) >= LIMIT:
+        raise scope.error(
+            "huge-integer",
+            f"these blocks of blocks hold {prod((*around, value))} tokens: it must be less than {LIMIT}",
+            call.args[0].span if call.args else call.span,
+            help="make one of the sizes smaller",
+        )
     with scope.inside(None if scope.blocks is None else (*scope.blocks, value)):
         inner: Relation = _slot(scope, "blocks", relation_slot, bound["relation"])
     return Edges(lift(inner, size))

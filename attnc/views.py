@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
+from attnc.budget import priced
 from attnc.digits import PLAIN, Digits, Radix
 from attnc.expression import (
     EQUAL_ENDS,
@@ -36,8 +36,8 @@ from attnc.expression import (
     mul,
     scale,
     select,
+    size,
     variables,
-    walk,
 )
 from attnc.isolate import Bounds, equal_entries, expand, mentions, residue, solve
 from attnc.relation import Axis, Term
@@ -85,7 +85,7 @@ class View:
     mask: tuple[Expr, ...]
 
 
-@lru_cache(maxsize=256)
+@priced(256)
 def view(
     term: Term, own: Var, owned: Expr = TRUE, own_radix: Radix = PLAIN, other_radix: Radix = PLAIN
 ) -> View:
@@ -173,7 +173,7 @@ class _Condition:
         if equal is None:
             told = rewrite(condition)
             parts = tuple(_parts(expand(told)))
-            shorter = min((told, condition), key=lambda expr: sum(1 for _ in walk(expr)))
+            shorter = min((told, condition), key=size)
             return _Condition(shorter, told, parts, parts)
         # Equal entries lie between the first and the last of them, and a run of them has nothing else in it.
         table, step = equal

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from attnc.budget import spend
 from attnc.codegen.printer import Printer, of_sizes
 from attnc.expression import Expr
 from attnc.real import (
@@ -22,6 +23,8 @@ from attnc.real import (
     Whole,
 )
 
+# Of the work that a pattern may cost: a character of a weight, which then is laid out and compiled.
+CHARACTER_STEPS = 8
 # How functions are written; those of the emitted module itself start with `_`.
 _TORCH = {
     "exp": "torch.exp({})",
@@ -76,7 +79,9 @@ class RealPrinter:
     coordinate: str = "x"
 
     def __call__(self, expr: Real) -> str:
-        return self._text(expr, 0)
+        text = self._text(expr, 0)
+        spend(CHARACTER_STEPS * len(text), "writing out what edges weigh")
+        return text
 
     def tensor(self, expr: Real) -> str:
         """In torch, the expression as a tensor, even where it is a number."""
@@ -135,7 +140,7 @@ class RealPrinter:
         """An argument of a function: in torch, a tensor."""
         if self.integers.dialect == "tensor" and isinstance(expr, Number):
             return f"torch.tensor({float(expr.value)!r}, dtype=dtype)"
-        return self(expr)
+        return self._text(expr, 0)
 
     def _whole(self, expr: Expr) -> str:
         text = self.integers(expr)

@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from attnc import budget
 from attnc.budget import OutOfWork, allows, charge, compiling, priced, share, spend
+from attnc.congruences import joined
+from attnc.diagnostics import Source
+from attnc.evaluation import Env, evaluate
+from attnc.expression import (
+    Expr,
+    K,
+    Q,
+    eq,
+    floor_div,
+    fold,
+    innermost_first,
+    le,
+    maximum,
+    mod,
+    mul,
+    size,
+    sub,
+    substitute,
+    variables,
+    walk,
+)
+from attnc.report import examine
+from attnc.request import Request
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_work_is_refused_once_the_budget_is_spent() -> None:
@@ -45,3 +77,134 @@ def test_what_was_found_before_costs_the_same_again() -> None:
             assert not work(10)
     assert calls == [40, 40, 10, 40, 10]
     assert work(40) and work(10) and calls[5:] == [10]
+
+
+# --- files that once took a minute or gigabytes ----------------------------------------------------------
+
+PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73)
+
+
+def _lets(first: str, again: str, last: str, times: int) -> str:
+    """Lets of which each uses the one before more than once."""
+    lines = [f"let a0 = {first}"]
+    lines += [f"let a{i + 1} = {again.format(f'a{i}', PRIMES[i % len(PRIMES)])}" for i in range(times)]
+    return "\n".join([*lines, last.format(f"a{times}")])
+
+
+def _many(sign: str, part: str, times: int) -> str:
+    return "attend " + f" {sign} ".join(part.format(prime) for prime in PRIMES[:times])
+
+
+LARGE = {
+    "union of strides": _many("|", "where (q - k) % {} == 0", 20),
+    "intersection of strides": _many("&", "where (q - k) % {} == 0", 20),
+    "difference of strides": "attend causal - " + _many("-", "stride({})", 20).removeprefix("attend "),
+    "dilated windows": _many("|", "window(40, 7, dilation={})", 9),
+    "relations used twice": _lets(
+        "where q >= k", "({0} & where q % {1} < 2) | (!{0} & where k % {1} > 1)", "attend {}", 7
+    ),
+    "numbers used twice": _lets("q - k", "max({0} // 2, k - {0})", "attend where {} > 0", 16),
+    "scores used three times": _lets(
+        "s + 1.0", "{0} * sigmoid({0}) + tanh({0})", "attend causal score {}", 16
+    ),
+    "grid of a huge axis": "grid(y: 9, x: 2147483647) attend window(1, 1, axis=y) & window(1, axis=x)",
+    "huge distances": "attend window(2147483647, 2147483647, dilation=2147483647)",
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_short_files_end_soon(name: str, tmp_path: Path) -> None:
+    """Within the limits of ``tools/fuzz_compiler.py``: 10 s of processor time and 1 GiB."""
+    text = f"pattern p() {{ {LARGE[name]} }}"
+    assert len(text) < 1000
+    path = tmp_path / "large.attn"
+    path.write_text(text)
+    commands = "graph" if "grid" in name else "check"
+    words = [sys.executable, "tools/fuzz_compiler.py", str(path), "--commands", commands]
+    ran = subprocess.run(
+        words, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_odd_files_end_in_a_diagnostic_or_a_module() -> None:
+    words = [sys.executable, "tools/fuzz_compiler.py", "--cases", "25", "--seed", "3"]
+    ran = subprocess.run(
+        words, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    counts = {
+        words[1]: int(words[0])
+        for line in ran.stdout.splitlines()
+        if len(words := line.split(maxsplit=1)) == 2
+    }
+    assert counts["check: done"] > 4 and counts["check: refused"] > 4
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        (
+            "attend blocks(65536, blocks(65536, window(1)))",
+            "huge-integer",
+            "blocks of blocks hold 4294967296 tokens",
+        ),
+        (
+            "grid(z: 2, y: 65536, x: 65536) attend window(1, axis=x)",
+            "huge-integer",
+            "all but the first axis hold 4294967296 tokens",
+        ),
+        (
+            "input b: float[1000] attend causal score s + b[bucket(q - k, 500, 1000, 4000)]",
+            "too-large",
+            "500 buckets from `exact` on, each with a comparison of its own: at most 256",
+        ),
+        (LARGE["scores used three times"], "too-large", "grows too large"),
+    ],
+)
+def test_what_is_too_large_is_said(body: str, code: str, said: str) -> None:
+    found = examine(Request(Source("p.attn", f"pattern p() {{ {body} }}")))
+    assert [(d.code, said in d.message) for d in found.diagnostics] == [(code, True)]
+
+
+def test_a_plan_that_was_not_tried_in_all_ways_says_so() -> None:
+    report = examine(Request(Source("p.attn", f"pattern p() {{ {LARGE['dilated windows']} }}")))
+    assert report.ok and "not all ways of laying out its tiles were tried" in str(report)
+
+
+def test_reach_is_not_measured_in_sequences_that_are_too_long() -> None:
+    report = examine(
+        Request(Source("p.attn", "pattern p() { input x: int[n] attend offsets({0, 1000000000}) & same(x) }"))
+    )
+    assert (
+        report.ok
+        and "reach     not measured" in str(report)
+        and report.to_json()["patterns"][0]["reach"] is None
+    )
+
+
+def test_parts_that_stand_in_many_places_are_looked_at_once() -> None:
+    expr: Expr = Q
+    for prime in (*PRIMES, *PRIMES):
+        expr = maximum(floor_div(expr, 2), sub(K, expr), mod(expr, prime))
+    assert size(expr) > 3**40
+    assert len(list(walk(expr))) == len(innermost_first(expr)) < 400
+    assert evaluate(expr, Env({"q": 1000, "k": 3})) == evaluate(expr, Env({"q": np.array([1000]), "k": 3}))[0]
+    assert variables(substitute(fold(expr), {Q: K})) == {"k"}
+
+
+def test_values_are_exact_beyond_64_bits() -> None:
+    far = 2_000_000_000
+    expr = sub(mul(mul(mul(Q, Q), Q), K), mul(mul(mul(Q, Q), Q), sub(K, 1)))
+    less = floor_div(expr, far)
+    assert evaluate(less, Env({"q": np.array([far, 3]), "k": np.array([far, 5])})).tolist() == [far * far, 0]
+    assert evaluate(le(expr, 0), Env({"q": np.array([far]), "k": np.array([far])})).tolist() == [False]
+
+
+def test_congruences_are_not_joined_beyond_all_positions() -> None:
+    many = [eq(mod(sub(Q, K), prime), 0) for prime in PRIMES]
+    kept = joined(many)
+    assert 1 < len(kept) < len(many)
+    env = Env({"q": np.arange(10**5), "k": 0})
+    one, other = (reduce(np.logical_and, [evaluate(c, env) for c in some]) for some in (many, kept))
+    assert (one == other).all()
