@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +64,76 @@ def _find(rows: list[list[int]]) -> Spans:
                     found.setdefault((start, at), []).append(i)
                 start = at
     return Spans(found, written, broken)
+
+
+class Latest:
+    """What was found for some tensors last, while they are the same objects and nobody writes to them."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[list[tuple[weakref.ref[torch.Tensor], int] | None], torch.Tensor | None] | None = (
+            None
+        )
+
+    def get(self, tensors: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None] | None:
+        kept = self._kept
+        if (
+            kept is None
+            or len(kept[0]) != len(tensors)
+            or any(x is not None and x.is_inference() for x in tensors)
+        ):
+            return None
+        for x, known in zip(tensors, kept[0], strict=True):
+            if (x is None) != (known is None):
+                return None
+            if x is not None and known is not None and (known[0]() is not x or known[1] != x._version):
+                return None
+        return (kept[1],)
+
+    def keep(self, tensors: Sequence[torch.Tensor | None], found: torch.Tensor | None) -> torch.Tensor | None:
+        if not any(x is not None and x.is_inference() for x in tensors):  # which count no versions
+            known = [None if x is None else (weakref.ref(x), x._version) for x in tensors]
+            self._kept = known, found
+        return found
+
+    def forget(self) -> None:
+        self._kept = None
+
+
+def told_apart(
+    numbers: torch.Tensor,
+    positions: torch.Tensor | None,
+    first: int,
+    groups: Sequence[torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``numbers`` with packed sequences told apart, and where one begins that ``numbers`` did not know of.
+
+    positions: (batch or 1, n_q) of the tokens from ``first`` on; a sequence's go up one by one, or by as many
+    as there are columns from one token to the next where padding lies between. Tokens of earlier calls have
+    none: as many belong to the first sequence of this call as there are positions before its first.
+    groups: each (batch or 1, keys), the same for all tokens of a sequence.
+    """
+    known = numbers[:, 0, 0].long()
+    real = known > PADDING
+    at = torch.arange(known.shape[1], device=known.device).expand(known.shape)
+    place = at
+    if positions is not None:
+        own = positions.to(known.device).long().expand(known.shape[0], -1)
+        last = first + own.shape[1]
+        begun = real[:, first:last].long().argmax(1, keepdim=True)
+        past = own.gather(1, begun) - real[:, :first].sum(1, keepdim=True) + real[:, :first].cumsum(1) - 1
+        place = torch.cat([past, own, at[:, last:]], 1)
+    columns = torch.where(real, at, -1).cummax(1).values
+    before = torch.nn.functional.pad(columns[:, :-1], (1, 0), value=-1)
+    after, before = before >= 0, before.clamp(min=0)
+    step = place - place.gather(1, before)
+    starts = (step != 1) & (step != at - before) | (place == 0)
+    for group in groups:
+        group = group.to(known.device).expand(known.shape)
+        starts = starts | (group != group.gather(1, before))
+    same = known == known.gather(1, before)
+    starts = (starts | ~same) & real & after
+    found = torch.where(real, starts.cumsum(1) + 1, known).to(numbers.dtype)
+    return found[:, None, None], starts & same
 
 
 # By how many tokens a length is varied to see which sizes hang on it.

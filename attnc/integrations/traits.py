@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from attnc import proofs, real
 from attnc.expression import (
     HEAD,
+    HEADS,
     Const,
     Drawn,
     Expr,
@@ -40,6 +42,7 @@ class Traits:
 
     moves: the same tokens have the same edges wherever they stand in a longer sequence.
     asks_length: edges between tokens may change when tokens are added behind them.
+    tells_heads: edges or what they weigh may differ from head to head.
     """
 
     pattern: Pattern
@@ -47,6 +50,7 @@ class Traits:
     why_not: str
     moves: bool
     asks_length: bool
+    tells_heads: bool
     _within: dict[int, bool] = field(default_factory=dict, compare=False)
 
     def within(self, distance: int) -> bool:
@@ -61,6 +65,27 @@ class Traits:
                 for body in self.pattern.bodies
             )
         return self._within[distance]
+
+    def caps(self, most: float) -> bool:
+        """Whether the pattern's own scores are ``most * tanh(s / most)``, however it is written."""
+        found = [part.weights for body in self.pattern.bodies for part in body.parts]
+        for s in (-2.5 * most, -0.3 * most, 0.01 * most, 0.7 * most, 3.0 * most):
+            values = [
+                real.known(real.folded(real.replace(item.score, {real.S: real.Number(s)}))) for item in found
+            ]
+            wanted = most * math.tanh(s / most)
+            if any(value is None or abs(value - wanted) > 1e-9 * most for value in values):
+                return False
+        return all(item.feature is None for item in found)
+
+    @property
+    def scores(self) -> str:
+        """What edges are weighed by, for messages."""
+        found = [part.weights for body in self.pattern.bodies for part in body.parts]
+        texts = dict.fromkeys(
+            f"`{real.show(item.score)}`" if item.feature is None else "those of `kernel`" for item in found
+        )
+        return " and ".join(texts)
 
 
 def traits(request: Request) -> Traits:
@@ -83,6 +108,24 @@ def traits(request: Request) -> Traits:
         and all(_moves(expr, pattern) for expr in (*relations, *weighed))
         and not any(_runs_on(part.weights) for body in pattern.bodies for part in body.parts),
         asks_length=asks_length,
+        tells_heads=_tells_heads(pattern, relations),
+    )
+
+
+def _tells_heads(pattern: Pattern, relations: list[Expr]) -> bool:
+    reals = [
+        expr
+        for body in pattern.bodies
+        for part in body.parts
+        for decay in (part.weights.decay,)
+        for expr in (part.weights.score, part.weights.sink, decay.value if decay else None)
+        if expr is not None
+    ]
+    integers = [inner for expr in reals for node in real.everywhere(expr) for inner in real.integers(node)]
+    return (
+        len(pattern.bodies) > 1
+        or any(HEADS.name in variables(size) for item in pattern.inputs for size in item.shape)
+        or any({HEAD.name, HEADS.name} & variables(expr) for expr in (*relations, *integers))
     )
 
 

@@ -23,7 +23,17 @@ from typing import Any, NoReturn
 import torch
 
 from attnc.files import read_source
-from attnc.integrations.sequences import PADDING, UNWRITTEN, Cut, Shape, first, shapes, spans
+from attnc.integrations.sequences import (
+    PADDING,
+    UNWRITTEN,
+    Cut,
+    Latest,
+    Shape,
+    first,
+    shapes,
+    spans,
+    told_apart,
+)
 from attnc.integrations.traits import Traits, segment_name, segmented, traits
 from attnc.masks.bound import BoundPattern, Table
 from attnc.request import Request, gather
@@ -43,25 +53,28 @@ _HARMLESS = frozenset(
     {
         *("cache_position", "deterministic", "is_causal", "num_items_in_batch", "output_hidden_states"),
         *("output_router_logits", "position_embeddings", "position_ids", "return_dict", "sliding_window"),
-        *("use_cache", "layer_idx", "logits_to_keep"),
+        *("use_cache", "layer_idx", "logits_to_keep", "max_length_q", "max_length_k"),
+        *("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx"),
     }
 )
 # And what would change it, with what to do instead.
 _WORDED = {
-    "softcap": "the model caps its scores (softcap), and the pattern's softmax is plain",
-    "s_aux": "the model adds sinks to its softmax (s_aux), and the pattern's softmax is plain",
-    "sinks": "the model adds sinks to its softmax, and the pattern's softmax is plain",
-    "position_bias": "the model adds a bias to its scores (position_bias), and the pattern has none",
+    "s_aux": "the model adds sinks to its softmax (s_aux), and the pattern has no input for them: write "
+    "`input s_aux: float[H]` and `sink s_aux[h]` into it, and the model's are handed over",
+    "sinks": "the model adds sinks to its softmax (sinks), and the pattern has no input for them: write "
+    "`input sinks: float[H]` and `sink sinks[h]` into it, and the model's are handed over",
+    "position_bias": "the model adds a bias to its scores (position_bias), and the pattern has no input of "
+    "that name: say in its `score` how a bias is read from a table, and hand the table over as an input",
     "head_mask": "heads cannot be masked (head_mask)",
     "output_attentions": "attention weights are never made, so they cannot be given back: leave "
     "`output_attentions` out",
     "cache": "paged caches (continuous batching) are not read",
-    "cu_seq_lens_q": "packed sequences are told by `position_ids` that start again, not by `cu_seq_lens_q`",
-    "cu_seq_lens_k": "packed sequences are told by `position_ids` that start again, not by `cu_seq_lens_k`",
-    "seq_idx": "packed sequences are told by `position_ids` that start again, not by `seq_idx`",
     "indices": "the model chooses keys itself (indices), and the pattern would not",
     "block_indices": "the model chooses keys itself (block_indices), and the pattern would not",
 }
+
+# Of the tensors that went through a layer last: they go through all of them.
+_packed = Latest()
 
 # Inputs by `with inputs(…)`: of all threads, because a model may run on threads of its own.
 _given: dict[str, torch.Tensor] = {}
@@ -96,13 +109,16 @@ def register(
 
     The pattern takes the place of the model's own mask in every layer: its causality, sliding window or
     chunks. A model that generates needs a causal pattern. With padding, on either side, and with packed
-    sequences (``position_ids`` that start again), every sequence gives what it gives alone. With a cache the
-    queries are the last positions; where a cache drops old keys, the pattern must be proven not to miss them.
+    sequences (``position_ids`` that start again, a data collator's ``cu_seq_lens_q`` or ``seq_idx``), every
+    sequence gives what it gives alone, with a cache as without. With a cache the queries are the last
+    positions; where a cache drops old keys, the pattern must be proven not to miss them. A model's sinks are
+    handed to an input of their name (``input s_aux: float[H]``); its softcap must be the pattern's score.
 
     Raises what ``attnc.load`` raises, and ``ValueError`` for a name that transformers gives a meaning of its
     own. A model that the pattern cannot serve raises ``Unsupported`` when it is called: encoder-decoders and
-    cross-attention, dropout while training, sinks, softcaps, biases, four-dimensional masks, attention
-    weights as outputs, compiled static caches, and any argument that is not known.
+    cross-attention, dropout while training, sinks, softcaps and biases that the pattern has not, some of the
+    heads (tensor parallelism) for a pattern that tells them apart, four-dimensional masks, attention weights
+    as outputs, compiled static caches, and any argument that is not known.
     """
     check_backend(backend)
     brought: Mapping[str, Table] = {}
@@ -150,6 +166,13 @@ def _check_name(name: str) -> None:
     _ours.add(name)
 
 
+def _group(told: torch.Tensor, name: str, n: int) -> torch.Tensor:
+    """Of every key a number that is its sequence's alone, by ``seq_idx`` or by where sequences begin."""
+    if name == "seq_idx":
+        return told.reshape(-1, n)
+    return torch.bucketize(torch.arange(n, device=told.device), told.long(), right=True)[None]
+
+
 # --- what goes through the model as its mask ------------------------------------------------------------
 
 
@@ -180,6 +203,8 @@ class _Served:
         **_: Any,
     ) -> torch.Tensor | None:
         """Which sequence each key belongs to, as int32 (batch, 1, 1, keys); None where all is one."""
+        if not torch.compiler.is_compiling():
+            _packed.forget()
         self.check_config(config)
         if torch.compiler.is_compiling():
             known = attention_mask is not None or local_size is not None
@@ -285,18 +310,70 @@ class _Served:
         """Attention of one layer; (batch, n_q, heads, dim), and no weights."""
         self.check_layer(module, query, key, dropout, more)
         n = key.shape[2]
+        if attention_mask is not None and (
+            attention_mask.dtype != torch.int32 or attention_mask.shape[1:] != (1, 1, n)
+        ):
+            self.refuse(
+                f"a mask of shape {tuple(attention_mask.shape)} and dtype {attention_mask.dtype} cannot "
+                f"be joined with the pattern; give the model one of shape (batch, {n}), 0 for padding",
+                module,
+            )
+        numbers = self.packed(attention_mask, query, n, more, module)
         tables = self.tables(more, n, query.shape[1], query.device)
-        if attention_mask is None:
+        if numbers is None:
             out = self.function(query, key, value, **tables, scale=scaling)
         else:
-            if attention_mask.dtype != torch.int32 or attention_mask.shape[1:] != (1, 1, n):
-                self.refuse(
-                    f"a mask of shape {tuple(attention_mask.shape)} and dtype {attention_mask.dtype} cannot "
-                    f"be joined with the pattern; give the model one of shape (batch, {n}), 0 for padding",
-                    module,
-                )
-            out = self.apart(query, key, value, attention_mask, tables, scaling)
+            out = self.apart(query, key, value, numbers, tables, scaling)
         return out.transpose(1, 2).contiguous(), None
+
+    def packed(
+        self,
+        numbers: torch.Tensor | None,
+        query: torch.Tensor,
+        n: int,
+        more: Mapping[str, Any],
+        module: torch.nn.Module,
+    ) -> torch.Tensor | None:
+        """``numbers``, with the sequences told apart that lie packed in a row of the batch.
+
+        That is told by ``position_ids`` that do not go up one by one, and by what FlashAttention and Mamba's
+        kernels are given. The model's mask does not say it where there is a cache or padding.
+        """
+        positions = more.get("position_ids")
+        n_q = query.shape[2]
+        if positions is not None and (positions.dim() != 2 or positions.shape[1] != n_q):
+            positions = None  # of several axes, as of images: they do not say which sequence a token is of
+        groups = []
+        for name in ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx"):
+            if isinstance(more.get(name), torch.Tensor):
+                if n_q != n:
+                    self.refuse(
+                        f"the model is told of packed sequences by `{name}`, which says nothing of the "
+                        "tokens in its cache: leave it out, `position_ids` that start again say the same",
+                        module,
+                    )
+                groups.append(_group(more[name], name, n))
+        if positions is None and not groups:
+            return numbers
+        compiled = torch.compiler.is_compiling()
+        key = (numbers, positions, *groups)
+        if not compiled and (latest := _packed.get(key)) is not None:
+            return latest[0]
+        start = numbers
+        if start is None:
+            start = torch.ones((query.shape[0], 1, 1, n), dtype=torch.int32, device=query.device)
+        written = n if compiled or numbers is None else int((numbers[0] != UNWRITTEN).sum())
+        found, fresh = told_apart(start, positions, written - n_q, groups)
+        if not compiled:
+            return _packed.keep(key, found if bool(fresh.any()) else numbers)
+        if numbers is None:
+            torch._assert_async(
+                ~fresh.any(),
+                f"attention by the pattern {self.name!r}: packed sequences in a compiled model with a cache: "
+                "give it `use_cache=False`, or an `attention_mask` of ones, or do not compile it",
+            )
+            return None
+        return found
 
     def apart(
         self,
@@ -436,6 +513,14 @@ class _Served:
         for name, given in more.items():
             if given is None or given is False or name in self.shapes or name in _HARMLESS:
                 continue
+            if name == "softcap":
+                if not self.traits.caps(float(given)):
+                    self.refuse(
+                        f"the model caps its scores at {float(given)} (softcap), and the pattern's are "
+                        f"{self.traits.scores}: write `score {float(given)} * tanh(s / {float(given)})`",
+                        module,
+                    )
+                continue
             known = ", ".join(f"`{name}`" for name in self.shapes) or "none"
             self.refuse(
                 _WORDED.get(
@@ -445,6 +530,14 @@ class _Served:
             )
         config = getattr(module, "config", None)
         self.check_config(config)
+        heads = getattr(config, "num_attention_heads", None)
+        if self.traits.tells_heads and isinstance(heads, int) and heads != query.shape[1]:
+            self.refuse(
+                f"it was called with {query.shape[1]} of the model's {heads} heads (tensor parallel), and "
+                "the pattern tells heads apart, which it would count from 0 in every part: leave attention "
+                "out of the `tp_plan`, or use a pattern without `h`, `H` and `heads`",
+                module,
+            )
         causal = more.get("is_causal")
         if causal is None:
             causal = getattr(module, "is_causal", True) and getattr(config, "is_causal", True) is not False

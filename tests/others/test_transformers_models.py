@@ -322,7 +322,6 @@ def test_dropout(llama: LlamaForCausalLM) -> None:
             {"attention_mask": torch.zeros(BATCH, 1, N, N)},
             r"a mask of shape \(3, 1, 21, 21\) and dtype torch.float",
         ),
-        ({"cu_seq_lens_q": torch.tensor([0, N])}, "packed sequences are told by `position_ids`"),
         ({"is_globl": torch.ones(N)}, "does not know the argument `is_globl`; the pattern's inputs are none"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
