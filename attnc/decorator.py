@@ -25,9 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-import torch
-
-from attnc.diagnostics import Source
+from attnc.diagnostics import Source, printable
 from attnc.docstring import docstring_source
 from attnc.files import is_source_text, read_source
 from attnc.functions import PatternFunction
@@ -155,6 +153,8 @@ class DecoratedFunction:
         signature: inspect.Signature,
         first: PatternFunction,
     ) -> None:
+        import torch
+
         self._request, self._defaults, self._backend = request, dict(defaults), backend
         self.__signature__ = signature
         self._first = first
@@ -369,4 +369,4 @@ def _compare_inputs(function: Any, signature: _Signature, wanted: tuple[str, ...
 
 def _where(function: Any) -> str:
     code = function.__code__
-    return f"{function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
+    return f"{function.__qualname__} ({printable(code.co_filename)}:{code.co_firstlineno})"

@@ -458,11 +458,34 @@ def test_the_environment_chooses_the_backend(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.equal(module.p(*args), plain)
 
 
-def test_without_triton_the_torch_path_works_and_the_other_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = oracle.compiled("pattern p() { attend window(5) }").text
-    monkeypatch.setitem(sys.modules, "triton", None)
+@pytest.mark.parametrize(
+    "name", ["p", "bigbird", "t5", "retnet", "mamba2", "gla", "deltanet", "kimi_delta", "lolcats"]
+)
+def test_without_triton_the_torch_path_works_and_the_other_says_why(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every kind of kernel: swept, with learned tables, through states, with gates, with the delta rule."""
+    file = EXAMPLES[0].with_name(f"{name}.attn")
+    plain = "pattern p() { attend window(5) }"
+    text = oracle.compiled(file.read_text() if file.exists() else plain, name=name).text
+    for missing in ("triton", "triton.language"):
+        monkeypatch.setitem(sys.modules, missing, None)
     module = oracle.imported(text)
-    args = oracle.tensors(small(12))[0]
-    assert module.p(*args).shape == (1, 2, 12, 16)
-    with pytest.raises(RuntimeError, match="needs the package `triton`"):
-        module.p(*args, backend="triton")
+    kinds = {"float": torch.float32, "int": torch.int64, "bool": torch.bool}
+    inputs = {
+        name: torch.zeros(shape(*(12, 2, 16)[: shape.__code__.co_argcount]), dtype=kinds[kind])
+        for name, (kind, shape) in module.INPUTS.items()
+    }
+    q, k, v = torch.randn(3, 1, 2, 12, 16).unbind()
+    q.requires_grad_()
+    attend = getattr(module, name)
+    out = attend(q, k, v, **inputs)
+    out.sum().backward()
+    assert out.shape == (1, 2, 12, 16) and q.grad is not None
+    with pytest.raises(
+        RuntimeError, match=r"needs the package `triton`.*`pip install triton`, or use backend='torch'"
+    ):
+        attend(q, k, v, **inputs, backend="triton")
+    # A tensor on a GPU takes the Triton path without being asked to.
+    with pytest.raises(RuntimeError, match="tensors on a GPU take by default, needs the package `triton`"):
+        module._path(torch.device("cuda"), torch.float32, None)

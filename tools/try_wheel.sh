@@ -41,6 +41,12 @@ for what, wanted, there in ((wheel.name, package, shipped), (sdist.name, house, 
     print(f"{what}: {len(there)} files")
     if missing := sorted(wanted - there):
         sys.exit(f"error: {what} lacks {', '.join(missing)}")
+with zipfile.ZipFile(wheel) as archive:
+    [metadata] = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
+if "Requires-Dist: triton" not in metadata or 'extra == "gpu"' not in metadata:
+    sys.exit(f"error: {wheel.name} offers no Triton as the extra `gpu`")
+if needed := [line for line in metadata.splitlines() if line.startswith("Requires-Dist: triton") and "extra" not in line]:
+    sys.exit(f"error: {wheel.name} needs Triton on a CPU, too: {needed[0]}")
 if strangers := sorted(name for name in shipped if not name.startswith(("attnc/", "attnc-"))):
     sys.exit(f"error: {wheel.name} would install {', '.join(strangers)} beside the package")
 PYTHON
@@ -82,11 +88,32 @@ for module in (attnc, attnc.cli, attnc.codegen, attnc.grammar):
         sys.exit(f"error: {module.__name__} came from {place}, not from the wheel")
     print(f"{module.__name__}: from the wheel")
 PYTHON
-# The emitted module stands alone: in this process attnc cannot be imported.
+# Without Triton, as after `pip install .`: patterns are compiled and run on the CPU.
 "$new/python" - <<'PYTHON'
 import sys
 
-sys.modules["attnc"] = None
+sys.modules["triton"] = None
+import attnc, torch
+
+q = torch.randn(1, 2, 77, 32)
+hub = torch.rand(77) < 0.1
+local = attnc.load("local.attn")
+mask = attnc.mask("local.attn", 77, inputs={"hub": hub})
+want = torch.nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+if not torch.allclose(local(q, q, q, hub=hub), want, atol=1e-5):
+    sys.exit("error: attention without Triton and dense attention disagree")
+try:
+    local(q, q, q, hub=hub, backend="triton")
+except RuntimeError as error:
+    print(f"without Triton: {error}")
+else:
+    sys.exit("error: the Triton path ran without Triton")
+PYTHON
+# The emitted module stands alone: in this process neither attnc nor Triton can be imported.
+"$new/python" - <<'PYTHON'
+import sys
+
+sys.modules["attnc"] = sys.modules["triton"] = None
 import torch
 from local import local
 

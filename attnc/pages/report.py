@@ -318,7 +318,7 @@ def _module(made: Planned) -> Iterator[str]:
     text = module_pass(made).text
     count = text.count("\n")
     yield (
-        f"<p>What <code>attnc compile</code> writes: {count} lines that need torch and Triton, and nothing "
-        "of attnc.</p>"
+        f"<p>What <code>attnc compile</code> writes: {count} lines that need torch, on a GPU Triton, and "
+        "nothing of attnc.</p>"
     )
     yield (f"<details><summary>Its text</summary><pre>{python.highlighted(text)}</pre></details>")

@@ -153,7 +153,10 @@ def _path(device, dtype, backend):
     if asked == "torch":
         return "torch"
     if triton is None:
-        raise RuntimeError(f"{NAME}: the Triton path needs the package `triton`, which is not installed")
+        raise RuntimeError(
+            f"{NAME}: the Triton path, which tensors on a GPU take by default, needs the package `triton`, "
+            "which is not installed: `pip install triton`, or use backend='torch'"
+        )
     if dtype == torch.float64:
         raise RuntimeError(
             f"{NAME}: the Triton path takes float16, bfloat16 and float32; use backend='torch' for float64"
