@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from attnc import __version__
 from attnc.commands import bench, check, compile, completion, explain, fmt, gallery, graph, lsp, new, report
 from attnc.commands.options import Misuse, print_json
-from attnc.diagnostics import Diagnostic, Source, Span, to_json
+from attnc.diagnostics import Diagnostic, Source, Span, printable, to_json
 
 COMMANDS = (check, compile, graph, report, gallery, fmt, new, lsp, bench, explain, completion)
 
@@ -63,7 +63,7 @@ def _run(words: list[str]) -> int:
     except Misuse as misuse:
         if misuse.usage:
             print(misuse.usage.rstrip(), file=sys.stderr)
-        print(f"attnc: {misuse}", file=sys.stderr)
+        print(f"attnc: {printable(str(misuse))}", file=sys.stderr)
         if "--json" in words and words[0] != "bench":  # where it names a file
             found = Diagnostic(misuse.code, "error", str(misuse), Source(misuse.file, ""), Span(0, 0))
             print_json({"patterns": [], "diagnostics": [to_json(found)]})

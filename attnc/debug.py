@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from attnc.diagnostics import printable
+
 
 def level() -> int:
     wanted = os.environ.get("ATTNC_DEBUG", "").strip()
@@ -13,4 +15,4 @@ def level() -> int:
 
 def say(text: str, at: int = 1) -> None:
     if level() >= at:
-        print(f"attnc: {text}", file=sys.stderr)
+        print("\n".join(map(printable, f"attnc: {text}".split("\n"))), file=sys.stderr)

@@ -95,6 +95,18 @@ def _line_text(source: Source, line: int) -> str:
 
 # --- drawing --------------------------------------------------------------------------------------------
 
+# Control characters, characters that reorder or hide others, halves of characters, and line separators.
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def printable(text: str) -> str:
+    """One line in which characters that a terminal would obey are escaped as in Python: names of files."""
+    return "".join(
+        char.encode("unicode_escape").decode("ascii") if unicodedata.category(char) in _UNSEEN else char
+        for char in text
+    )
+
+
 TAB = 4
 # Terminal columns of a source line; of a longer one, what stands around a mark is drawn.
 WIDEST = 100
@@ -106,7 +118,7 @@ def _cell(char: str, column: int) -> str:
     """A character as it is drawn: tabs fill up, and control characters never reach a terminal."""
     if char == "\t":
         return " " * (TAB - column % TAB)
-    return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char
+    return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in _UNSEEN else char
 
 
 def _width(text: str) -> int:
@@ -201,8 +213,8 @@ def render(d: Diagnostic, color: bool = False) -> str:
     bar = paint(_BLUE, f"{' ' * gutter} |")
     line, column = line_column(d.source, d.span.start)
 
-    out = [f"{paint(accent, f'{d.level}[{d.code}]')}{paint(_BOLD, f': {d.message}')}"]
-    out.append(f"{' ' * gutter}{paint(_BLUE, '-->')} {d.source.name}:{line}:{column}")
+    out = [f"{paint(accent, f'{d.level}[{d.code}]')}{paint(_BOLD, f': {printable(d.message)}')}"]
+    out.append(f"{' ' * gutter}{paint(_BLUE, '-->')} {printable(d.source.name)}:{line}:{column}")
     out.append(bar)
     for number in _shown_lines(d.source, marks):
         if number is None:
@@ -215,14 +227,16 @@ def render(d: Diagnostic, color: bool = False) -> str:
             out.append(f"{paint(_BLUE, f'{number:>{gutter}} |')} {text}".rstrip())
             for mark in below:
                 width = max(columns[min(mark.last, end)] - columns[mark.first], 1)
-                line_of = ("^" if mark.primary else "-") * width + (f" {mark.text}" if mark.text else "")
+                line_of = ("^" if mark.primary else "-") * width + (
+                    f" {printable(mark.text)}" if mark.text else ""
+                )
                 indent = " " * (len(before) + columns[mark.first] - columns[begin])
                 out.append(f"{bar} {indent}{paint(accent if mark.primary else _BLUE, line_of)}")
     remarks = [("note", note) for note in d.notes] + ([("help", d.help)] if d.help else [])
     if remarks:
         out.append(bar)
     for word, remark in remarks:
-        first, *rest = remark.splitlines() or [""]
+        first, *rest = map(printable, remark.split("\n"))
         out.append(f"{' ' * gutter} {paint(_BLUE, '=')} {paint(_BOLD, word)}: {first}")
         out.extend(f"{' ' * gutter}         {more}".rstrip() for more in rest)
     return "\n".join(out)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from attnc.diagnostics import Source, Span
+from attnc.diagnostics import Source, Span, printable
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def everywhere(node: Node) -> Iterator[Node]:
 
 def dump(file: File) -> str:
     """The tree as indented text, one node a line with its place in the source as ``@start:end``."""
-    lines = [f"File {file.source.name}"]
+    lines = [f"File {printable(file.source.name)}"]
     todo: list[tuple[int, str, Node]] = [(1, "", pattern) for pattern in reversed(file.patterns)]
     while todo:
         depth, role, node = todo.pop()

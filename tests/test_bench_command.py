@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from attnc.bench import command, peers
+from attnc.bench import command, peers, plot
 from attnc.bench.results import document
 from attnc.bench.run import measure
 from attnc.cli import main
@@ -175,7 +175,7 @@ def test_no_matplotlib(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["bench", "sliding.attn", "--n", "20", "--plot", "out.png", *SMALL]) == 2
     out, err = capsys.readouterr()
-    assert "`pip install 'attnc[bench]'` installs it" in err and out == ""
+    assert "`pip install '.[bench]'` in a checkout of attnc installs it" in err and out == ""
     assert not Path("out.png").exists()
 
 
@@ -185,6 +185,24 @@ def test_plot(here: Path, kind: str, start: bytes) -> None:
     words = ["bench", "sliding.attn", "--n", "20,30", "--against", "sdpa", *SMALL]
     assert main([*words, "--plot", f"out.{kind}"]) == 0
     assert Path(f"out.{kind}").read_bytes().startswith(start)
+
+
+def test_a_plot_shows_times_as_points() -> None:
+    """A bar's length would say nothing on an axis without a zero."""
+    pytest.importorskip("matplotlib", reason="the extra `bench` is not installed")
+    times = {"attnc": (0.002, 0.004), "sdpa": (0.02, None)}
+    peers = [
+        {"peer": name, "other_edges": False, "forward": {"seconds": there}}
+        | ({} if back is None else {"backward": {"seconds": back}})
+        for name, (there, back) in times.items()
+    ]
+    case = {"pattern": "p", "n": 20, "dtype": "float32", "device": "cpu", "peers": peers}
+    (panel,) = plot.figure({"cases": [case]}).axes
+    assert panel.get_xscale() == "log" and not panel.patches and not panel.containers
+    drawn = {line.get_label(): [float(x) for x in line.get_xdata()] for line in panel.lines}
+    assert drawn == {"forward": [2.0, 20.0], "backward": [4.0]}
+    assert all(line.get_linestyle() == "None" for line in panel.lines)
+    assert [text.get_text() for text in panel.texts] == ["2", "20", "4"]
 
 
 # --- the project's own benchmark ------------------------------------------------------------------------

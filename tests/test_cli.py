@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,51 @@ def test_misuse_is_named(
 
 
 # --- attnc compile --------------------------------------------------------------------------------------
+
+
+HOSTILE = "\x1b]0;owned\x07\u202e\nerror\r.attn"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "FILE"],
+        ["check", "--json", "FILE"],
+        ["compile", "FILE", "-o", "out.py"],
+        ["compile", "FILE", "-o", "FILE"],
+        ["compile", "FILE", "--emit", "syntax"],
+        ["compile", "missing FILE", "-o", "out.py"],
+        ["fmt", "FILE"],
+        ["fmt", "--check", "FILE"],
+        ["graph", "FILE", "-o", "FILE.png.gif"],
+        ["report", "FILE", "-o", "no folder/FILE.html"],
+        ["gallery", "FILE", "-o", "out.html"],
+        ["new", "FILE"],
+        ["new", "FILE/good"],
+        ["bench", "missing FILE"],
+        ["explain", "FILE"],
+        ["FILE"],
+        ["check", "--FILE", "FILE"],
+    ],
+    ids=lambda words: " ".join(words),
+)
+@pytest.mark.parametrize("text", ["pattern p() { attend vindow(3) }", "pattern  p() {attend all}\n"])
+def test_a_file_s_name_never_reaches_the_terminal_raw(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    text: str,
+) -> None:
+    monkeypatch.setenv("ATTNC_DEBUG", "1")
+    if "FILE/good" in words:
+        Path(HOSTILE).mkdir()
+    else:
+        Path(HOSTILE).write_text(text)
+    with suppress(SystemExit):
+        main([word.replace("FILE", HOSTILE) for word in words])
+    for stream in capsys.readouterr():
+        assert not set("\x1b\x07\u202e\r") & set(stream)
 
 
 def test_compile_writes_a_module(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

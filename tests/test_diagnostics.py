@@ -106,6 +106,17 @@ def test_tabs_and_wide_characters_keep_carets_in_place():
     assert draw("e\u0301x", Span(2, 3))[-1] == "  |  ^"
 
 
+def test_control_characters_of_names_are_escaped():
+    evil = "\x1b[31m\u202e\x07\udcff\u2028"
+    source = Source(f"a{evil}.attn", f"# x {evil}\n")
+    labels = (Label(Span(0, 1), evil),)
+    found = Diagnostic("c", "error", evil, source, Span(0, 1), evil, labels, (evil + "\n" + evil,), evil)
+    text = render(found)
+    assert "a\\x1b[31m\\u202e\\x07\\udcff\\u2028.attn:1:1" in text
+    assert not set(evil.replace("[31m", "")) & set(text)
+    assert text.count("\\x1b[31m") == 7
+
+
 def test_control_characters_never_reach_the_terminal():
     for line in draw("# \x1b[31m\u202e\x07 x", Span(0, 1)):
         assert not set("\x1b\u202e\x07") & set(line)

@@ -118,7 +118,7 @@ def test_without_matplotlib(
     for name in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, name, None)
     assert main(["graph", "hubs.attn", "-o", "out.png"]) == 2
-    assert "pip install 'attnc[pictures]'" in capsys.readouterr().err
+    assert "pip install '.[pictures]'" in capsys.readouterr().err
     assert not Path("out.png").exists()
 
 

@@ -207,4 +207,6 @@ def _until(client: Client, text: str, mark: str, wanted: str) -> str:
 def test_without_pygls(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "pygls", None)
     assert main(["lsp"]) == 2
-    assert capsys.readouterr().err == "attnc: the language server needs pygls: `pip install 'attnc[lsp]'`\n"
+    assert capsys.readouterr().err == (
+        "attnc: the language server needs pygls: `pip install '.[lsp]'` in a checkout of attnc installs it\n"
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,24 @@ def test_make_knows_every_word(block: Block) -> None:
         words = shlex.split(line, comments=True)
         assert words[0] == "make", f"README.md:{block.line}: `{line}` is run by no test"
         subprocess.run([*words, "--dry-run"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_what_is_installed_exists() -> None:
+    """No index has attnc: extras are installed from a checkout, and are those of pyproject.toml."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    files = [
+        path
+        for room in ("attnc", "codegen", "docs", "editors", "examples", "grammar", "tools")
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in (".py", ".md", ".js", ".sh") and "node_modules" not in path.parts
+    ]
+    named = set()
+    for path in (*ROOT.glob("*.md"), *files):
+        text = path.read_text(encoding="utf-8")
+        assert "attnc[" not in text, path
+        named |= {(path, extra) for extra in re.findall(r"pip install '\.\[(\w+)\]'", text)}
+    assert {extra for _, extra in named} >= {"gpu", "lsp", "pictures", "transformers", "bench"}
+    assert not {extra for _, extra in named} - set(extras)
 
 
 def test_links_lead_somewhere() -> None:

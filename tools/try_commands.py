@@ -219,12 +219,10 @@ def refusals() -> None:
     refused("bench", "mine.attn", "--n", "1000000000", says="GiB of memory: take fewer tokens")
     refused("check", "other.attn", says="there is no such file")
     refused("check", "mine.attn", "-p", "windw=8", says="did you mean `window`?", status=1)
-    refused(
-        "graph", "mine.attn", "-o", "other.png", says="pip install 'attnc[pictures]'", without="matplotlib"
-    )
-    refused("lsp", says="pip install 'attnc[lsp]'", without="pygls")
+    refused("graph", "mine.attn", "-o", "other.png", says="pip install '.[pictures]'", without="matplotlib")
+    refused("lsp", says="pip install '.[lsp]'", without="pygls")
     plotted = ("bench", "mine.attn", "--n", "64", "--device", "cpu", "--plot", "other.png")
-    refused(*plotted, says="pip install 'attnc[bench]'", without="matplotlib")
+    refused(*plotted, says="pip install '.[bench]'", without="matplotlib")
 
 
 # --- Python ---------------------------------------------------------------------------------------------
@@ -275,7 +273,7 @@ def models(pattern: str) -> None:
     """A Llama with random weights, over a pattern that is its own mask."""
     blocked = "import sys; sys.modules['transformers'] = None; import attnc.integrations.transformers"
     done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
-    if done.returncode == 0 or "pip install 'attnc[transformers]'" not in done.stderr:
+    if done.returncode == 0 or "pip install '.[transformers]'" not in done.stderr:
         sys.exit(f"error: without transformers its extra is not named:\n{done.stderr}")
     print("good: import attnc.integrations.transformers (without transformers)")
     if not there("transformers"):

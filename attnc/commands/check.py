@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from attnc.commands.options import Misuse, add_source, colored, params_of, print_json, request
-from attnc.diagnostics import AttncError
+from attnc.diagnostics import AttncError, printable
 
 if TYPE_CHECKING:
     from attnc.commands.options import Commands
@@ -38,9 +38,10 @@ def run(options: argparse.Namespace) -> int:
         try:
             status = _once(options)
         except Misuse as misuse:  # it is gone for the moment, and may come back
-            print(f"attnc: {misuse}", file=sys.stderr)
+            print(f"attnc: {printable(str(misuse))}", file=sys.stderr)
         print(
-            f"\n{time.strftime('%H:%M:%S')}, waiting for changes of {options.file}; Ctrl-C ends", flush=True
+            f"\n{time.strftime('%H:%M:%S')}, waiting for changes of {printable(options.file)}; Ctrl-C ends",
+            flush=True,
         )
 
     request(options, params_of(options))  # what is wrong with the command itself is said once

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from attnc.commands.options import Misuse, add_source, complain, params_of, request
-from attnc.diagnostics import AttncError
+from attnc.diagnostics import AttncError, printable
 
 if TYPE_CHECKING:
     from attnc.commands.options import Commands
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         from attnc.progress import Bar
 
         with Bar(1, sys.stderr) as bar:
-            bar.step(f"compiling {options.file}")
+            bar.step(f"compiling {printable(options.file)}")
             shown = None if options.output is not None else emit(asked, str(options.emit))
             emitted = None if shown is not None else compile_pattern(asked)
         if emitted is None:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from attnc.commands.options import Misuse, complain
-from attnc.diagnostics import AttncError, Source
+from attnc.diagnostics import AttncError, Source, printable
 
 if TYPE_CHECKING:
     from attnc.commands.options import Commands
@@ -36,13 +36,13 @@ def run(options: argparse.Namespace) -> int:
             elif text != source.text:
                 if not options.check:
                     rewritable(name).write(text.encode())
-                print(f"{'would change' if options.check else 'changed'} {source.name}")
+                print(f"{'would change' if options.check else 'changed'} {printable(source.name)}")
                 status = max(status, int(options.check))
         except AttncError as error:
             complain(error.diagnostics)
             status = 1
         except FormatError as error:
-            print(f"attnc: {error}", file=sys.stderr)
+            print(f"attnc: {printable(str(error))}", file=sys.stderr)
             status = 1
         except Refused as error:
             raise Misuse(str(error), "unwritable-file", name) from None

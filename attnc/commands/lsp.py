@@ -25,7 +25,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         import pygls  # noqa: F401
     except ImportError:
-        raise Misuse("the language server needs pygls: `pip install 'attnc[lsp]'`") from None
+        raise Misuse(
+            "the language server needs pygls: `pip install '.[lsp]'` in a checkout of attnc installs it"
+        ) from None
     from attnc.editing.server import serve
 
     return serve(options.seconds, options.version)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnc.commands.options import Misuse
+from attnc.diagnostics import printable
 
 if TYPE_CHECKING:
     from attnc.commands.options import Commands
@@ -66,5 +67,6 @@ def run(options: argparse.Namespace) -> int:
         ) from None
     except OSError as error:
         raise Misuse(f"cannot write {shown!r}: {error.strerror or error}", "unwritable-file", shown) from None
-    print(f"wrote {shown}; `attnc check {shown}` tells what is known of it")
+    name = printable(shown)
+    print(f"wrote {name}; `attnc check {name}` tells what is known of it")
     return 0

@@ -28,7 +28,7 @@ def png(seen: Picture) -> bytes:
         collections = import_module("matplotlib.collections")
     except ImportError:
         raise NoMatplotlib(
-            "a PNG is drawn with matplotlib: `pip install 'attnc[pictures]'` installs it, "
+            "a PNG is drawn with matplotlib: `pip install '.[pictures]'` in a checkout of attnc installs it, "
             "and an SVG needs nothing"
         ) from None
     across = min(len(seen.panels), MOST_ACROSS)

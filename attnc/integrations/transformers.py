@@ -45,7 +45,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "attnc.integrations.transformers needs Hugging Face transformers, 5.0 or later: "
-        "pip install 'attnc[transformers]'"
+        "`pip install '.[transformers]'` in a checkout of attnc"
     ) from error
 
 # What models hand to their attention without changing what it computes.

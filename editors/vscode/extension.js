@@ -20,7 +20,7 @@ async function start() {
     client = undefined;
     vscode.window.showErrorMessage(
       `attnc: cannot start \`${[command, ...args].join(" ")}\` (${error.message}). ` +
-        "Run `pip install 'attnc[lsp]'`, or name the command in the setting `attnc.command`.",
+        "Run `pip install '.[lsp]'` in a checkout of attnc, or name the command in the setting `attnc.command`.",
     );
   }
 }
