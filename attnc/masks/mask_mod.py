@@ -6,6 +6,7 @@ import functools
 import inspect
 import operator
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from attnc import real
 from attnc.expression import (
     HEAD,
+    HEADS,
     TRUE,
     Const,
     Expr,
@@ -21,9 +23,15 @@ from attnc.expression import (
     Lookup,
     Q,
     Var,
+    add,
     children,
     conj,
+    fold,
+    le,
+    lt,
+    minimum,
     rebuild,
+    select,
     walk,
 )
 from attnc.masks.bodies import words
@@ -33,6 +41,8 @@ from attnc.masks.scores import said
 from attnc.masks.tidying import tidy
 from attnc.masks.tracing import BATCH, trace, trace_score
 from attnc.names import FUNCTIONS, RELATIONS, RESERVED, SETS, refusal
+from attnc.relation import POSITIONS
+from attnc.solver import valid
 
 MaskMod = Callable[[Any, Any, Any, Any], Any]
 ScoreMod = Callable[[Any, Any, Any, Any, Any], Any]
@@ -56,7 +66,9 @@ def from_mask_mod(
     score_mod: ``score_mod(score, b, h, q_idx, kv_idx)``, which changes scores: with ``+ - * /``, ``abs``,
         ``torch.minimum``, ``torch.maximum``, ``exp``, ``exp2``, ``log``, ``log2``, ``sqrt``, ``tanh``,
         ``sigmoid``, ``softplus``, ``relu``, ``elu``, ``sin``, ``cos``, ``torch.where``, and tensors of
-        fractions read at positions, which get gradients. Minus infinity takes an edge out.
+        fractions read at positions, which get gradients. Minus infinity takes an edge out. As in torch a
+        negative index counts from behind; where torch would raise an error, because an index is outside, the
+        entry at the border is read, which ``.notes`` says.
     n: the number of keys that the function was written for, if it knows one: the tensors that it reads are
         then held against it at once.
     name: of the pattern; the function's own by default.
@@ -90,10 +102,11 @@ def from_mask_mod(
     if score_mod is not None:
         changed, edges, tensors = trace_score(score_mod)
         condition = conj(condition, tables.settled(score_mod, tensors, tidy(edges)))
-        changed = tables.settled_score(score_mod, tensors, changed)
+        changed = tables.settled_score(score_mod, tensors, changed, condition)
         score = "" if changed == real.S else f" score {said(changed)}"
     own = name or _fit(_own_name(score_mod if fn is None else fn), "pattern", "mask_mod", set(tables.found))
-    return BoundPattern(_text(own, condition, score, tables.found, length), own, tables.found)
+    text = _text(own, condition, score, tables.found, length)
+    return BoundPattern(text, own, tables.found, tuple(tables.notes.values()))
 
 
 def _check_arguments(function: Callable[..., Any] | None, wanted: str) -> None:
@@ -138,6 +151,8 @@ class _Tables:
         self.wanted: dict[int, str] = {}
         self.found: dict[str, Table] = {}
         self.names: dict[tuple[bool, tuple[int, ...]], str] = {}
+        self.whole: set[tuple[str, int]] = set()  # tables that are read from behind, and the axis
+        self.notes: dict[str, str] = {}
 
     def settled(self, function: Callable[..., Any], tensors: dict[str, torch.Tensor], expr: Expr) -> Expr:
         """An expression of what a function was traced to, with the names that tables have in the pattern."""
@@ -146,8 +161,9 @@ class _Tables:
         return self._without_batch(self._named(expr))
 
     def settled_score(
-        self, function: Callable[..., Any], tensors: dict[str, torch.Tensor], score: real.Real
+        self, function: Callable[..., Any], tensors: dict[str, torch.Tensor], score: real.Real, edges: Expr
     ) -> real.Real:
+        """The same of a score. An index that is negative at an edge counts from behind, as in torch."""
         self.function, self.tensors = function, tensors
 
         def entry(part: real.Real) -> real.Real | None:
@@ -155,9 +171,60 @@ class _Tables:
                 return None
             found = self._named(Lookup(part.table, part.index, "float"))
             assert isinstance(found, Lookup)
-            return real.Entry(found.table, tuple(map(self._without_batch, found.index)))
+            places = tuple(map(self._without_batch, found.index))
+            return real.Entry(found.table, self._from_behind(found.table, places, edges))
 
-        return real.rebuilt(score, entry, lambda expr: self._without_batch(self._named(expr)))
+        return self._within(real.rebuilt(score, entry, lambda expr: self._without_batch(self._named(expr))))
+
+    def _within(self, score: real.Real) -> real.Real:
+        """Positions within axes that have not an entry for each, because they are read from behind, too."""
+
+        def entry(part: real.Real) -> real.Real | None:
+            if not isinstance(part, real.Entry):
+                return None
+            sizes = self.found[part.table].sizes
+            return real.Entry(
+                part.table,
+                tuple(
+                    minimum(place, size - 1) if place in (Q, K, HEAD) and isinstance(size, int) else place
+                    for place, size in zip(part.index, sizes, strict=True)
+                ),
+            )
+
+        return real.rebuilt(score, entry, lambda expr: expr)
+
+    def _from_behind(self, name: str, places: tuple[Expr, ...], edges: Expr) -> tuple[Expr, ...]:
+        table = self.found[name]
+        among = [POSITIONS, conj(le(0, HEAD), lt(HEAD, HEADS)), fold(edges)]
+        found: list[Expr] = []
+        for axis, (place, extent) in enumerate(
+            zip(places, table.tensor.shape[int(table.batched) :], strict=True)
+        ):
+            if place in (Q, K, HEAD):
+                found.append(place)
+                continue
+            inside = conj(le(-int(extent), place), lt(place, int(extent)))
+            if valid(inside, among).outcome != "proven":
+                self.notes[name] = (
+                    f"`{name}` may be read outside of its {extent} entries: torch raises an error there, and "
+                    "here it is the entry at the border"
+                )
+            if valid(le(0, place), among).outcome != "proven":
+                always = valid(lt(place, 0), among).outcome == "proven"
+                behind = add(place, int(extent))
+                place = behind if always else select(lt(place, 0), behind, place)
+                self.whole.add((name, axis))
+            found.append(place)
+        self.found[name] = replace(table, sizes=self._sizes(name, table.sizes, table))
+        return tuple(found)
+
+    def _sizes(self, name: str, sizes: tuple[Size, ...], table: Table) -> tuple[Size, ...]:
+        """Tables that are read from behind are never cut to the number of keys."""
+        extents = table.tensor.shape[int(table.batched) :]
+        return tuple(
+            int(extent) if (name, axis) in self.whole else size
+            for axis, (size, extent) in enumerate(zip(sizes, extents, strict=True))
+        )
 
     def _without_batch(self, expr: Expr) -> Expr:
         if BATCH in set(walk(expr)):
@@ -204,7 +271,8 @@ class _Tables:
         earlier = self.found.get(name)
         if earlier is not None:
             sizes = tuple(max(pair, key=_rank) for pair in zip(earlier.sizes, sizes, strict=True))
-        self.found[name] = Table(tensor, sizes, batched)
+        made = Table(tensor, sizes, batched)
+        self.found[name] = replace(made, sizes=self._sizes(name, sizes, made))
         if self.n is not None:
             self.found[name].cut(name, self.n, tensor.device)
         return Lookup(name, places, lookup.kind)

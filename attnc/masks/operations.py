@@ -104,6 +104,12 @@ def place_of(tables: Tables, tensor: torch.Tensor, index: Any) -> tuple[Expr, ..
     for place in places:
         if isinstance(place, slice) or place is None or place is Ellipsis:
             refuse("a table is read entry by entry", "a slice here", "read it at a position in every axis")
+        if isinstance(place, bool) or (isinstance(place, Symbol) and place.is_bool):
+            refuse(
+                "a condition is no place in a table: torch takes it for a choice of entries",
+                "read at a condition here",
+                "write `torch.where(condition, table[1], table[0])`, or `.long()` behind the condition",
+            )
         at = whole_of(tables, place)
         size = tensor.shape[len(found)] if len(found) < tensor.dim() else 0
         fixed = constant(at)
