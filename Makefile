@@ -8,12 +8,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 # With ARGS one of the two runs may have nothing to do, which pytest tells by status 5.
 NONE_IS_FINE = $(if $(ARGS), || [ $$? -eq 5 ])
 
-.PHONY: help demo test check fix bench clean FORCE
+.PHONY: help demo test fuzz check fix bench clean FORCE
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    train a small language model with a compiled pattern, beside dense attention (3 minutes)'
 	@echo 'make test    every test; ARGS="-k window" is passed to pytest'
+	@echo 'make fuzz    random patterns beside an evaluator of its own (5 minutes); ARGS="--seed 7 --minutes 60"'
 	@echo 'make check   format, lint, types, the import law, the line count'
 	@echo 'make fix     what the formatter and the linter can mend by themselves'
 	@echo 'make bench   measure seven patterns beside their peers; ARGS="--patterns causal" chooses (10 minutes)'
@@ -27,6 +28,10 @@ demo: .venv/ready
 test: .venv/ready
 	env -u TRITON_INTERPRET $(PYTEST) tests --ignore=tests/interpret $(ARGS)$(NONE_IS_FINE)
 	TRITON_INTERPRET=1 $(PYTEST) tests/interpret $(ARGS)$(NONE_IS_FINE)
+
+# The same cases every time; ARGS="--seed 7 --minutes 60" tries others, and tools/fuzz_numerics.py says the rest.
+fuzz: .venv/ready
+	$(BIN)/python tools/fuzz_numerics.py $(or $(ARGS),--cases 60) --jobs 2
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

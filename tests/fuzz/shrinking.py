@@ -40,13 +40,13 @@ def _alike(wanted: Outcome, found: Outcome) -> bool:
 
 
 def _attempts(case: Case) -> Iterator[Case]:
+    for shape in case.shapes[:1]:  # first of all, for what is short is run fast
+        for other in _shapes(shape):
+            yield replace(case, shapes=(other,))
     if case.weighed_small:
         yield replace(case, weighed_small=False)
     for text in texts(case.text):
         yield replace(case, text=text)
-    for shape in case.shapes[:1]:
-        for other in _shapes(shape):
-            yield replace(case, shapes=(other,))
 
 
 def texts(text: str) -> Iterator[str]:
