@@ -10,6 +10,7 @@ import re
 
 from lark import Token
 
+from attnc import elsewhere
 from attnc.diagnostics import Diagnostic, Label, Source, Span
 from attnc.names import ITEMS, RELATIONS, RESERVED, SETS, nearest, reserved
 from attnc.slips import reworded
@@ -91,7 +92,10 @@ def _doubled(p: _Place) -> Diagnostic | None:
         )
         return p.say(f"`{p.token}{p.token}` is not an operator", help)
     if p.token.type == "STAR" and p.before == "*":
-        return p.say("`**` is not an operator", "multiply the factors out, or write the number itself")
+        return p.say(
+            "`**` is not an operator",
+            "multiply the factors out, as in `s * s`, or write the number; powers of two are `exp2(s)`",
+        )
     if p.token.type in ("BAR", "AMP", "BANG") and p.after_operand and "BAR" not in p.accepts:
         word = {"BAR": "or", "AMP": "and", "BANG": "not"}[p.token.type]
         return p.say(f"`{p.token}` joins relations, not conditions", f"inside `where`, write `{word}`")
@@ -144,6 +148,7 @@ def _item(p: _Place) -> Diagnostic | None:
 def _side_by_side(p: _Place) -> Diagnostic:
     numeric = p.token.type in ("INT", "DECIMAL")
     help = None if numeric else "join relations with `|` (either) or `&` (both)"
+    help = elsewhere.WORDS.get(str(p.token), help)
     return p.say(
         f"two expressions stand side by side; an operator is missing before {found_words(p.token)}", help
     )
@@ -210,7 +215,9 @@ def _operand(p: _Place) -> Diagnostic | None:
     if not p.at_operand:
         return None
     if p.token.type in _KEYWORDS:
-        hint = "`where` stands outside, in front of the condition" if p.token.type == "WHERE" else None
+        hint = None
+        if p.token.type == "WHERE":
+            hint = "`where` stands outside, in front of the condition; a score chooses by `select(C, a, b)`"
         return p.say(f"expected an expression after `{p.before}`, found `{p.token}`", hint)
     if p.token.type in ("RPAR", "RBRACE", "RSQB", "COMMA"):
         return p.say(f"expected an expression after `{p.before}`, found `{p.token}`")
@@ -272,13 +279,15 @@ def bad_character(source: Source, offset: int) -> Diagnostic:
         "~": "write `!` for the complement of a relation, `not` for a condition",
         "'": "there are no strings",
         '"': "there are no strings",
-        "@": "comments start with `#`",
+        "@": "`s` is the product of query and key, scaled: `score s`; comments start with `#`",
         "\u2264": "write `<=`",
         "\u2265": "write `>=`",
         "\u2260": "write `!=`",
         "\u2212": "write `-`",
         "\u2013": "write `-`",
     }
+    if re.search(r"\bfloat\s*\(\s*\Z", source.text[max(0, offset - 40) : offset]):
+        helps |= dict.fromkeys("\"'", elsewhere.CALLS["float"])
     shown = f"`{char}`" if char.isprintable() and not char.isspace() else f"U+{ord(char):04X}"
     help = helps.get(char)
     if help is None and char.isspace():

@@ -164,7 +164,9 @@ def refused(scope: Scope, name: str, span: Span) -> Exception:
         "float-value",
         f"`{name}` is a function of floats: floats weigh edges, they don't choose them",
         span,
-        help=meant(name, REAL_FUNCTIONS) or "it stands in `score`, `sink`, `kernel` and `decay`",
+        help="write both cases as conditions: `C and q - k < 8 or not C and q - k < 64`"
+        if name == "select"
+        else meant(name, REAL_FUNCTIONS) or "it stands in `score`, `sink`, `kernel` and `decay`",
     )
 
 

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from attnc import elsewhere
 from attnc import syntax as tree
-from attnc.diagnostics import Diagnostic, Label, Source, Span
+from attnc.diagnostics import Diagnostic, Edit, Label, Source, Span
 from attnc.expression import (
     Expr,
     Param,
@@ -193,8 +194,11 @@ class Scope:
         help: str | None = None,
         notes: tuple[str, ...] = (),
         secondary: tuple[Label, ...] = (),
+        edits: tuple[Edit, ...] = (),
     ) -> Mistake:
-        return Mistake(Diagnostic(code, "error", message, self.source, span, label, secondary, notes, help))
+        return Mistake(
+            Diagnostic(code, "error", message, self.source, span, label, secondary, notes, help, edits)
+        )
 
     def warn(self, code: str, message: str, span: Span, help: str | None = None) -> None:
         self.report.record(Diagnostic(code, "warning", message, self.source, span, help=help))
@@ -259,7 +263,7 @@ class Scope:
                 secondary=(Label(below, "defined only here"),),
                 help="move its definition up",
             )
-        help = meant(name, (*self.names, *candidates))
+        help = elsewhere.NAMES.get(name) or meant(name, (*self.names, *candidates))
         return self.error("unknown-name", f"there is no `{name}`", span, help=help)
 
     def check_size(self, value: Value, span: Span) -> None:

@@ -71,6 +71,18 @@ SLIPS = (
         "`in` is not an operator",
         "where the query is in a set is `from(S)`, a key `to(S)`",
     ),
+    Slip(
+        r"\bwhere\s*\([^()]*",
+        r",",
+        "`where` takes a condition alone, found `,`",
+        "a number is chosen in a score by `select(C, a, b)`",
+    ),
+    Slip(
+        r"\b(?:torch|math|np|F)\s*\.\s*(\w+)\s*",
+        r"\(",
+        "functions have no module before them",
+        "write `{1}(…)`",
+    ),
     Slip(r"<\s*", r">", "`<>` is not an operator", "write `!=`"),
     Slip(r"/", r"\*", "expected an expression, found `/*`", "comments start with `#`"),
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from attnc import atoms, reals
+from attnc import atoms, elsewhere, reals
 from attnc import syntax as tree
 from attnc.arguments import arguments
 from attnc.arithmetic import LIMIT, add_up, checked, compare, fitting, multiply_out
@@ -240,11 +240,13 @@ def _call(scope: Scope, call: tree.Call) -> Value:
         )
     real_functions = () if scope.weighing is None else (*REAL_FUNCTIONS, *WEIGHING_FUNCTIONS)
     known = (*RELATIONS, *SETS, *FUNCTIONS, *real_functions)
+    help, edits = elsewhere.called(scope.source, name, call.span)
     raise scope.error(
         "unknown-name",
         f"there is no `{name}(…)`",
         call.name.span,
-        help=meant(name, (*known, *CONSTANT_RELATIONS)),
+        help=help or meant(name, (*known, *CONSTANT_RELATIONS)),
+        edits=edits,
     )
 
 

@@ -107,6 +107,8 @@ HABITS = [
     ("pattern f() { attend window «3» }", "operator is missing", "parentheses: `window(3)`"),
     ("pattern f() { attend window(1«_000») }", "does not belong to a number", "decimal digits"),
     ("pattern f() { attend where q «in» first(3) }", "`in` is not an operator", "is `from(S)`"),
+    ("pattern f() { attend all score where(q > k«,» s, 0) }", "takes a condition", "by `select(C, a, b)`"),
+    ("pattern f() { attend all score torch.tanh«(»s) }", "functions have no module", "write `tanh(…)`"),
     ("pattern f() { attend where q <«>» k }", "`<>` is not an operator", "write `!=`"),
     ("pattern f() { attend all /«*» all */ }", "found `/*`", "comments start with `#`"),
 ]
