@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 # Query heads and key heads.
 GROUPINGS = ((1, 1), (2, 1), (4, 2), (6, 3), (3, 3))
-DIMS = (16, 20, 32, 40, 64)
+DIMS = (8, 16, 20, 32, 40, 64)
 LAYOUTS = ("contiguous", "heads inside", "slice", "expanded")
 BLOCK = 8  # of inputs that have an entry for every block
 
@@ -260,6 +260,23 @@ def _atom(names: _Names, depth: int) -> str:
     return f"(where {_condition(names, 2)})"
 
 
+def _limited(names: _Names, relation: str) -> str:
+    """A relation, now and then without the keys or queries beyond a bound that fits no tile."""
+    if not names.chance(20):
+        return relation
+    relation = "causal" if names.chance(40) else relation
+    bound, step = names.number(1, 70), names.number(2, 70)
+    limit = names.one_of(
+        f"& where k >= {bound}",
+        f"- to(first({bound}))",
+        f"& to(every(1) - first({bound}))",
+        f"& where k < n - {bound}",
+        f"& where k % {step} >= {bound % step}",
+        f"& from(every(1) - first({bound}))",
+    )
+    return f"(({relation}) {limit})"
+
+
 # --- what is told in digits -----------------------------------------------------------------------------
 
 
@@ -376,9 +393,9 @@ def _declarations(names: _Names) -> list[str]:
 
 def _bodies(names: _Names, depth: int, body: Body) -> list[str]:
     if names.step:
-        return [body(names, _regular(names))]
+        return [body(names, _limited(names, _regular(names)))]
     if names.chance(70):
-        return [body(names, _relation(names, depth))]
+        return [body(names, _limited(names, _relation(names, depth)))]
     choices = [("even", "odd"), ("even", "rest"), ("0..H // 2", "rest"), ("0..1", "rest"), ("{0}", "rest")]
     if names.heads > 2:
         choices += [("0..1", "{1, 2}", "rest"), ("{0, 2}", "rest"), ("H - 1..H", "0..H - 1")]
@@ -409,7 +426,7 @@ def _pattern(draw: st.DrawFn, heads: int, depth: int, regular: bool, body: Body)
 
 def _lengths(most: int) -> st.SearchStrategy[int]:
     """Ragged ends above all: nothing, one, and what lies beside a multiple of a tile."""
-    edges = [x for t in (16, 32, 64, 128) for x in (t - 1, t, t + 1) if x <= most]
+    edges = [x for t in (16, 32, 64, 96, 128) for x in (t - 1, t, t + 1) if x <= most]
     return st.one_of(
         st.integers(0, 12), st.sampled_from([0, 1, *edges]), st.integers(13, most), st.integers(13, most)
     )
@@ -434,7 +451,7 @@ def cases(
         regular = draw(st.integers(0, 3)) == 0
     text = _pattern(draw, heads, draw(st.integers(0, 3)), regular, body)
     n = draw(_lengths(most))
-    dims = st.sampled_from(DIMS[:3] if interpreted else DIMS)
+    dims = st.sampled_from(DIMS[:4] if interpreted else DIMS)
     dim = draw(dims)
     call = Call(
         n=n,
@@ -443,7 +460,7 @@ def cases(
         heads=heads,
         key_heads=key_heads,
         dim=dim,
-        value_dim=draw(dims) if draw(st.integers(0, 3)) == 0 else dim,
+        value_dim=draw(dims) if draw(st.booleans()) else dim,
         dtype=draw(st.sampled_from(("float32", "float32", "bfloat16", "float16"))),
         layout=draw(st.sampled_from(LAYOUTS)),
         scale=draw(st.sampled_from((None, None, None, 0.5, -0.25))),

@@ -62,6 +62,10 @@ CASES = {
     "draws of chosen queries": ("input hub: bool[n] attend random(3, seed=0) & from(hub)", {}),
     "one draw of two": ("attend random(9, seed=0) & random(4, seed=1)", {}),
     "the other draw of two": ("attend random(4, seed=0) & random(9, seed=1)", {}),
+    "draws where there are few heads": (
+        "attend stride(7) & (random(1, seed=70, past=true) | where not (q % 1 >= H or k + q - h % 5 <= 64))",
+        {},
+    ),
     # Keys that fill up a vector made of a tile a square, which was taken for one without further bounds.
     "causal from a key on": ("attend causal & where k >= 6", {"n": 64, "n_q": 64}),
     "causal without the first": ("attend causal - to(first(31))", {"n": 32, "n_q": 32}),
