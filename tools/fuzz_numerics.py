@@ -15,6 +15,8 @@ import json
 import os
 import random
 import re
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KINDS, PATHS = ("relations", "weights", "linear"), ("torch", "triton")
 CHUNK = 100  # cases a process: what modules leave behind is given back with it
 SLOWER = 4  # times as many cases are run on the torch path as in Triton's interpreter
-HANGS = 300  # seconds after which a case is taken to hang
+HANGS = 200  # seconds of CPU after which a case is taken to hang
 
 
 @dataclass
@@ -57,6 +59,8 @@ def work(kind: str, path: str, seed: int, first: int, count: int) -> None:
         case = drawn(kind, path, seed, index)
         print(json.dumps({"begins": index, "case": case.as_dict()}), flush=True)
         before = time.process_time()
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (int(before) + HANGS, hard))
         outcomes = [
             {"what": found.what, "why": found.why, "shape": found.shape and vars(found.shape)}
             for found in judging.check(case, path)
@@ -152,10 +156,8 @@ class Campaign:
         with tempfile.TemporaryFile("w+") as errors:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env)
             assert process.stdout is not None
-            timer = _Timer(process)
             for line in process.stdout:
                 found = json.loads(line)
-                timer.again()
                 if "begins" in found:
                     if ends is not None and time.monotonic() >= ends:
                         break
@@ -168,13 +170,16 @@ class Campaign:
                 process.wait()
                 if begun is not None or process.returncode:
                     errors.seek(0)
-                    why = "it hangs" if timer.rang else f"the process ended: {errors.read()[-1500:]}"
+                    why = (
+                        "it hangs"
+                        if process.returncode == -signal.SIGXCPU
+                        else f"the process ended: {errors.read()[-1500:]}"
+                    )
                     if begun is None:
                         raise RuntimeError(why)
                     ended = {"outcomes": [{"what": "crashed", "why": why, "shape": None}], "seconds": 0.0}
                     self._count(tally, kind, path, begun, ended)
                     ran += 1
-            timer.stop()
             process.kill()
             process.wait()
         return ran
@@ -212,28 +217,6 @@ class Campaign:
             print(
                 f"{outcome['what']}: {outcome['why'][:600]}\n{case['text']}    {kept['replay']}\n", flush=True
             )
-
-
-class _Timer:
-    """Kills a process that says nothing for too long."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process, self.rang = process, False
-        self.again()
-
-    def again(self) -> None:
-        if hasattr(self, "timer"):
-            self.timer.cancel()
-        self.timer = threading.Timer(HANGS, self._ring)
-        self.timer.daemon = True
-        self.timer.start()
-
-    def _ring(self) -> None:
-        self.rang = True
-        self.process.kill()
-
-    def stop(self) -> None:
-        self.timer.cancel()
 
 
 def words(case: dict[str, Any]) -> Iterator[str]:
