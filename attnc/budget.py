@@ -8,13 +8,14 @@ A step is one of the solver's: some ``PER_SECOND`` of them take a second of one 
 count its loops and multiply by what one turn takes in steps:
 
 - ``spend(steps, "what it is for")`` before the work, where it cannot be left out. It raises ``OutOfWork``
-  when the budget does not allow it; whoever can do without catches that, and else the compile ends with a
-  ``too-large`` error, which reads "what it is for takes more than the … steps of work that a pattern may
-  cost".
+  when the budget does not allow it; whoever can do without catches that and says so (``lose``), and else the
+  compile ends with a ``too-large`` error: "what it is for takes more than the … steps of work that a pattern
+  may cost".
 - ``if allows(steps, "what it is for"):`` spends and says whether it may be done, where there is a cheaper
   way: a claim stays undecided, a plan is masked, a bound is wider. After the first refusal all is refused,
   so that a lot of small work does not go on for long.
 - ``charge(steps)`` after it, where only then it is known what it took: ask ``allows(0, …)`` before.
+- ``use(steps, "what it is for")`` for what is needed everywhere and mostly small: only large work is refused.
 - ``with share(0.5):`` keeps the rest of what is left for what comes later.
 - ``@priced(size)`` in place of ``lru_cache``: what is found in the cache costs what it cost to make, and
   nothing is kept that was made with too little. A function that draws on the budget must not be cached in
@@ -38,7 +39,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PER_SECOND = 3_000_000
 # What all of a pattern may cost: no example takes a tenth of it.
-LIMIT = 4 * PER_SECOND
+LIMIT = 3 * PER_SECOND
+LARGE = PER_SECOND // 20
 
 
 class OutOfWork(Exception):
@@ -54,12 +56,14 @@ class Budget:
     """limit: of all the work; spent: so far; refused: what first found too little left, if anything did.
 
     refusals: how often there was too little, in shares that have ended, too.
+    losses: what was done in a cheaper way for that, in words.
     """
 
     limit: int = LIMIT
     spent: int = 0
     refused: str = ""
     refusals: int = 0
+    losses: list[str] = field(default_factory=list)
     # Where a share ends; what is beyond is kept for later.
     ends: list[int] = field(default_factory=list)
 
@@ -112,6 +116,21 @@ def charge(steps: int) -> None:
     budget = _current.get()
     if budget is not None:
         budget.spent += steps
+
+
+def lose(error: OutOfWork, instead: str) -> None:
+    """Keeps in mind, for the report, what was done instead of what there was too little left for."""
+    budget = _current.get()
+    if budget is not None:
+        budget.losses.append(f"{error}; {instead}")
+
+
+def use(steps: int, what: str) -> None:
+    """Charges for small work, and spends large work, which is refused when there is too little left."""
+    if steps < LARGE:
+        charge(steps)
+    else:
+        spend(steps, what)
 
 
 @contextmanager

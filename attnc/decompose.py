@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
 
+from attnc.budget import OutOfWork, lose, spend
 from attnc.classes import Branch, RowClass, branches, picks_keys, row_classes, selected
 from attnc.expression import (
     TRUE,
@@ -35,6 +36,8 @@ from attnc.pattern import Atom, Pattern, Relation, Union, formula
 from attnc.relation import POSITIONS, Axis, BodyTerms, Term
 from attnc.simplify import LAST, holds, impossible, widest, without_idle
 
+# What it takes to compare two terms, in steps of work.
+PAIR = 20
 MAX_TERMS = 16  # per class of rows; beyond that what overlaps is masked instead of split
 
 
@@ -56,6 +59,14 @@ def by_weights(bodies: Iterable[BodyTerms]) -> tuple[BodyTerms, ...]:
 
 
 def _body_terms(relation: Relation) -> tuple[Term, ...]:
+    try:
+        return tuple(_taken_apart(relation))
+    except OutOfWork as error:
+        lose(error, "all of it is masked instead")
+        return (_whole(relation, Axis(Q)),)
+
+
+def _taken_apart(relation: Relation) -> list[Term]:
     terms: list[Term] = []
     for item in row_classes(relation):
         everything = formula(item.relation) == TRUE
@@ -65,7 +76,7 @@ def _body_terms(relation: Relation) -> tuple[Term, ...]:
             continue
         drafts = [term for branch in found if (term := _solve(branch, item.rows)) is not None]
         terms += _disjoint(_joined(_apart(sorted(drafts, key=_rank))))
-    return tuple(terms)
+    return terms
 
 
 def _rank(term: Term) -> int:
@@ -118,6 +129,7 @@ def _solve(branch: Branch, rows: Axis) -> Term | None:
 
 def _clipped(term: Term) -> Term | None:
     """The term with no bound that another makes idle, bounded by causality if that follows; None if empty."""
+    spend(0, "taking the relation apart")
     if impossible(POSITIONS, term.formula()):
         return None
     given = (POSITIONS, term.rows.condition())
@@ -134,10 +146,14 @@ def _follows(term: Term, claim: Expr) -> bool:
 
 def _masked(item: RowClass) -> Term:
     """The whole relation as one masked term: right whatever the relation is."""
-    condition = formula(item.relation)
-    leftover = () if condition == TRUE else (condition,)
-    term = Term(item.rows, Axis(K), ZERO, LAST, leftover, None, _origin(item.relation), item.relation.span)
+    term = _whole(item.relation, item.rows)
     return _clipped(term) or term
+
+
+def _whole(relation: Relation, rows: Axis) -> Term:
+    condition = formula(relation)
+    leftover = () if condition == TRUE else (condition,)
+    return Term(rows, Axis(K), ZERO, LAST, leftover, None, _origin(relation), relation.span)
 
 
 def _origin(relation: Relation) -> str:
@@ -179,6 +195,7 @@ def _joined(terms: list[Term]) -> list[Term]:
 
 
 def _union(one: Term, two: Term) -> Term | None:
+    spend(PAIR, "taking the relation apart")
     if one.leftover != two.leftover or one.drawn or two.drawn or one.columns != two.columns:
         return None
     if one.leftover and any(isinstance(item, Not) for item in one.leftover):
@@ -210,6 +227,7 @@ def _disjoint(terms: list[Term]) -> list[Term]:
 
 def _without(term: Term, earlier: Term, count: int) -> list[Term]:
     """``term`` without the edges of ``earlier``, which has the same rows."""
+    spend(0, "taking the relation apart")
     if impossible(POSITIONS, term.formula(), earlier.formula()):
         return [term]
     if earlier.plain and term.drawn is None:

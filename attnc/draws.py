@@ -28,7 +28,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from attnc.budget import charge
+from attnc.budget import use
 from attnc.expression import (
     Drawn,
     FloorDiv,
@@ -90,8 +90,7 @@ def picks(
     )
     if past:
         sizes = rows + 1
-    # Every draw is compared with all that were drawn before it.
-    charge(count * (DRAW + count * heads.size // COMPARED))
+    use(work(count, heads.size), "drawing at random for so many rows")
     state = _row_state(seed, heads, rows)
     chosen = np.full((*heads.shape, count), -1, dtype=np.int64)
     for i in range(count):
@@ -102,6 +101,11 @@ def picks(
         everything = np.where(i < sizes, i, -1)
         chosen[..., i] = np.where(sizes <= count, everything, np.where(taken, last, value))
     return chosen
+
+
+def work(count: int, rows: int) -> int:
+    """What drawing for so many rows takes in steps: every draw is compared with all that came before it."""
+    return count * (DRAW + count * rows // COMPARED)
 
 
 def drawn(

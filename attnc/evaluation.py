@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from attnc.budget import charge
+from attnc.budget import use
 from attnc.expression import (
     And,
     Const,
@@ -118,7 +118,7 @@ def _evaluated(expr: Expr, env: Env) -> Any:
         if part in values:
             return values[part]
         value = _value(part, env, of)
-        charge(OPERATION + getattr(value, "size", 1) // NUMBERS)
+        use(OPERATION + getattr(value, "size", 1) // NUMBERS, "trying out so many positions")
         if part in often:
             values[part] = value
         return value

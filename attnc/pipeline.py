@@ -19,7 +19,7 @@ from typing import Any
 
 from attnc import cost as costs
 from attnc import debug, indexing, plan_proofs, planner, proofs, schedule
-from attnc.budget import OutOfWork, compiling
+from attnc.budget import OutOfWork, compiling, current, share
 from attnc.codegen import module
 from attnc.codegen.layout import laid_out
 from attnc.cost import Cost
@@ -103,16 +103,21 @@ def pattern_pass(parsed: Parsed) -> Settled:
 
 
 def terms_pass(settled: Settled) -> Decomposed:
-    return Decomposed(**vars(settled), bodies=decompose(settled.pattern))
+    with share(0.5):
+        return Decomposed(**vars(settled), bodies=decompose(settled.pattern))
 
 
 def claims_pass(decomposed: Decomposed) -> Judged:
-    return Judged(**vars(decomposed), claims=proofs.prove_claims(decomposed.pattern, decomposed.bodies))
+    with share(0.5):  # what claims cost may not keep the pattern from being planned
+        return Judged(**vars(decomposed), claims=proofs.prove_claims(decomposed.pattern, decomposed.bodies))
 
 
 def schedule_pass(judged: Judged) -> Planned:
     planned = planner.plan(judged.pattern, judged.bodies)
-    return Planned(**vars(judged), schedule=plan_proofs.verify(judged.pattern, planned))
+    proven = plan_proofs.verify(judged.pattern, planned)
+    budget = current()
+    lost = () if budget is None else dict.fromkeys(budget.losses)
+    return Planned(**vars(judged), schedule=replace(proven, reports=(*lost, *proven.reports)))
 
 
 def module_pass(planned: Planned) -> Emitted:

@@ -80,15 +80,17 @@ def verify(pattern: Pattern, schedule: Schedule) -> Schedule:
 def _settle(item: BodyPlan) -> tuple[BodyPlan, list[str]]:
     if item.factors and all(item.factors):
         return item, []  # nothing is swept, and states are only found where they are proven
+    plain = masked_plan(item.body)
+    if item.whole is not None:
+        plain = begun(plain, item.factors, item.whole)
+    if item == plain:  # right by construction
+        return item, []
     lost = failures(item)
     if not lost:
         return item, []
     cautious = replace(item, query=tuple(map(_masked, item.query)), key=tuple(map(_masked, item.key)))
     if not failures(cautious):
         return cautious, [f"{reason}; every visited tile is masked instead" for reason in lost]
-    plain = masked_plan(item.body)
-    if item.whole is not None:
-        plain = begun(plain, item.factors, item.whole)
     return plain, [f"{reason}; all tiles are visited and masked instead" for reason in lost]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 from math import prod
 
-from attnc.budget import allows, charge, share
+from attnc.budget import OutOfWork, allows, charge, lose, share
 from attnc.congruences import joined
 from attnc.counting import STEP, TILE, grows, longest, passed_over, touched, unmasked
 from attnc.decompose import decompose
@@ -103,9 +103,13 @@ def _body_plan(pattern: Pattern, item: BodyTerms, n: int, found: tuple[Factor | 
         [own] = decompose(replace(pattern, bodies=(rest,)))
         return begun(_body_plan(pattern, own, n, ()), found, item.body)
     terms = [_folded(term) for term in item.terms]
-    with share(0.5):
-        query = _passes("query", terms, n)
-    return BodyPlan(item.body, query, _passes("key", terms, n))
+    try:
+        with share(0.5):
+            query = _passes("query", terms, n)
+        return BodyPlan(item.body, query, _passes("key", terms, n))
+    except OutOfWork as error:
+        lose(error, "all tiles are visited and masked instead")
+        return masked_plan(item.body)
 
 
 def _folded(term: Term) -> Term:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import ParamSpec
 
 from attnc.bounds import edges_within, flops_within
+from attnc.budget import OutOfWork
 from attnc.complaints import claim_diagnostics
 from attnc.emptiness import nonempty
 from attnc.expression import (
@@ -42,9 +44,12 @@ from attnc.witness import (
     unsuited,
 )
 
+P = ParamSpec("P")
+
 __all__ = [
     "ClaimResult",
     "Finding",
+    "affordable",
     "causal",
     "claim_diagnostics",
     "index_bounds",
@@ -137,7 +142,15 @@ def _stays(relation: Expr, answer: Answer) -> bool:
 
 def prove_claims(pattern: Pattern, bodies: tuple[BodyTerms, ...]) -> tuple[ClaimResult, ...]:
     """Every claim of the pattern with what became of it; ``bodies`` are the pattern's terms."""
-    return tuple(ClaimResult(claim, _decide(pattern, bodies, claim)) for claim in pattern.claims)
+    return tuple(ClaimResult(claim, affordable(_decide, pattern, bodies, claim)) for claim in pattern.claims)
+
+
+def affordable(decide: Callable[P, Finding], *args: P.args, **named: P.kwargs) -> Finding:
+    """What is found, or that it is undecided because it takes too much work."""
+    try:
+        return decide(*args, **named)
+    except OutOfWork as error:
+        return Finding("undecided", note=str(error))
 
 
 def _decide(pattern: Pattern, bodies: tuple[BodyTerms, ...], claim: Claim) -> Finding:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from attnc.budget import spend
 from attnc.decompose import decompose
 from attnc.evaluation import (
     Env,
@@ -249,6 +250,7 @@ def _masks(pattern: Pattern, n: int) -> Iterator[Bools]:
     """One layer's flow at length ``n``, all heads together, for a few contents of the inputs."""
     heads = least_heads(pattern)
     for inputs in _contents(pattern, n, heads):
+        spend(heads * n * n // 100, "how information spreads")
         yield np.asarray(mask(pattern, n, heads, inputs).any(axis=0) | np.eye(n, dtype=np.bool_))
 
 
@@ -275,6 +277,7 @@ def _tiles(pattern: Pattern, n: int, tile: int) -> Iterator[Bools]:
     heads = least_heads(pattern)
     bodies = decompose(pattern)
     for inputs in _contents(pattern, n, heads):
+        spend(0, "how information spreads")
         yield _tile_flow(bodies, n, tile, heads, inputs)
 
 
@@ -295,6 +298,7 @@ def _tile_flow(
 
 
 def _product(one: Bools, other: Bools) -> Bools:
+    spend(len(one) ** 3 // 3000, "how information spreads")
     return np.asarray(one.astype(np.float32) @ other.astype(np.float32) > 0)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from attnc import factorise, indexing, proofs
-from attnc.budget import OutOfWork, compiling
+from attnc.budget import OutOfWork, compiling, share
 from attnc.codegen.module import loose
 from attnc.cost import Cost, edges
 from attnc.counting import computed
@@ -100,6 +100,7 @@ class PatternReport:
     waste: tuple[Waste, ...]
     made: Judged
     states: tuple[States, ...] = ()
+    unmeasured: str = ""
 
     def to_json(self) -> dict[str, Any]:
         cost = self.cost
@@ -147,7 +148,7 @@ class PatternReport:
         yield "edges", _edges_text(self.cost)
         yield "growth", self.cost.growth
         far = "not measured: it takes longer sequences than can be followed to show the pattern's numbers"
-        yield "reach", far if self.reach is None else str(self.reach)
+        yield "reach", (self.unmeasured or far) if self.reach is None else str(self.reach)
         for result in self.claims:
             trust = "taken on trust; " if _on_trust(result) else ""
             word = trust + finding_text(result.finding)
@@ -268,9 +269,12 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
         waste = tuple(_waste(planned))
         states = tuple(_states(planned))
     step("whether it is causal, whether rows are empty")
-    causal = _known(judged, "causal", lambda: proofs.causal(pattern))
-    nonempty = _known(judged, "nonempty", lambda: proofs.nonempty(pattern, judged.bodies))
+    with share(0.5):
+        causal = _known(judged, "causal", lambda: proofs.causal(pattern))
+    with share(0.5):
+        nonempty = _known(judged, "nonempty", lambda: proofs.nonempty(pattern, judged.bodies))
     step("how information spreads")
+    reach, unmeasured = _reach(pattern)
     report = PatternReport(
         name=pattern.name,
         params=parameters(pattern),
@@ -279,7 +283,8 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
         nonempty=nonempty,
         cost=cost_of(judged.bodies),
         claims=judged.claims,
-        reach=measure_reach(pattern),
+        reach=reach,
+        unmeasured=unmeasured,
         bodies=tuple(_body(terms) for terms in judged.bodies),
         plan=plan,
         lost=tuple(lost),
@@ -331,7 +336,16 @@ def _advance(name: str, value: Any, problems: list[Diagnostic]) -> Any:
 
 def _known(judged: Judged, kind: str, ask: Callable[[], Finding]) -> Finding:
     """The finding of a claim of that kind when there is one, so that nothing is proven twice."""
-    return next((result.finding for result in judged.claims if result.claim.kind == kind), None) or ask()
+    known = next((result.finding for result in judged.claims if result.claim.kind == kind), None)
+    return known or proofs.affordable(ask)
+
+
+def _reach(pattern: Pattern) -> tuple[Reach | None, str]:
+    """How information spreads; or none, and why that was not measured."""
+    try:
+        return measure_reach(pattern), ""
+    except OutOfWork as error:
+        return None, f"not measured: {error}"
 
 
 def _body(terms: BodyTerms) -> tuple[str, tuple[str, ...]]:

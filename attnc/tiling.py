@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from attnc import draws
 from attnc.bands import Band, Piece, around, band_of
+from attnc.budget import spend
 from attnc.expression import (
     TRUE,
     And,
@@ -34,6 +35,8 @@ from attnc.tiles import CHUNK, Tiles
 
 # Tiles in which several terms meet, counted one by one up to this number.
 MOST_SHARED = 1 << 16
+# Positions of one side that are looked at for that, and how many of them are looked at in one step of work.
+MOST_POSITIONS, POSITIONS = 1 << 26, 40
 # A set that falls into more runs than this is kept as a list beside the runs.
 FEW_RUNS = 8
 
@@ -114,6 +117,7 @@ def _column_kinds(conditions: Sequence[Expr], tiles: Tiles) -> Kinds:
         if not tiles.knows(part) or Q.name in variables(part):
             kinds = np.minimum(kinds, PARTIAL)
             continue
+        spend(tiles.n // POSITIONS, "looking at every position")
         found: list[Kinds] = []
         for _, k in tiles.spans():
             held = np.broadcast_to(tiles.value(part, k=k), k.shape)
@@ -139,6 +143,7 @@ def _listed(drawn: Expr, band: Band, columns: Kinds, exact: bool, tiles: Tiles) 
     found: list[Ints] = []
     all_full: list[npt.NDArray[np.bool_]] = []
     row_count = -(-tiles.n // rows_of)
+    spend(draws.work(count, row_count), "drawing at random for so many rows")
     for first in range(0, row_count, max(1, CHUNK // count)):
         row = np.arange(first, min(first + max(1, CHUNK // count), row_count), dtype=np.int64)
         picks = draws.picks(count, seed, drawn.past, tiles.known["h"], row, population)
@@ -189,7 +194,8 @@ def filled(runs: Runs, shared: npt.NDArray[np.bool_], terms: Sequence[Term], til
         if term.plain and tiles.knows(*map(fold, (term.low, term.high, term.rows.selection())))
     ]
     length = np.where(shared, runs.stop - runs.start, 0)
-    if len(plain) < 2 or not shared.any() or int(length.sum()) > MOST_SHARED:
+    count = int(length.sum())
+    if len(plain) < 2 or not shared.any() or count > MOST_SHARED or count * tiles.size > MOST_POSITIONS:
         return runs
     held = np.repeat(np.arange(len(length)), length)
     row = runs.row_of()[held]
