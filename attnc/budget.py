@@ -77,13 +77,17 @@ _current: ContextVar[Budget | None] = ContextVar("budget", default=None)
 
 @contextmanager
 def compiling(limit: int = LIMIT) -> Iterator[Budget]:
-    """A budget of its own for what is done inside, which is the compile of one pattern."""
+    """A budget of its own for what is done inside, which is the compile of one pattern.
+
+    What is spent of it counts outside, too, where there is another one.
+    """
     budget = Budget(limit)
     token = _current.set(budget)
     try:
         yield budget
     finally:
         _current.reset(token)
+        charge(budget.spent)
 
 
 def current() -> Budget | None:

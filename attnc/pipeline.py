@@ -113,8 +113,10 @@ def claims_pass(decomposed: Decomposed) -> Judged:
 
 
 def schedule_pass(judged: Judged) -> Planned:
-    planned = planner.plan(judged.pattern, judged.bodies)
-    proven = plan_proofs.verify(judged.pattern, planned)
+    with share(0.5):
+        planned = planner.plan(judged.pattern, judged.bodies)
+    with share(0.7):
+        proven = plan_proofs.verify(judged.pattern, planned)
     budget = current()
     lost = () if budget is None else dict.fromkeys(budget.losses)
     return Planned(**vars(judged), schedule=replace(proven, reports=(*lost, *proven.reports)))

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnc import budget
-from attnc.budget import OutOfWork, allows, charge, compiling, priced, share, spend
+from attnc import budget, pipeline
+from attnc.budget import LIMIT, OutOfWork, allows, charge, compiling, priced, share, spend
 from attnc.congruences import joined
 from attnc.diagnostics import Source
 from attnc.evaluation import Env, evaluate
@@ -34,8 +34,10 @@ from attnc.expression import (
     variables,
     walk,
 )
+from attnc.pipeline import Emitted, compile_pattern
 from attnc.report import examine
 from attnc.request import Request
+from attnc.solver import WORK
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -208,3 +210,71 @@ def test_congruences_are_not_joined_beyond_all_positions() -> None:
     env = Env({"q": np.arange(10**5), "k": 0})
     one, other = (reduce(np.logical_and, [evaluate(c, env) for c in some]) for some in (many, kept))
     assert (one == other).all()
+
+
+# --- what the solver is asked ---------------------------------------------------------------------------
+
+NEIGHBOURS = """
+    grid(t: 16, y: 32, x: 32)
+    let y = min(max(q.y, 3), 28)
+    let x = min(max(q.x, 3), 28)
+    attend where k.t <= q.t and abs(k.y - y) <= 3 and abs(k.x - x) <= 3
+    require nonempty
+"""
+REMAINDERS = " or ".join(f"q % {m} == k % {m}" for m in (3, 5, 7, 11, 13, 17, 19, 23, 29, 31))
+# Short texts, and what is said of them: verdicts of causal and nonempty, and whether the plan is masked.
+SHORT = {
+    "attend random(8, seed=1) & random(8, seed=2) assume nonempty": ("refuted", "undecided", False),
+    NEIGHBOURS: ("refuted", "proven", False),
+    "attend offsets({31, 5, 64, 2147483646, -31}) score s + q": ("refuted", "refuted", False),
+    "attend offsets(powers(2)) & random(1024, seed=1)": ("proven", "undecided", False),
+    "attend blocks(255, window(3)) & (random(1024, seed=1, past=true) | window(4))": (
+        "proven",
+        "proven",
+        False,
+    ),
+    "attend where q * k < n * n // 2": ("refuted", "refuted", False),
+    "attend where q * k % 7 < k * k % 5": ("refuted", "refuted", False),
+    f"attend where {REMAINDERS}": ("refuted", "proven", True),
+    "\n".join(f"heads {{{i}}} {{ attend window({i}) & stride({i + 1}) }}" for i in range(30)): (
+        "proven",
+        "proven",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("text", SHORT, ids=range(len(SHORT)))
+def test_short_texts_take_little_work(text: str) -> None:
+    request = Request(Source("short.attn", f"pattern p() {{ {text} }}"))
+    with compiling(1 << 62) as work:
+        report = examine(request)
+    [found] = report.patterns
+    assert (found.causal.verdict, found.nonempty.verdict, bool(found.lost)) == SHORT[text]
+    # One question may go beyond what is left; nothing more is begun then.
+    assert work.spent < LIMIT + 2 * WORK
+
+
+def test_what_is_too_much_is_masked_and_said() -> None:
+    text = "pattern p() { attend window(5) & stride(3) | to(every(7)) | chunk(12) - self }"
+    whole, *less = (compiled(text, limit) for limit in (LIMIT, 400_000, 100_000, 10_000, 0))
+    assert not whole.schedule.reports
+    for few in less:
+        assert any("steps of work that a pattern may cost" in report for report in few.schedule.reports)
+    assert "visited and masked instead" in " ".join(less[-1].schedule.reports)
+    assert len(less[-1].schedule.bodies[0].query[0].sweeps) == 1
+
+
+def compiled(text: str, limit: int) -> Emitted:
+    """A pattern compiled with so much work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "compiling", lambda: compiling(limit))
+        return compile_pattern(Request(Source("short.attn", text)))
+
+
+def test_a_claim_that_takes_too_much_is_undecided() -> None:
+    text = "pattern p() { attend window(7) & stride(3) assume nonempty assume causal }"
+    for result in compiled(text, 0).claims:
+        assert result.finding.verdict == "undecided"
+        assert "the work that a pattern may cost" in result.finding.note
+    assert [result.finding.verdict for result in compiled(text, LIMIT).claims] == ["proven", "proven"]
