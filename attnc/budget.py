@@ -39,7 +39,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PER_SECOND = 3_000_000
 # What all of a pattern may cost: no example takes a tenth of it.
-LIMIT = 3 * PER_SECOND
+LIMIT = 7 * PER_SECOND
 LARGE = PER_SECOND // 20
 
 

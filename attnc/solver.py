@@ -43,6 +43,8 @@ CORRECTIONS = 40
 QUESTION, TERM = 6_000, 100
 KEPT_ANSWERS = 4096
 
+ASKING, SPENT = "a question to the solver", "the work that a pattern may cost is spent"
+
 Outcome = Literal["proven", "refuted", "undecided"]
 
 
@@ -71,11 +73,14 @@ class Question:
     """
 
     def __init__(self, condition: Expr, work: int = WORK) -> None:
+        self._refused = ""
+        if not budget.allows(0, ASKING):
+            self._refused = SPENT
+            return
         self._translation = Translation()
         self._allowed, self._work = min(work, QUICK_WORK), work
         self._solver = self._made(PLAIN)
         self._careful = False
-        self._refused = ""
         self._known = 0
         self._variables: set[Var] = set()
         self._corrections: list[Any] = []
@@ -84,6 +89,8 @@ class Question:
 
     def learn(self, fact: Expr) -> None:
         """Nothing that contradicts ``fact`` is an answer from now on."""
+        if self._refused:
+            return
         terms, lookups = len(self._translation.cache), len(self._translation.lookups)
         self._variables |= mentioned(fact)
         try:
@@ -101,8 +108,8 @@ class Question:
         """The assignment with the least first variable, then the least second, …; as in ``least``."""
         if self._refused:
             return Answer("undecided", reason=self._refused)
-        if not budget.allows(0, "a question to the solver"):
-            return Answer("undecided", reason="the work that a pattern may cost is spent")
+        if not budget.allows(0, ASKING):
+            return Answer("undecided", reason=SPENT)
         order = tuple(order)
         answer = self._least(order)
         if not self._careful and (answer.outcome == "undecided" or not answer.minimal):
