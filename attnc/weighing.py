@@ -324,7 +324,10 @@ def _products(scene: _Scene, weights: Weights, q: Tensor, k: Tensor, edges: Tens
     own = torch.from_numpy(scene.variables["q"] == scene.variables["k"])[None]
     inside = edges & ~own if decay.exclusive else edges
     faded = torch.exp(torch.where(inside[..., None], difference, -torch.inf))
-    found = (phi_q[:, :, :, None] * phi_k[:, :, None] * faded).sum(-1)
+    if decay.axes == "channel":
+        found = (phi_q[:, :, :, None] * phi_k[:, :, None] * faded).sum(-1)
+    else:
+        found = (phi_q @ phi_k.transpose(2, 3)) * faded[..., 0]
     if weights.bonus is not None:
         bonus = scene.table(weights.bonus).to(q.dtype)[:, scene.members, None]
         found = found + ((phi_q * bonus) @ phi_k.transpose(2, 3)).masked_fill(~(edges & own), 0.0)
@@ -395,7 +398,7 @@ def _from_state(scene: _Scene, weights: Weights, q: Tensor, state: Tensor, scale
 def _delta(
     scene: _Scene, weights: Weights, q: Tensor, k: Tensor, v: Tensor, scale: float, state: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The delta rule, step by step (Schlag et al. 2021; gated, Yang et al. 2025).
+    """The delta rule (Schlag et al. 2021; gated, Yang et al. 2025), as a triangular system.
 
     ``w[t] = beta[t] (v[t] - what the key at t reads)``, and queries read ``w`` in the place of ``v``: each
     along the pattern's edges, a key along those of its own position to the keys before it.
@@ -412,12 +415,11 @@ def _delta(
     edges = every.mask(part, q.shape[0])
     likeness = _products(every, weights, k, k, edges, own)
     target = v if state is None else v - _from_state(every, weights, k, state, own)
-    written: list[Tensor] = []
-    for t in range(n):
-        before = torch.stack(written, 2) if written else v[:, :, :0]
-        known = likeness[:, :, t : t + 1, :t] @ before
-        written.append((beta[:, :, t : t + 1] * (target[:, :, t : t + 1] - known))[:, :, 0])
-    found = torch.stack(written, 2) if written else torch.zeros_like(v)
+    known, wanted = (beta * x for x in (likeness.tril(-1), target))
+    precise = q.dtype if q.dtype.itemsize > 2 else torch.float32  # halves are not solved for
+    found = torch.linalg.solve_triangular(
+        known.to(precise), wanted.to(precise), upper=False, unitriangular=True
+    ).to(q.dtype)
     out = _products(scene, weights, q, k, scene.mask(part, q.shape[0]), scale) @ found
     if state is not None:
         out = out + _from_state(scene, weights, q, state, scale)

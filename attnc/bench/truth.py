@@ -20,7 +20,7 @@ EVERY_ROW = 1024
 SOME_ROWS = 256
 # Mask entries that the interpreter computes at a time.
 CHUNK = 1 << 24
-# Bytes that the delta rule, which goes from token to token, may keep for the way back.
+# Bytes that the delta rule, which takes all rows at once, may keep for the way back.
 MOST_STEPPED = 1 << 32
 
 
@@ -134,7 +134,7 @@ def _weighed(
     weights = [part.weights for body in case.pattern.bodies for part in body.parts]
     shape, stepped = case.shape, any(item.beta is not None for item in weights)
     wide = any(item.decay is not None for item in weights) * shape.dim or 1
-    if stepped and 32 * shape.n * shape.batch * shape.heads * shape.dim**2 > MOST_STEPPED:
+    if stepped and 32 * shape.n**2 * shape.batch * shape.heads * wide > MOST_STEPPED:
         raise BadCase(
             f"the delta rule's definition takes too much memory for {shape.n} tokens: take fewer of them, "
             "or fewer heads"

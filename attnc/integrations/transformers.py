@@ -367,7 +367,7 @@ class _Served:
         if not compiled:
             return _packed.keep(key, found if bool(fresh.any()) else numbers)
         if numbers is None:
-            torch._assert_async(
+            torch.ops.aten._assert_async.msg(
                 ~fresh.any(),
                 f"attention by the pattern {self.name!r}: packed sequences in a compiled model with a cache: "
                 "give it `use_cache=False`, or an `attention_mask` of ones, or do not compile it",
