@@ -217,11 +217,14 @@ def _either(one: Term, two: Term) -> str:
 
 def _disjoint(terms: list[Term]) -> list[Term]:
     done: list[Term] = []
+    taken: list[Term] = []
     for term in terms:
         pieces = [term]
-        for earlier in done:
+        for earlier in taken:
             pieces = [part for piece in pieces for part in _without(piece, earlier, len(done) + len(pieces))]
         done += pieces
+        # What a piece gave up was taken before: said again for every later term, it would double each time.
+        taken += [replace(piece, leftover=term.leftover) for piece in pieces]
     return done
 
 

@@ -92,11 +92,14 @@ class Reach:
         return f"{text}, in the worst case of {', '.join(self.hangs_on)}" if self.hangs_on else text
 
 
-def reach(pattern: Pattern, limit: int = LONGEST_MASK) -> Reach | None:
+def reach(
+    pattern: Pattern, limit: int = LONGEST_MASK, bodies: Sequence[BodyTerms] | None = None
+) -> Reach | None:
     """Measured at three lengths that show the pattern's constants; None where those are too great for that.
 
     limit: the greatest length at which the mask itself is followed; where constants are too large for that,
     tiles are. Inputs are tried all false or 0, all true, and all different; the worst counts.
+    bodies: the pattern's terms, where they are there already.
     """
     causal = is_causal(pattern)
     greatest = max(_constants(pattern), default=1)
@@ -106,11 +109,14 @@ def reach(pattern: Pattern, limit: int = LONGEST_MASK) -> Reach | None:
     if 4 * shortest > LONGEST_FOLLOWED:
         return None
     exact = 4 * shortest <= limit
+    terms = (decompose(pattern) if bodies is None else bodies) if not exact else ()
     # Tiles may connect what tokens do not, so that what is never reached shows in the mask.
     for n in (*(() if exact else (limit // 4,)), shortest, 2 * shortest, 4 * shortest):
         whole = exact or n <= limit // 4
         step = 1 if whole else ceil(n / MOST_TILES)
-        found = [_flow(one, causal) for one in (_masks(pattern, n) if whole else _tiles(pattern, n, step))]
+        found = [
+            _flow(one, causal) for one in (_masks(pattern, n) if whole else _tiles(pattern, terms, n, step))
+        ]
         count, pair = max(found, key=lambda item: (item[0] is None, item[0] or 0))
         if exact or not whole or count is None:
             layers[n] = count
@@ -272,10 +278,9 @@ def least_heads(pattern: Pattern) -> int:
     return fewest or max(1, len(pattern.bodies))
 
 
-def _tiles(pattern: Pattern, n: int, tile: int) -> Iterator[Bools]:
+def _tiles(pattern: Pattern, bodies: Sequence[BodyTerms], n: int, tile: int) -> Iterator[Bools]:
     """Which tile may hear of which in one layer: never less than what the masks say."""
     heads = least_heads(pattern)
-    bodies = decompose(pattern)
     for inputs in _contents(pattern, n, heads):
         spend(0, "how information spreads")
         yield _tile_flow(bodies, n, tile, heads, inputs)
@@ -378,11 +383,13 @@ def _missed(pattern: Pattern, layers: int, causal: bool, lengths: list[int]) -> 
 def _missed_by_tiles(pattern: Pattern, layers: int, causal: bool) -> tuple[int, int, int] | None:
     """The same at lengths too great for a mask: what whole tiles do not hear of, no token of theirs does."""
     sizes = [c for c in _constants(pattern) if c > 1]
+    bodies: Sequence[BodyTerms] | None = None
     for n in sorted({m * (c + 1) for c in sizes for m in (2 * layers, 4 * layers + 4)}):
         if not LONGEST_MASK < n <= LONGEST_FOLLOWED:
             continue
         step = ceil(n / MOST_TILES)
-        for one in _tiles(pattern, n, step):
+        bodies = decompose(pattern) if bodies is None else bodies
+        for one in _tiles(pattern, bodies, n, step):
             pair = _first_missing(_power(one, layers), causal)
             if pair is not None:
                 return n, min((pair[0] + 1) * step, n) - 1, pair[1] * step

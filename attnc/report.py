@@ -274,7 +274,7 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
     with share(0.5):
         nonempty = _known(judged, "nonempty", lambda: proofs.nonempty(pattern, judged.bodies))
     step("how information spreads")
-    reach, unmeasured = _reach(pattern)
+    reach, unmeasured = _reach(judged)
     report = PatternReport(
         name=pattern.name,
         params=parameters(pattern),
@@ -340,10 +340,10 @@ def _known(judged: Judged, kind: str, ask: Callable[[], Finding]) -> Finding:
     return known or proofs.affordable(ask)
 
 
-def _reach(pattern: Pattern) -> tuple[Reach | None, str]:
+def _reach(judged: Judged) -> tuple[Reach | None, str]:
     """How information spreads; or none, and why that was not measured."""
     try:
-        return measure_reach(pattern), ""
+        return measure_reach(judged.pattern, bodies=judged.bodies), ""
     except OutOfWork as error:
         return None, f"not measured: {error}"
 
