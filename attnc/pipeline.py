@@ -19,7 +19,7 @@ from typing import Any
 
 from attnc import cost as costs
 from attnc import debug, indexing, plan_proofs, planner, proofs, schedule
-from attnc.budget import OutOfWork, compiling, current, share
+from attnc.budget import OutOfWork, compiling, current, priced, share
 from attnc.codegen import module
 from attnc.codegen.layout import laid_out
 from attnc.cost import Cost
@@ -139,7 +139,7 @@ def facts(planned: Planned) -> module.Facts:
     )
 
 
-@lru_cache(maxsize=4)
+@priced(4)
 def cost_of(bodies: tuple[BodyTerms, ...]) -> Cost:
     """How many edges any head has at most; counted when somebody asks for it."""
     return costs.combine([costs.edges(body.terms, work=HEAD_WORK) for body in bodies])

@@ -257,7 +257,7 @@ def test_what_is_too_much_is_masked_and_said() -> None:
     whole, *less = (compiled(text, limit) for limit in (LIMIT, 400_000, 100_000, 10_000, 0))
     assert not whole.schedule.reports
     for few in less:
-        assert any("steps of work that a pattern may cost" in report for report in few.schedule.reports)
+        assert any("work that a pattern may cost" in report for report in few.schedule.reports)
     assert "visited and masked instead" in " ".join(less[-1].schedule.reports)
     assert len(less[-1].schedule.bodies[0].query[0].sweeps) == 1
 
@@ -270,8 +270,8 @@ def compiled(text: str, limit: int) -> Emitted:
 
 
 def test_a_claim_that_takes_too_much_is_undecided() -> None:
-    text = "pattern p() { attend window(7) & stride(3) assume nonempty assume causal }"
+    text = "pattern p() { attend window(7) & stride(3) assume causal }"
     for result in compiled(text, 0).claims:
         assert result.finding.verdict == "undecided"
         assert "the work that a pattern may cost" in result.finding.note
-    assert [result.finding.verdict for result in compiled(text, LIMIT).claims] == ["proven", "proven"]
+    assert [result.finding.verdict for result in compiled(text, LIMIT).claims] == ["proven"]
