@@ -176,8 +176,12 @@ class DecoratedFunction:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         for name in kwargs:  # the emitted function may take more than this signature says
-            if name not in self._named:
-                raise TypeError(f"{self.__name__}() got an unexpected keyword argument {name!r}")
+            if name not in self._named and name in (*_PASSED_ON, *_STATES):
+                more = f"; add `{name}=None`" if name in _PASSED_ON else ""
+                raise TypeError(
+                    f"{self.__name__}() got an unexpected keyword argument {name!r}: its signature does "
+                    f"not have it{more}"
+                )
         values = tuple([kwargs.pop(name, default) for name, default in self._defaults.items()])
         try:
             attend = self._made.get(values)

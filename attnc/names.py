@@ -72,13 +72,18 @@ MODES = {"normalize": ("sum", "none"), "decay": ("exclusive",)}
 # Types: of parameters and of the entries of inputs.
 KINDS = ("int", "float", "bool")
 
-# Arguments of the emitted function, and what its module imports.
-_EMITTED = frozenset({"q", "k", "v", "scale", "backend", "self", "torch", "triton", "tl"})
-# What else a function of the module's own would hide, and an argument would hide from the function.
+# Arguments of the emitted function.
+_EMITTED = frozenset({"q", "k", "v", "scale", "backend", "self"})
 _MODULE = {
-    "pattern": frozenset({"mask", "main", "math", "os", "sys", "NAME", "DIGEST", "INPUTS"}),
+    # What the emitted module has by itself, which a function of the pattern's name would replace.
+    "pattern": frozenset(
+        {
+            *("annotations", "math", "os", "sys", "NamedTuple", "torch", "triton", "tl"),
+            *("NAME", "DIGEST", "INPUTS", "WEIGHING", "mask", "main"),
+        }
+    ),
     # A function of linear attention takes a state, and says whether to return one.
-    "input": frozenset({"math", "state", "return_state"}),
+    "input": frozenset({"state", "return_state"}),
 }
 _OWN_WORDS = frozenset(
     (
@@ -116,7 +121,7 @@ def refusal(name: str, role: str) -> str | None:
         return "it is a keyword of Python, in which the pattern is emitted"
     if name in _EMITTED or name in _MODULE.get(role, ()):
         return f"the emitted module has its own `{name}`"
-    if role in ("pattern", "input") and name in _PYTHON_BUILTINS:
+    if role == "pattern" and name in _PYTHON_BUILTINS:
         return "it is built into Python, in which the pattern is emitted"
     return None
 

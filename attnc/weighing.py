@@ -224,28 +224,28 @@ def _body(
     for part in parts:
         edges = scene.mask(part, batch)
         if part.weights.feature is None:
-            s = torch.where(edges, (q @ k.transpose(2, 3)) * scale, 0.0)
-            score = scene.real(part.weights.score, batch, {Score: s}, edges).expand(s.shape)
-            logits.append(score.masked_fill(~edges, -torch.inf))
+            logits.append(_scores(scene, part.weights.score, q @ k.transpose(2, 3) * scale, edges))
         else:
             products.append(_products(scene, part.weights, q, k, edges, scale))
-    some = torch.stack([x > -torch.inf for x in logits] + [x != 0 for x in products]).any(0).any(3)
+    some = torch.stack([x != -torch.inf for x in logits] + [x != 0 for x in products]).any(0).any(3)
     if first.weights.feature is not None and not first.weights.normalized:
         out = products[0] @ v
         if state is not None:
             out = out + _from_state(scene, first.weights, q, state, scale)
         return out, out.new_zeros(out.shape[:3])
-    top = q.new_zeros(q.shape[:3]) if products or not logits else q.new_full(q.shape[:3], -torch.inf)
-    for x in logits:
+    top = q.new_full(q.shape[:3], -torch.inf) if logits else q.new_zeros(q.shape[:3])
+    for x in (*logits, *(x.log() for x in products if logits)):
         if x.shape[3]:
             top = torch.maximum(top, x.detach().amax(3))
     sinks = [scene.real(part.weights.sink, batch, {}) for part in parts if part.weights.sink is not None]
     sink = _ranked(sinks[0])[..., 0].expand(q.shape[:3]) if sinks else None
     if sink is not None:
+        # Beside the largest number edges weigh as little as beside infinity, which is none to subtract.
+        sink = torch.where(sink == torch.inf, torch.finfo(sink.dtype).max, sink)
         top = torch.maximum(top, sink.detach())
     top = top.masked_fill(top == -torch.inf, 0.0)
     weights = [torch.exp(x - top[..., None]) for x in logits] + [
-        x * torch.exp(-top)[..., None] for x in products
+        torch.where(x == 0, 0.0, x * torch.exp(-top)[..., None]) for x in products
     ]
     total = reduce(torch.add, (x.sum(3) for x in weights))
     numerator = reduce(torch.add, (x @ v for x in weights))
@@ -256,10 +256,27 @@ def _body(
         total, numerator = total + carried[..., -1], numerator + carried[..., :-1]
         some = some | (carried[..., -1] != 0)
     empty = ~some
-    divisor = torch.where(empty, 1.0, total) if sink is None else total
+    divisor = torch.where(empty if sink is None else total == 0, 1.0, total)
     out = (numerator / divisor[..., None]).masked_fill(empty[..., None], 0.0)
     logs = torch.log(torch.where(total > 0, total, 1.0)) + top
     return out, torch.where(total > 0, logs, -torch.inf)
+
+
+def _scores(scene: _Scene, score: Real, s: Tensor, edges: Tensor) -> Tensor:
+    """What softmax takes exponentials of, (batch, heads, n_q, n); minus infinity where there is no edge.
+
+    An edge whose score is minus infinity weighs nothing, and has no gradient, as if it weren't there.
+    """
+    import torch
+
+    def found(edges: Tensor) -> Tensor:
+        inner = torch.where(edges, s, 0.0)
+        real = scene.real(score, s.shape[0], {Score: inner}, edges).expand(s.shape)
+        return real.masked_fill(~edges, -torch.inf)
+
+    with torch.no_grad():
+        weighing = found(edges) != -torch.inf
+    return found(weighing)
 
 
 # --- linear attention -----------------------------------------------------------------------------------

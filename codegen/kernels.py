@@ -13,7 +13,7 @@ from attnc.codegen.kinds import KINDS, Kind
 from attnc.codegen.needs import Names, Need, bases_of, needs, parameters_of
 from attnc.codegen.shares import first_share, kept, share_of
 from attnc.codegen.walks import WalkWriter
-from attnc.codegen.weights import BodyWeights, EntryKind
+from attnc.codegen.weights import BodyWeights, EntryKind, sloped
 from attnc.digits import PLAIN
 from attnc.expression import FALSE, TRUE, ZERO, Q
 from attnc.pattern import Input
@@ -22,18 +22,34 @@ from attnc.schedule import SHIFT, Pass, Scatter, Sweep
 
 # Which sums of the scores' gradients a kernel keeps for the entries that weights read.
 _SUMS: dict[str, EntryKind] = {"query_gradient": "row", "key_gradient": "column"}
+# How a pass leaves what its rows came to for those after it, by whether the module weighs edges.
+_STORED_SUMS = {
+    False: "tl.store(lse_ptr + head_rows + (q - offset), logs * 0.6931471805599453, mask=stored)",
+    True: "_store_sums(lse_ptr + head_rows, head_rows, q - offset, stored, row_max, logs)",
+}
 _CONSTANTS = ("DIM", "VALUE_DIM", "BLOCK_DIM", "BLOCK_VALUE_DIM", "BLOCK_M", "BLOCK_N", "UNIT", "PRECISION")
 
 
 class KernelWriter(WalkWriter):
-    """Writes the kernels of one pass. ``inputs`` tells the shapes of what is looked up."""
+    """Writes the kernels of one pass.
+
+    inputs: tell the shapes of what is looked up. weighed: whether the module weighs edges by anything but
+        scaled products; scores are then natural logarithms, and else those to the base of 2.
+    """
 
     def __init__(
-        self, part: Pass, names: Names, inputs: tuple[Input, ...], suffix: str, weights: BodyWeights
+        self,
+        part: Pass,
+        names: Names,
+        inputs: tuple[Input, ...],
+        suffix: str,
+        weights: BodyWeights,
+        weighed: bool,
     ) -> None:
         super().__init__(part, names, (*inputs, *(item.input for item in weights.by_distance)))
         self.suffix = suffix
         self.weights = weights
+        self.weighed = weighed
         self.needs: tuple[Need, ...] = needs(part, names, (weights.score,))
 
     @property
@@ -90,6 +106,7 @@ class KernelWriter(WalkWriter):
         else:
             body.append(sweeps)
         store = (self.part.continues and kind.add) or kind.store
+        store = store.replace("{sums}", _STORED_SUMS[self.weighed])
         body += [
             kind.finish,
             self._unmapped(kind),
@@ -148,7 +165,7 @@ class KernelWriter(WalkWriter):
         lines += bases_of(self.needs).splitlines()
         if not self.weights.scaled:
             lines.append("scale = 1.0  # it is a factor of weights, not of the products of features")
-        lines.append("log2_scale = scale * 1.4426950408889634")
+        lines.append(f"factor = scale{'' if self.weighed else ' * 1.4426950408889634'}")
         for name in kind.strided:
             lines.append(f"{name}_row = {name}_row * UNIT")
         heads = {"query": {"k": "key_head", "v": "key_head"}, "key": {}}[kind.side]
@@ -206,32 +223,27 @@ class KernelWriter(WalkWriter):
             f"tl.store({name}_ptr + {rows}, {name}, mask={inside})"
         )
 
-    def _weighing(
-        self, kind: Kind, names: dict[str, str], mask: str | None, axis: int | None
-    ) -> dict[str, str]:
+    def _weighing(self, kind: Kind, names: dict[str, str], axis: int | None) -> dict[str, str]:
         """What stands in the holes of a step that have to do with weights.
 
-        mask: which pairs are edges; None: all of them. axis: over which sums are made; None: over none.
+        axis: over which sums are made; None: over none.
         """
         weights = self.weights
         mapped = self._mapped("key" if kind.side == "query" else "query")
         if weights.plain:
-            return {"map": mapped, "factor": "log2_scale", "weigh": "", "scores": "scores", "slope": ""}
+            return {"map": mapped, "factor": "factor", "weigh": "", "scores": "scores", "slope": ""}
 
-        def masked(text: str) -> str:
-            return text if mask is None else f"tl.where({mask}, {text}, 0.0)"
-
-        weigh = f"logits = 1.4426950408889634 * ({self._real(weights.score, names, 'scores')})\n"
+        weigh = f"logits = {self._real(weights.score, names, 'scores')}\n"
         slope = ""
         kept = _SUMS.get(kind.name)
         for i, item in weights.of_kind(kept) if kept else ():
             text = "d_scores"
             if item.slope != ONE:
-                text = masked(f"d_scores * ({self._real(item.slope, names, 'scores')})")
+                text = sloped(self._real(item.slope, names, "scores"))
             slope += f"d_{kept}{i} += {text if axis is None else f'tl.sum({text}, {axis})'}\n"
         if weights.slope != ONE and kind.name != "forward":
             factor = self._real(weights.slope, names, "scores")
-            slope += f"d_scores = {masked(f'd_scores * ({factor})')}\n"
+            slope += f"d_scores = {sloped(factor)}\n"
         return {"map": mapped, "factor": "scale", "weigh": weigh, "scores": "logits", "slope": slope}
 
     # --- one sweep ---
@@ -323,7 +335,7 @@ class KernelWriter(WalkWriter):
         if sweep.mask != TRUE:
             inside.append(self._vector(sweep.mask, vectors))
         body += [f"{other} = {at}", f"{other}_inside = {' & '.join(inside)}"]
-        weighing = self._weighing(kind, vectors, f"{other}_inside", None)
+        weighing = self._weighing(kind, vectors, None)
         body.append(kind.alone.format(inside=f"{other}_inside", **weighing).rstrip("\n"))
         loop = self._shared("i", "0", steps)
         return "\n".join((*lines, loop, indent("\n".join(body), "    "))) + "\n"
@@ -367,7 +379,7 @@ class KernelWriter(WalkWriter):
             lines.append(f"mask = {within}" if sweep.mask == TRUE else f"mask = {within} & {condition}")
             mask = "mask"
         names = self._pair_names(sweep)
-        weighing = self._weighing(kind, names, mask if masked else None, 1)
+        weighing = self._weighing(kind, names, 1)
         lines.append(kind.step.format(mask=mask, masked=str(masked), **weighing).rstrip("\n"))
         return "\n".join(lines) + "\n"
 

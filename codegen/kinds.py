@@ -10,15 +10,15 @@ class Kind:
     """One of the three kernels; ``swept``, ``step`` and ``alone`` have holes for the tile at hand.
 
     In ``step`` and ``alone``, ``map`` makes features of what is swept, ``weigh`` makes of the ``scores``,
-    which are scaled by ``factor``, what softmax takes the exponentials of, in powers of two; ``slope`` leads
-    their gradients back to the scores.
+    which are scaled by ``factor``, what softmax takes the exponentials of; ``slope`` leads their gradients
+    back to the scores.
 
     load: what is read once a tile.
     begin, resume: the sums to start from, in a first pass and in one that goes on with what another found.
     sunk: those of a first pass where sinks were stored as log-sum-exps; empty where there is no difference.
     alone: what is read and done where a row has one position of the other side, in ``{inside}`` rows.
     finish: what is made of the sums at the end.
-    store, add: how that is written, in either; empty where there is no difference.
+    store, add: how that is written, in either; empty where there is no difference. ``{sums}``: rows' sums.
     found, keep: the results' names, and how they are kept where other programs sweep for the same tile, too.
     """
 
@@ -54,16 +54,15 @@ row_max = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
 row_sum = tl.zeros([BLOCK_M], dtype=tl.float32)
 """,
     """\
-# Goes on where the pass before stopped: its result is a sum of weight one at its log-sum-exp.
+# Goes on where the pass before stopped.
+row_max, row_sum = _load_sums(lse_ptr + head_rows, head_rows, q - offset, inside)
 total = _load_tile(out_base, origin, row, out_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
-row_max = tl.load(lse_ptr + head_rows + (q - offset), mask=inside, other=float("-inf")) * 1.4426950408889634
-row_sum = tl.where(row_max == float("-inf"), 0.0, 1.0)
+total *= row_sum[:, None]
 """,
     """\
 # The sink is there before any edge, with a weight and without a value.
 total = tl.zeros([BLOCK_M, BLOCK_VALUE_DIM], dtype=tl.float32)
-row_max = tl.load(lse_ptr + head_rows + (q - offset), mask=inside, other=float("-inf")) * 1.4426950408889634
-row_sum = tl.where(row_max == float("-inf"), 0.0, 1.0)
+row_max, row_sum = _load_sums(lse_ptr + head_rows, head_rows, q - offset, inside)
 """,
     """\
 key = _load_tile(k_base, {place}, k_row, {inside}, {even}, DIM, BLOCK_DIM)
@@ -88,13 +87,13 @@ logs = _log_sums(row_max, row_sum)
 """,
     """\
 _store_tile(out_base, origin, row, out_row, stored, result, VALUE_DIM, BLOCK_VALUE_DIM)
-tl.store(lse_ptr + head_rows + (q - offset), logs * 0.6931471805599453, mask=stored)
+{sums}
 """,
     "",
     ("out", "lse"),
     """\
 _store_share(shares_out_ptr, cell, stored, result, BLOCK_M, BLOCK_VALUE_DIM)
-_store_share(shares_lse_ptr, cell, stored, logs[:, None], BLOCK_M, 1)
+_store_share_sums(shares_lse_ptr, cell, stored, row_max, logs, BLOCK_M)
 """,
 )
 
@@ -107,7 +106,7 @@ QUERY_GRADIENT = Kind(
 query = _load_tile(q_base, origin, row, q_row, inside, False, DIM, BLOCK_DIM)
 grad = _load_tile(grad_base, origin, row, grad_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
 out = _load_tile(out_base, origin, row, out_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
-lse = _to_base_2(tl.load(lse_ptr + head_rows + (q - offset), mask=inside, other=0.0))
+lse = _from_natural(tl.load(lse_ptr + head_rows + (q - offset), mask=inside, other=0.0))
 delta = tl.sum(grad.to(tl.float32) * out.to(tl.float32), 1)
 delta -= tl.load(lse_grad_ptr + head_rows + (q - offset), mask=inside, other=0.0)
 tl.store(delta_ptr + head_rows + (q - offset), delta, mask=stored)
@@ -164,7 +163,7 @@ d_value = tl.zeros([BLOCK_N, BLOCK_VALUE_DIM], dtype=tl.float32)
     """\
 query = _load_tile(q_base, {place}, q_row, {inside}, {even}, DIM, BLOCK_DIM)
 grad = _load_tile(grad_base, {place}, grad_row, {inside}, {even}, VALUE_DIM, BLOCK_VALUE_DIM)
-lse = _to_base_2(_load_row(lse_ptr + head_rows, {place}, {inside}, {even}))
+lse = _from_natural(_load_row(lse_ptr + head_rows, {place}, {inside}, {even}))
 delta = _load_row(delta_ptr + head_rows, {place}, {inside}, {even})
 """,
     """\
@@ -178,7 +177,7 @@ delta = _load_row(delta_ptr + head_rows, {place}, {inside}, {even})
 at = (q - offset).to(tl.int64)
 query = _load_tile(q_base, 0, at, q_row, {inside}, False, DIM, BLOCK_DIM)
 grad = _load_tile(grad_base, 0, at, grad_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
-lse = _to_base_2(_load_row(lse_ptr + head_rows, 0, q - offset, {inside}, False))
+lse = _from_natural(_load_row(lse_ptr + head_rows, 0, q - offset, {inside}, False))
 delta = _load_row(delta_ptr + head_rows, 0, q - offset, {inside}, False)
 {map}scores = _scores_alone(query, key, {factor})
 {weigh}weights, d_scores = _gradient_alone({scores}, grad, value, {inside}, lse, delta)

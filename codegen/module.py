@@ -75,8 +75,15 @@ def _sweeps_module(
 ) -> dict[str, str]:
     """The sections of a module whose bodies are swept, by what they are."""
     names = Names()
+    weights = [
+        BodyWeights(plan.body, _suffix(i, len(schedule.bodies))) for i, plan in enumerate(schedule.bodies)
+    ]
+    weighing = _weighing(pattern, weights)
+    sinks = any(item.weights.sink is not None for item in weights)
+    weighed = bool(weighing) or any(not item.plain for item in weights)
     writers = [
-        _body_writers(pattern, plan, names, i, len(schedule.bodies)) for i, plan in enumerate(schedule.bodies)
+        _body_writers(pattern, plan, names, i, len(schedule.bodies), weighed)
+        for i, plan in enumerate(schedule.bodies)
     ]
     torch_text, bodies = _torch_sweeps(schedule, names)
     kernels, query_passes, key_passes = _kernels(writers)
@@ -85,12 +92,6 @@ def _sweeps_module(
     mask = definition.mask(pattern)
     every = [writer for query, key in writers for writer in (*query, *key)]
     have |= {need.kind for writer in every for need in writer.needs}
-    weights = [
-        BodyWeights(plan.body, _suffix(i, len(schedule.bodies))) for i, plan in enumerate(schedule.bodies)
-    ]
-    weighing = _weighing(pattern, weights)
-    sinks = any(item.weights.sink is not None for item in weights)
-    weighed = bool(weighing) or any(not item.plain for item in weights)
     have |= {"weights"} if weighed else {"plain"}
     have |= {"sinks"} if sinks else set()
     pairs = [
@@ -112,7 +113,7 @@ def _sweeps_module(
         _part("weights", "bodies") if weighed else "",
         text_of.bodies(weights) if weighed else "",
         text_of.sinks([plan.body for plan in schedule.bodies]) if sinks else "",
-        _part("weights", "totals", have=have) if weighed else "",
+        _part("weights", "sums", "totals", have=have) if weighed else "",
         _part("weights", "unnormalized") if undivided else "",
         _part("weights", "sinks") if sinks else "",
     )
@@ -132,8 +133,8 @@ def _sweeps_module(
         "torch": _section("The torch path", torch_text + f"_BODIES = {bodies}", *torch_parts),
         "triton": _section(
             "The Triton path",
-            _part("tiles", have=have),
-            _part("shares", "kernels") if "shares" in have else "",
+            _powers(_part("tiles", have=have), weighed),
+            _powers(_part("shares", "kernels", have=have), weighed) if "shares" in have else "",
             *(FeatureWriter(item, names).text() for item in weights),
             kernels,
             query_passes,
@@ -142,7 +143,7 @@ def _sweeps_module(
             _part("weights", "launch") if weighed else "",
             _part("weights", "pairs") if pair_kernels else "",
             _part("launch", "sizes"),
-            _part("shares", "launch") if "shares" in have else "",
+            _part("shares", "launch", have=have) if "shares" in have else "",
             _part("launch", "launch", have=have),
         ),
         "operators": _section(
@@ -162,7 +163,7 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
     made = {len(pattern.inputs) + i: f"{role}_{body}" for i, (body, role) in enumerate(derived(schedule))}
     flags = f"# Whether a call can go on with the state that another left.\n_CARRIES = {carried}\n"
     sweeps: dict[str, str] = {}
-    kinds: frozenset[str] = frozenset()
+    kinds = frozenset({"unweighed"})
     if rest is not None:
         sweeps = _sweeps_module(pattern, rest, facts, frozenset({"states"}))
         weights = [BodyWeights(plan.body, _suffix(i, len(rest.bodies))) for i, plan in enumerate(rest.bodies)]
@@ -342,10 +343,9 @@ def _function(pattern: Pattern, facts: Facts, sinks: bool, undivided: bool) -> s
     floats = [item.name for item in pattern.inputs if item.kind == "float"]
     differentiable = ["q", "k", "v", *floats]
     told = f"{', '.join(differentiable[:-1])} and {differentiable[-1]}"
-    tables = "list(inputs.values())"
+    tables = "[*inputs.values()]"
     if sinks:
-        dtype = "torch.float64 if q.dtype == torch.float64 else torch.float32"
-        tables = f"[*inputs.values(), _sinks(inputs, q.shape[1], {dtype}, q.device)]"
+        tables = "[*inputs.values(), _sinks(inputs, q.shape[1], _sum_dtype(q), q.device)]"
     call = f'_operate(q, k, v, {tables}, scale, backend or "")'
     result = f"return {call}[0]"
     factor = "factor of the scores"
@@ -355,7 +355,7 @@ def _function(pattern: Pattern, facts: Facts, sinks: bool, undivided: bool) -> s
             "factor of the scores, or of weights that are products of features and not divided by their sum"
         )
     return f'''\
-def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
+def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None, **_others):
     """Attention over exactly the edges of the pattern `{pattern.name}`; differentiable in {told}.
 
     q: (batch, heads, n_q, dim), k: (batch, key heads, n, dim), v: (batch, key heads, n, value dim), of one
@@ -366,14 +366,14 @@ def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
     backend: "triton" or "torch"; None takes ATTNC_BACKEND, else Triton on a GPU and torch elsewhere.
 
     Returns (batch, heads, n_q, value dim) in the dtype of q. A query that reads no key, or whose weights are
-        all zero, gets zeros.
+        all zero, gets zeros. Under autocast q, k, v and the result are in its dtype.
     Raises TypeError or ValueError for arguments that do not fit, RuntimeError where the backend cannot run,
     NotImplementedError for forward-mode differentiation.
     """
     inputs = {given}
-    q, k, v = _alike(q, k, v)
-    _check(q, k, v, inputs, scale, backend)
-    scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
+    _refuse(_others)
+    q, k, v = _autocast(q, k, v)
+    scale = _check(q, k, v, inputs, scale, backend)
     {result}
 '''
 
@@ -419,7 +419,7 @@ def _suffix(i: int, count: int) -> str:
 
 
 def _body_writers(
-    pattern: Pattern, plan: BodyPlan, names: Names, i: int, count: int
+    pattern: Pattern, plan: BodyPlan, names: Names, i: int, count: int, weighed: bool
 ) -> tuple[list[KernelWriter], list[KernelWriter]]:
     def writers(passes: tuple[Pass, ...]) -> list[KernelWriter]:
         return [
@@ -429,6 +429,7 @@ def _body_writers(
                 pattern.inputs,
                 _suffix(i, count) + (f"_{j}" if len(passes) > 1 else ""),
                 BodyWeights(plan.body, _suffix(i, count)),
+                weighed,
             )
             for j, part in enumerate(passes)
         ]
@@ -506,6 +507,14 @@ _DEFINED = re.compile(r"(?:@_jit\n)?(?:def|class) (_[A-Za-z]\w*)")
 
 
 # --- parts ----------------------------------------------------------------------------------------------
+
+
+def _powers(text: str, natural: bool) -> str:
+    """The text of kernels with the powers by which they weigh: of two, where scores have ``log2(e)`` in them.
+
+    Natural ones where scores may be any number: times ``log2(e)`` the least there is would be none.
+    """
+    return re.sub(r"\b_exp\(", "tl.exp(" if natural else "tl.exp2(", text)
 
 
 def _section(title: str, *texts: str) -> str:

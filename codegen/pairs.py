@@ -10,7 +10,7 @@ from textwrap import indent
 
 from attnc.codegen.expressions import KernelText
 from attnc.codegen.needs import Names, Need, bases_of, needs_of, parameters_of
-from attnc.codegen.weights import BodyWeights, EntryKind
+from attnc.codegen.weights import BodyWeights, EntryKind, sloped
 from attnc.expression import Q, fold
 from attnc.pattern import Input, formula
 from attnc.real import ONE
@@ -36,7 +36,7 @@ row = tl.arange(0, BLOCK)
 _QUERIES = """\
 query = _load_tile(q_base, {start}, row, q_row, inside, False, DIM, BLOCK_DIM)
 grad = _load_tile(grad_base, {start}, row, grad_row, inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
-lse = _to_base_2(_load_row(lse_ptr + head_rows, {start}, row, inside, False))
+lse = _from_natural(_load_row(lse_ptr + head_rows, {start}, row, inside, False))
 delta = _load_row(delta_ptr + head_rows, {start}, row, inside, False)
 """
 
@@ -50,7 +50,7 @@ _GRADIENT = """\
 key = _load_tile(k_base, begin, row, k_row, k_inside, False, DIM, BLOCK_DIM)
 value = _load_tile(v_base, begin, row, v_row, k_inside, False, VALUE_DIM, BLOCK_VALUE_DIM)
 scores = _tile_scores(query, key, scale, PRECISION)
-logits = 1.4426950408889634 * ({score})
+logits = {score}
 d_scores = _score_gradient(logits, grad, value, mask, lse, delta, True, PRECISION)
 """
 
@@ -157,5 +157,5 @@ class PairWriter(KernelText):
         found = []
         for _, item in self.weights.of_kind(kind):
             slope = self._real(item.slope, _NAMES, "scores")
-            found.append("d_scores" if item.slope == ONE else f"tl.where(mask, d_scores * ({slope}), 0.0)")
+            found.append("d_scores" if item.slope == ONE else sloped(slope))
         return found

@@ -54,36 +54,7 @@ def swept(schedule: Schedule) -> Schedule | None:
 
 def joined_text(text: str) -> str:
     """The text of sweeps that go on with what was computed through states, ``begun``."""
-    for path, anchor, lines in _BEGINNINGS:
-        head = f"def _forward_{path}(q, k, v, inputs, scale):\n"
-        before, found, after = text.partition(head)
-        if found:
-            started, place, rest = after.partition(anchor)
-            assert place
-            text = before + head.replace("scale)", "scale, begun)") + started + lines + place + rest
-    return text
-
-
-_BEGINNINGS = (
-    (
-        "torch",
-        "    for found, place in call.plan:\n",
-        """\
-    # What is in states is there before any edge that is swept.
-    out[..., : v.shape[3]] = begun[0].unflatten(1, (-1, call.group))
-    lse.copy_(begun[1].unflatten(1, (-1, call.group))[..., None])
-""",
-    ),
-    (
-        "triton",
-        "    given = call.arguments(out=out, lse=lse)\n",
-        """\
-    # What is in states is there before any edge that is swept.
-    out.copy_(begun[0])
-    lse.copy_(begun[1])
-""",
-    ),
-)
+    return re.sub(r"(def _forward_\w+\(q, k, v, inputs, scale)\)", r"\1, begun)", text)
 
 
 def has_states(schedule: Schedule) -> bool:
@@ -384,7 +355,7 @@ def states_function(pattern: Pattern, schedule: Schedule) -> str:
         shape = ", ".join(show(fold(size)) for size in item.shape)
         arguments += f"    {item.name}: {item.kind}, ({shape}), a leading batch axis allowed.\n"
     some_gates = bool(derived(schedule))
-    made = "list(inputs.values())"
+    made = "[*inputs.values()]"
     if some_gates:
         made = f"[*inputs.values(), *_gates({made}, q, k.shape[2])]"
     differentiable = "q, k, v and float inputs" if some_gates else "q, k and v"
@@ -413,7 +384,7 @@ def states_function(pattern: Pattern, schedule: Schedule) -> str:
     else:
         result = f"    return {result}[0]\n"
     return f'''\
-def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
+def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None, **_others):
     """Attention over exactly the edges of the pattern `{pattern.name}`; differentiable in {differentiable}.
 
     q: (batch, heads, n_q, dim), k: (batch, key heads, n, dim), v: (batch, key heads, n, value dim), of one
@@ -424,15 +395,15 @@ def {pattern.name}(q, k, v, *, {keywords}scale=None, backend=None):
     backend: "triton" or "torch"; None takes ATTNC_BACKEND, else Triton on a GPU and torch elsewhere.
 
     {returns}
-    A query whose weights are all zero gets zeros.
+    A query whose weights are all zero gets zeros. Under autocast q, k, v and the result are in its dtype.
     Raises TypeError or ValueError for arguments that do not fit, RuntimeError where the backend cannot run,
     NotImplementedError for forward-mode differentiation.
     """
     inputs = {given}
-    q, k, v = _alike(q, k, v)
-    _check(q, k, v, inputs, scale, backend)
-{check}    scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
-    tables = {made}
+    _refuse(_others)
+    q, k, v = _autocast(q, k, v)
+    scale = _check(q, k, v, inputs, scale, backend)
+{check}    tables = {made}
 {result}'''
 
 

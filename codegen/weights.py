@@ -31,7 +31,6 @@ from attnc.expression import (
     Var,
     add,
     as_expr,
-    constant,
     fold,
     maximum,
     sub,
@@ -63,6 +62,11 @@ from attnc.real import (
 LEAST, NOTHING = Number(2.0**-126), Number(0.0)
 # What the sum over the edges that read an entry runs along; or the entry is summed up pair by pair.
 EntryKind = Literal["row", "column", "diagonal", "pair"]
+
+
+def sloped(slope: str) -> str:
+    """The text of scores' gradients times a slope, which may be infinite where nothing weighs anything."""
+    return f"tl.where(d_scores != 0.0, d_scores * ({slope}), 0.0)"
 
 
 @dataclass(frozen=True)
@@ -284,8 +288,7 @@ class WeightsWriter(TensorText):
         lines = []
         for item in (item for weights in found for item in weights.by_distance):
             # A relation may need more tokens than there are before it has any edge.
-            low, length = (fold(size) for size in (item.low, item.length))
-            length = length if constant(length) is not None else maximum(length, 1)
+            low, length = fold(item.low), fold(maximum(item.length, 1))
             host = Printer("host", {"n": "n"})
             first, count, made = host(low), host(length), "{}"
             if item.near is not None:

@@ -25,7 +25,16 @@ def body(names: Names, relation: str) -> str:
         return f"attend {relation}" + (f" sink {sink(names)}" if names.chance(50) else "")
     past = names.chance(25)
     attend = f"attend ({relation}) & causal" if past else f"attend {relation}"
-    return f"{attend} score {score(names, past)}" + (f" sink {sink(names)}" if names.chance(30) else "")
+    found = f"{attend} score {score(names, past)}"
+    if names.chance(12):
+        found += f" + {_hiding(names)}"
+    return found + (f" sink {sink(names)}" if names.chance(30) else "")
+
+
+def _hiding(names: Names) -> str:
+    """An entry that hides edges: of tables called so, which ``oracle.inputs`` fills."""
+    shape, place = names.one_of(("n, n", "q, k"), ("n", "k"), ("n", "q"), ("H, n", "h, k"), ("n", "q - k"))
+    return f"{names.table(shape, 'hides')}[{place}]"
 
 
 # --- scores ---------------------------------------------------------------------------------------------
@@ -194,7 +203,9 @@ def _distance(names: Names, size: int) -> str:
 
 
 def sink(names: Names) -> str:
-    match names.one_of("entry", "entry", "function", "number", "head"):
+    match names.one_of("entry", "entry", "function", "number", "head", "deep"):
+        case "deep":
+            return f"{names.table('H', 'deep')}[h]"
         case "entry":
             return f"{names.table('H')}[h]"
         case "function":

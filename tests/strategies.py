@@ -75,12 +75,14 @@ class _Names:
     def chance(self, percent: int) -> bool:
         return self.draw(st.integers(0, 99)) < percent
 
-    def table(self, shape: str) -> str:
-        """A float input of that shape: one that is there, or a new one."""
-        known = [name for name, declared in self.tables.items() if declared == shape]
+    def table(self, shape: str, kind: str = "table") -> str:
+        """A float input of that shape: one of that kind that is there, or a new one."""
+        known = [
+            name for name, declared in self.tables.items() if declared == shape and name.startswith(kind)
+        ]
         if known and (self.chance(50) or len(self.tables) > 4):
             return self.one_of(*known)
-        name = f"table{len(self.tables)}"
+        name = f"{kind}{len(self.tables)}"
         self.tables[name] = shape
         return name
 

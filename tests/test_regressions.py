@@ -178,17 +178,6 @@ def test_an_input_may_be_named_like_something_in_the_module(name: str) -> None:
     assert not done.module.p(*oracle.tensors(given)[0], **oracle.inputs(done.pattern, given)).isnan().any()
 
 
-@pytest.mark.parametrize("name", ["mask", "main", "math", "os", "sys", "NAME", "DIGEST", "INPUTS", "torch"])
-def test_a_pattern_is_not_named_like_what_its_module_needs(name: str) -> None:
-    with pytest.raises(AttncError, match="the emitted module has its own"):
-        oracle.compiled(f"pattern {name}() {{ attend causal }}")
-
-
-def test_an_input_does_not_hide_what_the_function_needs() -> None:
-    with pytest.raises(AttncError, match="the emitted module has its own `math`"):
-        oracle.compiled("pattern p() { input math: bool[n] attend to(math) }")
-
-
 def test_odd_strides_of_every_argument() -> None:
     """A last axis that is not dense, and one that is repeated."""
     done, given = oracle.compiled("pattern p() { attend window(9, 2) }"), call(n=50, n_q=33)

@@ -274,7 +274,7 @@ MISTAKES = [
     ("reserved-name", "relation of the language", "input «causal»: bool[n] attend to(causal)"),
     ("reserved-name", "keyword of Python", "let «lambda» = 3 attend window(lambda)"),
     ("reserved-name", "own `scale`", "input «scale»: bool[n] attend to(scale)"),
-    ("reserved-name", "built into Python", "input «max»: bool[n] attend all"),
+    ("reserved-name", "own `state`", "input «state»: bool[n] attend to(state)"),
     ("reserved-name", "emitted module", "let «_a» = causal attend _a"),
     ("reserved-word", "reserved for keys", "let «memory» = first(4) attend to(memory)"),
     ("reserved-word", "chosen by content", "attend «topk»(3)"),

@@ -257,6 +257,13 @@ def test_relations_that_begin_further_away_than_there_are_tokens(n: int) -> None
     assert oracle.check(done, small(n=n, n_q=n), "torch") == []
 
 
+def test_relations_without_any_distance() -> None:
+    done = oracle.compiled(
+        "pattern p() { input b: float[31] attend chunk(29) & where q - k > 30 score s + b[(q - k) // 2] }"
+    )
+    assert oracle.check(done, small(), "torch") == []
+
+
 # A relation; an index by `q - k`; the same in Python; the ends of distances at a length; whether the index
 # stops changing somewhere near.
 BY_DISTANCE: dict[str, tuple[str, str, Callable[[int], int], Callable[[int], tuple[int, int]], bool]] = {

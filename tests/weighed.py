@@ -83,11 +83,15 @@ class _Analysis:
             self.known[expr] = value, self._size(expr, value)
         return self.known[expr]
 
+    def _rounded(self, value: torch.Tensor) -> torch.Tensor:
+        """What rounding a result is in proportion to: not where it swallows all that is added to it."""
+        return torch.where(value.abs() > 1e30, 0.0, value.abs())
+
     def _value(self, expr: Real) -> torch.Tensor:
         return self.scene.real(expr, self.batch, {} if self.s is None else {Score: self.s[0]}).detach()
 
     def _size(self, expr: Real, value: torch.Tensor) -> torch.Tensor:
-        own = value.abs()  # an operation rounds its own result
+        own = self._rounded(value)  # an operation rounds its own result
         match expr:
             case Whole():
                 return torch.zeros_like(own)
@@ -237,7 +241,7 @@ class _BodySizes:
         assert self.sink is not None
         analysis = _Analysis(self.scene, self.batch, None, self.unit)
         value, size = (weighing._ranked(x)[..., 0] for x in analysis(self.sink))
-        return value, size, analysis
+        return value.clamp(max=torch.finfo(value.dtype).max), size, analysis
 
     def add_to(self, totals: Tables, wanted: Tables, d_scores: Sized, d_sinks: Tensors) -> None:
         """Adds to every entry what the edges give it that read it, and the rows with a sink made of it.

@@ -17,6 +17,7 @@ NAME, DIGEST, INPUTS, WEIGHING = "", "", {}, {}
 
 
 def _batch_of(x, axis): ...
+def _divided(grad, lse_grad, lse): ...
 def _fold(x, axis, size): ...
 def _fold_inputs(inputs, axes, size, batch, apart=()): ...
 def _unfold_inputs(found, inputs, axes, size, batch): ...
@@ -25,18 +26,46 @@ def _unfold_inputs(found, inputs, axes, size, batch): ...
 # --- begin ---
 
 
-def _alike(q, k, v):
-    """Under autocast tensors of different dtypes in its own: layers before may each have chosen theirs."""
-    if not all(isinstance(x, torch.Tensor) for x in (q, k, v)) or q.dtype == k.dtype == v.dtype:
+# Arguments of other attention functions, and what there is in their place.
+_ELSEWHERE = {
+    "attn_mask": "the pattern says which keys are read; what is added to scores is a float input in `score`",
+    "mask": "the pattern says which keys are read",
+    "block_mask": "the pattern says which keys are read; `attnc.from_mask_mod` makes a pattern of a mask_mod",
+    "score_mod": "a pattern has a `score`; `attnc.from_mask_mod` makes one of a score_mod",
+    "is_causal": "`attend causal`, or `& causal`, in the pattern says so",
+    "dropout_p": "weights are never dropped; leave it out",
+    "enable_gqa": "key heads are shared wherever there are fewer of them; leave it out",
+    "return_lse": "only the output is returned; leave it out",
+}
+
+
+def _refuse(names):
+    """Raises TypeError for arguments that the function does not have."""
+    for name in names:
+        known = ", ".join((*INPUTS, "scale", "backend"))
+        where = _ELSEWHERE.get(name, f"what it takes by name is {known}")
+        raise TypeError(f"{NAME}: there is no argument {name}: {where}")
+
+
+def _autocast(q, k, v):
+    """Under autocast in its dtype, as PyTorch's own attention takes them; float64 stays what it is."""
+    device = q.device.type if isinstance(q, torch.Tensor) else "meta"
+    if device == "meta" or not torch.is_autocast_enabled(device):
         return q, k, v
-    if not torch.is_autocast_enabled(q.device.type):
-        return q, k, v
-    dtype = torch.get_autocast_dtype(q.device.type)
-    return tuple(x.to(dtype) if x.is_floating_point() else x for x in (q, k, v))
+    dtype = torch.get_autocast_dtype(device)
+    narrow = torch.float16, torch.bfloat16, torch.float32
+    return tuple(x.to(dtype) if getattr(x, "dtype", None) in narrow else x for x in (q, k, v))
+
+
+def _no_forward_mode(*_, name="an argument"):
+    raise NotImplementedError(
+        f"{NAME}: {name} carries a tangent, and there is no forward mode: take gradients in reverse "
+        "(backward(), torch.autograd.grad, jacrev), or use dense attention with this module's mask()"
+    )
 
 
 def _check(q, k, v, inputs, scale, backend):
-    """Raises TypeError or ValueError that names the argument, what was given and what is wanted."""
+    """The scale; raises TypeError or ValueError that names an argument, what was given, what is wanted."""
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"{NAME}: {name} must be a tensor, not {type(x).__name__}")
@@ -57,10 +86,7 @@ def _check(q, k, v, inputs, scale, backend):
         if not 1 <= x.shape[3] <= 256:
             raise ValueError(f"{NAME}: {name} must have a dim of 1 to 256, not {x.shape[3]}")
         if torch.autograd.forward_ad.unpack_dual(x).tangent is not None:  # PyTorch would drop it in silence
-            raise NotImplementedError(
-                f"{NAME}: {name} carries a tangent, and there is no forward mode: take gradients in reverse "
-                "(backward(), torch.autograd.grad), or use dense attention with this module's mask()"
-            )
+            _no_forward_mode(name=name)
     if k.shape[:3] != v.shape[:3]:
         raise ValueError(
             f"{NAME}: k and v must have the same heads and length, "
@@ -78,15 +104,19 @@ def _check(q, k, v, inputs, scale, backend):
             f"{NAME}: queries are the last of the keys' positions, so there cannot be more queries "
             f"({q.shape[2]}) than keys ({k.shape[2]})"
         )
-    if scale is not None and not isinstance(scale, (int, float)):
-        raise TypeError(f"{NAME}: scale must be a number, not {type(scale).__name__}")
+    if not isinstance(scale, (int, float, type(None))) and (
+        not hasattr(scale, "__float__") or hasattr(scale, "__len__")
+    ):
+        wanted = "a number (of a tensor take scale.item())" if hasattr(scale, "item") else "a number"
+        raise TypeError(f"{NAME}: scale must be {wanted}, not {type(scale).__name__}")
     if scale is not None and not -math.inf < scale < math.inf:
         raise ValueError(f"{NAME}: scale must be a finite number, not {scale}")
     if backend not in (None, "triton", "torch"):
         raise ValueError(f"{NAME}: backend must be 'triton', 'torch' or None, not {backend!r}")
     for name, x in inputs.items():
         _check_input(name, x, q, k.shape[2])
-    return _head_sets(q.shape[1])
+    _head_sets(q.shape[1])
+    return 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
 
 
 def _check_input(name, x, q, n):
@@ -189,7 +219,14 @@ _LABEL = f"attnc::{NAME}_{DIGEST[:12]}_{''.join(c if c.isalnum() else '_' for c 
     schema="(Tensor q, Tensor k, Tensor v, Tensor[] inputs, float scale, str backend) -> (Tensor, Tensor)",
 )
 def _forward(q, k, v, inputs, scale, backend):
+    # --- only: plain ---
     """Output (batch, heads, n_q, value dim) and natural log-sum-exp (batch, heads, n_q), fp32."""
+    # --- only: weights ---
+    """Output (batch, heads, n_q, value dim) and, in fp32, what rows divide by (batch, heads, n_q, 2).
+
+    That is the largest score, and the natural logarithm of the sum of weights beside it.
+    """
+    # --- only: end ---
     run = _forward_triton if _path(q.device, q.dtype, backend) == "triton" else _forward_torch
     with torch.autocast(q.device.type, enabled=False):  # what is summed in fp32 stays in fp32
         return run(q, k, v, inputs, scale)
@@ -215,13 +252,20 @@ def _backward(grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):
     # --- only: end ---
     run = _backward_triton if _path(q.device, q.dtype, backend) == "triton" else _backward_torch
     with torch.autocast(q.device.type, enabled=False):
+        # --- only: weights ---
+        grad, lse_grad, lse = _divided(grad, lse_grad, lse)
+        # --- only: end ---
         return run(grad, lse_grad, q, k, v, inputs, out, lse, scale)
 
 
 @_forward.register_fake
 def _(q, k, v, inputs, scale, backend):
     shape = (*q.shape[:3], v.shape[3])
+    # --- only: plain ---
     return q.new_empty(shape), q.new_empty(q.shape[:3], dtype=_sum_dtype(q))
+    # --- only: weights ---
+    return q.new_empty(shape), q.new_empty((*q.shape[:3], 2), dtype=_sum_dtype(q))
+    # --- only: end ---
 
 
 @_backward.register_fake
@@ -259,6 +303,15 @@ def _differentiate(ctx, grad, lse_grad):
 torch.library.register_autograd(f"{_LABEL}_forward", _differentiate, setup_context=_save)
 
 
+def _once(ctx, *grads):
+    raise NotImplementedError(
+        f"{NAME}: there are no second derivatives: use dense attention with this module's mask()"
+    )
+
+
+torch.library.register_autograd(f"{_LABEL}_backward", _once)
+
+
 class _Transformed(torch.autograd.Function):
     """The same for ``torch.func``, which does not look for the gradients of registered operators."""
 
@@ -272,6 +325,8 @@ class _Transformed(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         q, k, v, scale, backend, *tables = inputs
         _save(ctx, (q, k, v, tables, scale, backend), output)
+
+    jvp = staticmethod(_no_forward_mode)
 
     @staticmethod
     def backward(ctx, grad, lse_grad):
@@ -302,11 +357,8 @@ class _Gradients(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         pass
 
-    @staticmethod
-    def backward(ctx, *grads):
-        raise NotImplementedError(
-            f"{NAME}: there are no second derivatives: use dense attention with this module's mask()"
-        )
+    backward = staticmethod(_once)
+    jvp = staticmethod(_no_forward_mode)
 
 
 def _operate(q, k, v, inputs, scale, backend):

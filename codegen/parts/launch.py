@@ -13,6 +13,7 @@ except ImportError:
 
 NAME = ""
 _QUERY_PASSES, _KEY_PASSES, _JOINED = (), (), False
+begun = ()
 
 
 def _rows_contiguous(x): ...
@@ -260,11 +261,26 @@ def _forward_triton(q, k, v, inputs, scale):
     call = _Launcher(q, k, v, inputs, scale)
     dtype = torch.float32 if _JOINED else q.dtype
     out = torch.zeros((*q.shape[:3], v.shape[3]), dtype=dtype, device=q.device)
+    # --- only: plain ---
     lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
+    # --- only: weights ---
+    lse = torch.zeros((*q.shape[:3], 2), dtype=torch.float32, device=q.device)
+    lse[..., 0] = float("-inf")
     # --- only: sinks ---
-    lse[:] = call.tables["sinks"][..., None]
+    lse[..., 0] = call.tables["sinks"][..., None]
+    # --- only: states ---
+    # What is in states is there before any edge that is swept.
+    out.copy_(begun[0])
+    # --- only: states plain ---
+    lse.copy_(begun[1])
+    # --- only: states weights ---
+    lse[..., 0] = begun[1]
     # --- only: end ---
+    # --- only: plain ---
     given = call.arguments(out=out, lse=lse)
+    # --- only: weights ---
+    given = call.arguments(out=out, lse=lse.flatten(2))  # whose axis of two is no stride of vectors
+    # --- only: end ---
     for numbers, passes in zip(_head_sets(call.heads), _QUERY_PASSES, strict=True):
         for kernel, _, *rest in passes:
             call.run(kernel, "query", *rest, numbers, given, "forward", ("out", "lse"), False)

@@ -24,7 +24,7 @@ _WEIGHTS = ()
 
 
 # --- only: plain ---
-def _dense(q, k, v, edges):
+def _dense(q, k, v, edges, inputs):
     """Masked attention by the book, in the dtype of q; rows without edges give zeros."""
     k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
     scores = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).masked_fill(~edges, float("-inf"))
@@ -32,7 +32,7 @@ def _dense(q, k, v, edges):
 
 
 # --- only: weights dense ---
-def _dense(q, k, v, edges, **inputs):
+def _dense(q, k, v, edges, inputs):
     """Masked and weighed attention by the book, in the dtype of q; rows without edges give zeros."""
     (heads, n_q), n = q.shape[1:3], k.shape[2]
     k, v = (x.repeat_interleave(heads // k.shape[1], 1) for x in (k, v))
@@ -61,13 +61,13 @@ def _dense(q, k, v, edges, **inputs):
     # --- only: weights dense ---
     out = torch.nan_to_num(scores.softmax(3)) @ v
     # --- only: undivided dense ---
-    out = _not_divided(out, scores.logsumexp(3), 1 / math.sqrt(q.shape[3]))
+    out = _not_divided(out, scores.logsumexp(3)[..., None], 1 / math.sqrt(q.shape[3]))
     # --- only: weights dense ---
     return out
 
 
 # --- only: states ---
-def _dense(q, k, v, edges, **inputs):
+def _dense(q, k, v, edges, inputs):
     """The torch path. In fp64 it stands for linear attention by its definition."""
     return globals()[NAME](q, k, v, **inputs, backend="torch")
 
@@ -125,13 +125,13 @@ def main():
             for run, wide in ((function, False), (_dense, True), (_dense, False)):
                 args = [x.double() if wide else x for x in (q, k, v)]
                 # --- only: plain ---
-                out = run(*args, **inputs) if run is function else run(*args, edges)
+                out = run(*args, **inputs) if run is function else run(*args, edges, inputs)
                 given = torch.autograd.grad(out, (q, k, v), grad.to(out.dtype))
                 # --- only: weights ---
                 more = {
                     name: x.double() if wide and x.is_floating_point() else x for name, x in inputs.items()
                 }
-                out = run(*args, **more) if run is function else run(*args, edges, **more)
+                out = run(*args, **more) if run is function else run(*args, edges, more)
                 given = torch.autograd.grad(out, (q, k, v, *floats), grad.to(out.dtype))
                 # --- only: end ---
                 results.append((out.detach(), torch.cat([x.flatten() for x in given])))

@@ -12,6 +12,7 @@ except ImportError:
 
 
 def _jit(function): ...
+def _exp(x): ...
 
 
 # --- begin: kernels ---
@@ -50,6 +51,17 @@ def _store_share(found, cell, stored, value, BLOCK: tl.constexpr, BLOCK_DIM: tl.
 
 
 @_jit
+def _store_share_sums(found, cell, stored, row_max, logs, BLOCK: tl.constexpr):
+    """Stores what the rows of a share came to, for ``_join_kernel``."""
+    # --- only: plain ---
+    _store_share(found, cell, stored, logs[:, None], BLOCK, 1)
+    # --- only: weights ---
+    start = tl.cast(cell, tl.int64) * BLOCK
+    _store_sums(found + start, start, tl.arange(0, BLOCK), stored, row_max, logs)
+    # --- only: end ---
+
+
+@_jit
 def _store_rows(rows, cell, stored, row, BLOCK: tl.constexpr):
     """Notes to which rows of the result those of a tile belong."""
     tl.store(rows + tl.cast(cell, tl.int64) * BLOCK + tl.arange(0, BLOCK), row, mask=stored)
@@ -79,7 +91,7 @@ def _join_kernel(
     UNIT: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Joins what the shares of a tile found by their log-sum-exps (base 2), in their order, in fp32."""
+    """Joins what the shares of a tile found in their order, in fp32."""
     place, batch, head, row, inside = _joined_rows(
         shares_row_ptr, split, shares, head_start, head_step, head_count, BLOCK, ROWS
     )
@@ -91,12 +103,19 @@ def _join_kernel(
     row_sum = tl.zeros([ROWS], dtype=tl.float32)
     for share in tl.range(0, shares):
         found = place + share * BLOCK
-        logs = tl.load(shares_lse_ptr + found, mask=inside, other=float("-inf"))
+        # --- only: plain ---
+        share_max = tl.load(shares_lse_ptr + found, mask=inside, other=float("-inf"))
+        # --- only: weights ---
+        share_max, share_sum = _load_sums(shares_lse_ptr, 0, found, inside)
+        # --- only: end ---
         pointers = shares_out_ptr + found[:, None] * BLOCK_VALUE_DIM + column[None, :]
         value = tl.load(pointers, mask=inside[:, None], other=0.0)
-        new_max = tl.maximum(row_max, logs)
+        new_max = tl.maximum(row_max, share_max)
         shift = tl.where(new_max == float("-inf"), 0.0, new_max)
-        fade, weight = tl.exp2(row_max - shift), tl.exp2(logs - shift)
+        fade, weight = _exp(row_max - shift), _exp(share_max - shift)
+        # --- only: weights ---
+        weight *= share_sum
+        # --- only: end ---
         total = total * fade[:, None] + value * weight[:, None]
         row_sum = row_sum * fade + weight
         row_max = new_max
@@ -105,8 +124,9 @@ def _join_kernel(
     pointers = out_ptr + batch * out_batch * UNIT + head * out_head * UNIT + row * out_row * UNIT
     wanted = inside[:, None] & (column < VALUE_DIM)[None, :]
     tl.store(pointers[:, None] + column[None, :], result.to(out_ptr.dtype.element_ty), mask=wanted)
-    logs = _log_sums(row_max, row_sum) * 0.6931471805599453
-    tl.store(lse_ptr + (batch * heads + head) * n_q + row, logs, mask=inside)
+    logs = _log_sums(row_max, row_sum)
+    start = (batch * heads + head) * n_q
+    _store_sums(lse_ptr + start, start, row, inside, row_max, logs)
 
 
 @_jit
@@ -183,7 +203,11 @@ class _Cells:
         shape = (self.tiles * shares, block)
         self.found = {"row": torch.full(shape, -1, dtype=torch.int32, device=first.device)}
         for name in found:
-            dim = triton.next_power_of_2(max(16, given[f"{name}_ptr"].shape[3])) if name != "lse" else 1
+            # --- only: plain ---
+            dim = 1 if name == "lse" else triton.next_power_of_2(max(16, given[f"{name}_ptr"].shape[3]))
+            # --- only: weights ---
+            dim = 2 if name == "lse" else triton.next_power_of_2(max(16, given[f"{name}_ptr"].shape[3]))
+            # --- only: end ---
             self.found[name] = torch.empty((*shape, dim), dtype=torch.float32, device=first.device)
 
     def arguments(self):

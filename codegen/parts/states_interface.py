@@ -16,6 +16,7 @@ def _forward_triton(*args): ...
 def _backward_torch(*args): ...
 def _backward_triton(*args): ...
 def _batch_of(x, axis): ...
+def _divided(grad, lse_grad, lse): ...
 def _fold(x, axis, size): ...
 def _fold_inputs(inputs, axes, size, batch, apart=()): ...
 def _unfold_inputs(found, inputs, axes, size, batch): ...
@@ -120,14 +121,17 @@ def _backward(grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scal
     """Gradients of q, k and v, of the inputs and gates that weigh edges, and of the state."""
     triton_path = _path(q.device, q.dtype, backend) == "triton"
     with torch.autocast(q.device.type, enabled=False):
+        # --- only: weighed ---
+        grad, lse_grad, lse = _divided(grad, lse_grad, lse)
+        # --- only: end ---
         dq, dk, dv, found, d_state = _backward_states(
             grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scale, triton_path
         )
         # --- only: sweeps ---
         sweep = _backward_triton if triton_path else _backward_torch
-        # --- only: unweighed ---
+        # --- only: sweeps unweighed ---
         more = sweep(grad, lse_grad, q, k, v, inputs, out, lse, scale)
-        # --- only: weighed ---
+        # --- only: sweeps weighed ---
         *more, weighing = sweep(grad, lse_grad, q, k, v, inputs, out, lse, scale)
         found = dict(zip(_SWEPT, weighing, strict=True)) | found
         # --- only: sweeps ---
@@ -144,9 +148,14 @@ def _backward(grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scal
 def _(q, k, v, inputs, state, scale, backend):
     dtype = _sum_dtype(q)
     shape = (*q.shape[:3], v.shape[3])
+    # --- only: weighed ---
+    sums = (*q.shape[:3], 2)
+    # --- only: unweighed ---
+    sums = q.shape[:3]
+    # --- only: end ---
     return (
         q.new_empty(shape),
-        q.new_empty(q.shape[:3], dtype=dtype),
+        q.new_empty(sums, dtype=dtype),
         q.new_empty(_state_shape(q, v), dtype=dtype),
     )
 
@@ -185,6 +194,15 @@ def _differentiate(ctx, grad, lse_grad, state_grad):
 torch.library.register_autograd(f"{_LABEL}_forward", _differentiate, setup_context=_save)
 
 
+def _once(ctx, *grads):
+    raise NotImplementedError(
+        f"{NAME}: there are no second derivatives: use dense attention with this module's mask()"
+    )
+
+
+torch.library.register_autograd(f"{_LABEL}_backward", _once)
+
+
 class _Transformed(torch.autograd.Function):
     """The same for ``torch.func``, which does not look for the gradients of registered operators."""
 
@@ -198,6 +216,8 @@ class _Transformed(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         q, k, v, state, scale, backend, *tables = inputs
         _save(ctx, (q, k, v, tables, state, scale, backend), output)
+
+    jvp = staticmethod(_no_forward_mode)
 
     @staticmethod
     def backward(ctx, grad, lse_grad, state_grad):
@@ -223,11 +243,8 @@ class _Gradients(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         pass
 
-    @staticmethod
-    def backward(ctx, *grads):
-        raise NotImplementedError(
-            f"{NAME}: there are no second derivatives: use dense attention with this module's mask()"
-        )
+    backward = staticmethod(_once)
+    jvp = staticmethod(_no_forward_mode)
 
 
 def _operate(q, k, v, inputs, state, scale, backend):

@@ -200,7 +200,8 @@ def _linear_rows_kernel(
             weight = tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))
             pull = total_grad - delta * weight
         else:
-            weight = tl.where(total == float("-inf"), 0.0, tl.exp(-total))
+            # Less than the least number is no weight of anything in states: such a row has scores alone.
+            weight = tl.where(total < -87.0, 0.0, tl.exp(-total))
             pull = (total_grad - delta) * weight
     tl.store(weight_ptr + i * n_q + row, weight, mask=inside)
     tl.store(pull_ptr + i * n_q + row, pull, mask=inside)

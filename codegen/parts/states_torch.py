@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -229,7 +231,8 @@ def _row_weights(body, grad, lse_grad, out, lse, outer, dtype):
         some = lse != 0
         weight = torch.where(some, 1 / torch.where(some, lse, 1.0), 0.0)
         return torch.cat([grad * weight[..., None], (lse_grad - delta * weight)[..., None]], 3)
-    weight = torch.where(lse > -torch.inf, torch.exp(-lse), 0.0)
+    # Less than the least number is no weight of anything in states: such a row has scores alone.
+    weight = torch.where(lse < math.log(torch.finfo(lse.dtype).tiny), 0.0, torch.exp(-lse))
     return torch.cat([grad, (lse_grad - delta)[..., None]], 3) * weight[..., None]
 
 

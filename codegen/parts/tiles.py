@@ -12,6 +12,10 @@ try:
 except ImportError:  # the torch path needs no Triton
     triton = None
 
+
+def _exp(x): ...
+
+
 # --- begin ---
 
 
@@ -113,6 +117,13 @@ def _load_row(base, start, row, inside, EVEN: tl.constexpr):
     return tl.load(pointers) if EVEN else tl.load(pointers, mask=inside, other=0.0)
 
 
+# --- only: plain ---
+@_jit
+def _from_natural(x):
+    """Natural logarithms in the units of scores."""
+    return x * 1.4426950408889634
+
+
 @_jit
 def _log_sums(row_max, row_sum):
     """Rows' log-sum-exps to the base of 2, in fp64; minus infinity where no edge was met.
@@ -125,14 +136,56 @@ def _log_sums(row_max, row_sum):
 
 
 @_jit
-def _to_base_2(lse):
-    """Rows' log-sum-exps to the base of 2."""
-    # --- only: weights ---
-    lse = tl.where(lse == float("-inf"), float("inf"), lse)  # of a row without any weight no edge has one
-    # --- only: end ---
-    return lse * 1.4426950408889634
+def _load_sums(lse, start, row, inside):
+    """Rows' largest scores and sums of weights, as a pass before left them: one at the log-sum-exp.
+
+    lse: from the entry ``start`` on.
+    """
+    row_max = _from_natural(tl.load(lse + row, mask=inside, other=float("-inf")))
+    return row_max, tl.where(row_max == float("-inf"), 0.0, 1.0)
 
 
+@_jit
+def _store_sums(lse, start, row, inside, row_max, logs):
+    """Stores rows' natural log-sum-exps."""
+    tl.store(lse + row, logs * 0.6931471805599453, mask=inside)
+
+
+# --- only: weights ---
+@_jit
+def _from_natural(x):
+    """Natural logarithms in the units of scores."""
+    return x
+
+
+@_jit
+def _load_sums(lse, start, row, inside):
+    """Rows' largest scores and sums of weights, as a pass before left them, or a sink.
+
+    lse: from the entry ``start`` on, of which each row has two.
+    """
+    row_max = tl.load(lse + start + 2 * row, mask=inside, other=float("-inf"))
+    logs = tl.load(lse + start + 2 * row + 1, mask=inside, other=0.0)
+    return row_max, tl.where(row_max == float("-inf"), 0.0, tl.exp(logs))
+
+
+@_jit
+def _log_sums(row_max, row_sum):
+    """Logarithms of rows' sums of weights beside the largest score.
+
+    Added to a score of a million, they would be left with no digit that tells one from another.
+    """
+    return tl.log(tl.where(row_sum != 0.0, row_sum, 1.0))
+
+
+@_jit
+def _store_sums(lse, start, row, inside, row_max, logs):
+    """Stores rows' largest scores, and the logarithms of their sums of weights beside those."""
+    tl.store(lse + start + 2 * row, row_max, mask=inside)
+    tl.store(lse + start + 2 * row + 1, logs, mask=inside)
+
+
+# --- only: end ---
 @_jit
 def _store_tile(base, start, row, stride, inside, value, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
     """Stores what is inside of a (rows, BLOCK_DIM) tile to the rows ``start + row``, in their dtype."""
@@ -149,9 +202,9 @@ def _tile_scores(rows, columns, scale, PRECISION: tl.constexpr):
 
 @_jit
 def _attend(scores, value, mask, total, row_max, row_sum, MASKED: tl.constexpr, PRECISION: tl.constexpr):
-    """One step of the online softmax (Milakov and Gimelshein 2018), in powers of two.
+    """One step of the online softmax (Milakov and Gimelshein 2018), by powers of the units of scores.
 
-    ``scores`` include the factor ``log2(e)``. A row that has met no edge yet has ``row_max`` minus infinity.
+    A row that has met no edge yet has ``row_max`` minus infinity.
     """
     if MASKED:
         scores = tl.where(mask, scores, float("-inf"))
@@ -161,8 +214,8 @@ def _attend(scores, value, mask, total, row_max, row_sum, MASKED: tl.constexpr, 
     # --- only: weights ---
     shift = tl.where(new_max == float("-inf"), 0.0, new_max)  # scores may all be minus infinity
     # --- only: end ---
-    weights = tl.exp2(scores - shift[:, None])
-    fade = tl.exp2(row_max - shift)
+    weights = _exp(scores - shift[:, None])
+    fade = _exp(row_max - shift)
     row_sum = row_sum * fade + tl.sum(weights, 1)
     total = _dot(weights.to(value.dtype), value, total * fade[:, None], PRECISION)
     return total, new_max, row_sum
@@ -171,7 +224,7 @@ def _attend(scores, value, mask, total, row_max, row_sum, MASKED: tl.constexpr, 
 @_jit
 def _score_gradient(scores, grad, value, mask, lse, delta, MASKED: tl.constexpr, PRECISION: tl.constexpr):
     """The gradient of what softmax takes exponentials of, (queries, keys); ``scores`` as in ``_attend``."""
-    weights = tl.exp2(scores - lse[:, None])
+    weights = _exp(scores - lse[:, None])
     if MASKED:
         weights = tl.where(mask, weights, 0.0)
     # The product starts from -delta, which saves the registers that would hold it meanwhile.
@@ -187,7 +240,7 @@ def _add_value_gradient(
 
     Tiles are (keys, queries).
     """
-    weights = tl.exp2(scores - lse[None, :])
+    weights = _exp(scores - lse[None, :])
     if MASKED:
         weights = tl.where(mask, weights, 0.0)
     d_value = _dot(weights.to(grad.dtype), grad, d_value, PRECISION)
@@ -206,8 +259,8 @@ def _attend_alone(scores, value, inside, total, row_max, row_sum):
     scores = tl.where(inside, scores, float("-inf"))
     new_max = tl.maximum(row_max, scores)
     shift = tl.where(new_max == float("-inf"), 0.0, new_max)
-    weights = tl.exp2(scores - shift)
-    fade = tl.exp2(row_max - shift)
+    weights = _exp(scores - shift)
+    fade = _exp(row_max - shift)
     total = total * fade[:, None] + weights[:, None] * value.to(tl.float32)
     return total, new_max, row_sum * fade + weights
 
@@ -215,7 +268,7 @@ def _attend_alone(scores, value, inside, total, row_max, row_sum):
 @_jit
 def _gradient_alone(scores, grad, value, inside, lse, delta):
     """The weight of each row's one edge, and ``_score_gradient`` of it."""
-    weight = tl.where(inside, tl.exp2(scores - lse), 0.0)
+    weight = tl.where(inside, _exp(scores - lse), 0.0)
     return weight, weight * (tl.sum(grad.to(tl.float32) * value.to(tl.float32), 1) - delta)
 
 

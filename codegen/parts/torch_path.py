@@ -13,11 +13,13 @@ def _all_batches(q, k, inputs, costs): ...
 def _index(positions, device): ...
 def _tables(inputs, n_q, n, heads, device): ...
 def _Totals(inputs, tables): ...
+def _joined_sums(so_far, part): ...
 def _weighed_attention(found, call, *given): ...
 def _weighed_gradients(found, call, totals, *given): ...
 
 
 _BUDGET, _AT_HAND = 0, 0
+begun = ()
 _TILE_COSTS, _UNITS_COSTS, _GRADIENT_COSTS = {}, {}, {}
 
 # --- begin ---
@@ -207,18 +209,28 @@ def _forward_torch(q, k, v, inputs, scale):
     # --- only: end ---
     # Pieces of a row are joined in the dtype of sums.
     out = torch.empty(call.q.shape, dtype=q.dtype if call.once else sums, device=q.device)
+    # --- only: plain ---
     lse = torch.full((*call.q.shape[:4], 1), float("-inf"), dtype=sums, device=q.device)
+    # --- only: weights ---
+    # A row's sum of weights: the largest score, and the logarithm of the sum beside that.
+    lse = torch.zeros((*call.q.shape[:4], 2), dtype=sums, device=q.device)
+    lse[..., 0] = float("-inf")
     # --- only: sinks ---
     # A sink is there before any edge, with a weight and without a value.
-    lse[:] = inputs[-1].unflatten(1, (-1, call.group))[..., None, None]
+    lse[..., 0] = inputs[-1].unflatten(1, (-1, call.group))[..., None]
     out.zero_()
+    # --- only: states ---
+    # What is in states is there before any edge that is swept.
+    out[..., : v.shape[3]] = begun[0].unflatten(1, (-1, call.group))
+    lse[..., 0] = begun[1].unflatten(1, (-1, call.group))
     # --- only: end ---
     for found, place in call.plan:
         added, some, causal = call.masks(found)
         rows = [found.of_rows(x, place, call.offset) for x in (out, lse)]
-        first = call.once or (some is None and bool(rows[1].max() == float("-inf")))
-        if not first and rows[1].min() == float("-inf"):
-            rows[0].masked_fill_(rows[1] == float("-inf"), 0.0)  # nothing was written there yet
+        unwritten = None if call.once else rows[1][..., :1] == float("-inf")
+        first = call.once or (some is None and bool(unwritten.all()))
+        if not first and unwritten.any():
+            rows[0].masked_fill_(unwritten, 0.0)
         views = call.views(found, place)
         # --- only: weights ---
         views += call.places(found, place)
@@ -235,16 +247,24 @@ def _forward_torch(q, k, v, inputs, scale):
                 continue
             if some is not None:
                 part_lse = part_lse.masked_fill(~some_here, float("-inf"))
+            # --- only: plain ---
             # Pieces of a row are joined by their log-sum-exps.
             joined = torch.logaddexp(so_far_lse, part_lse)
             weight = (part_lse - joined).exp_().masked_fill_(part_lse == float("-inf"), 0.0)
+            # --- only: weights ---
+            joined, weight = _joined_sums(so_far_lse, part_lse)
+            # --- only: end ---
             so_far.lerp_(part.to(sums), weight)
             so_far_lse.copy_(joined)
         for total, view in zip((out, lse), rows, strict=True):
             found.store(total, view, place, call.offset)
-    if lse.numel() and lse.min() == float("-inf"):
-        out.masked_fill_(lse == float("-inf"), 0.0)
-    return out.flatten(1, 2)[..., : v.shape[3]].to(q.dtype).contiguous(), lse.flatten(1, 2).squeeze(3)
+    empty = lse[..., :1] == float("-inf")
+    if empty.any():
+        out.masked_fill_(empty, 0.0)
+    # --- only: plain ---
+    lse = lse[..., 0]
+    # --- only: end ---
+    return out.flatten(1, 2)[..., : v.shape[3]].to(q.dtype).contiguous(), lse.flatten(1, 2)
 
 
 def _backward_torch(grad, lse_grad, q, k, v, inputs, out, lse, scale):
@@ -257,8 +277,11 @@ def _backward_torch(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     delta = (grad * out).sum(4).flatten(1, 2) - lse_grad
     totals.add_sinks(lse, delta)
     # --- only: end ---
+    # --- only: plain ---
     # A row without edges has a log-sum-exp of minus infinity and only weights of zero.
-    lse = lse.masked_fill(lse == float("-inf"), float("inf")).unflatten(1, (-1, call.group))[..., None]
+    lse = lse.masked_fill(lse == float("-inf"), float("inf"))
+    # --- only: end ---
+    lse = lse.unflatten(1, (-1, call.group))[..., None]
     pull = lse_grad.unflatten(1, (-1, call.group))[..., None].to(call.dtype) if lse_grad.any() else None
     dq, dk, dv = (torch.zeros(x.shape, dtype=call.dtype, device=q.device) for x in (call.q, call.k, call.v))
     for found, place in call.plan:

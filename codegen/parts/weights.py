@@ -50,8 +50,25 @@ def _not_divided(out, lse, scale):
         if not weights.normalized:
             divided[numbers] = False
             factor[numbers] = 1.0 if weights.scaled else scale
-    sums = lse.masked_fill(divided[:, None], 0.0).exp() * factor[:, None]
+    sums = lse.sum(3).masked_fill(divided[:, None], 0.0).exp() * factor[:, None]
     return (out * sums[..., None]).to(out.dtype)
+
+
+# --- begin: sums ---
+
+
+def _divided(grad, lse_grad, lse):
+    """What gradient kernels take of rows: log-sum-exps in one number, and gradients that make up for it.
+
+    lse: the largest score of every row, and the logarithm of its sum of weights beside that. Where a score is
+    as large as a million, the sum of both is off by much: all weights of a row are then off by one factor, by
+    which its gradients are divided. A row without any weight has none for any edge.
+    """
+    top, logs = lse.unbind(3)
+    empty = top == float("-inf")
+    lse = (top + logs).masked_fill(empty, float("inf"))
+    factor = torch.exp(lse - top - logs).masked_fill(empty, 0.0)
+    return (grad * factor[..., None]).to(grad.dtype), lse_grad[..., 1] * factor, lse
 
 
 # --- begin: totals ---
@@ -90,7 +107,7 @@ class _Totals:
         """A sink has a weight, but no value: what its logarithm gets is ``-weight * delta``."""
         if "sinks" in self.of:
             sinks = self.inputs[-1][..., None].to(lse.dtype)
-            weights = torch.exp(sinks - lse).masked_fill(lse == float("-inf"), 0.0)
+            weights = torch.exp(sinks - lse)
             self.of["sinks"] -= (weights * delta).sum(2).sum_to_size(self.of["sinks"].shape)
 
     def results(self):
@@ -105,7 +122,7 @@ class _Totals:
 
 
 def _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
-    """Some rows at a time: which, where, scaled products, what becomes of them, and what is no edge."""
+    """Some rows at a time: which, where, scaled products, and what becomes of them."""
     n, heads = call.k.shape[3], call.q.shape[1] * call.group
     score = found.weights.score
     for rows, s in _scores(q, k, None, False, call.scale if found.weights.scaled else 1.0):
@@ -116,23 +133,33 @@ def _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
         weighed = s if score is None else score(s, *at).expand(s.shape)
         if absent is not None:
             weighed = weighed.masked_fill(absent, float("-inf"))
-        yield rows, at, s, weighed, absent
+        yield rows, at, s, weighed
 
 
 def _weighed_attention(found, call, q, k, v, q_at, k_at, h, added, causal):
-    """Output and log-sum-exp (…, 1) of (a, b, length, dim) tensors, at these positions."""
+    """Output and sums (…, 2) of (a, b, length, dim) tensors, at these positions."""
     if found.weights.maps is not None:  # of nothing but the vectors: a map may make something of the padding
         q, k = (found.weights.maps[0](x[..., : call.vector_dim]) for x in (q, k))
     if found.weights.score is None and call.scale > 0:
-        return _attention(q, k, v, added, causal, call.scale)
+        out, lse = _attention(q, k, v, added, causal, call.scale)
+        return out, torch.cat([lse, torch.zeros_like(lse)], 3)
     out, lse = [], []
-    for _, _, _, scores, _ in _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
+    for _, _, _, scores in _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
         top = scores.amax(3, keepdim=True)
         weights = scores.sub(top.masked_fill(top == float("-inf"), 0.0)).exp_()
         total = weights.sum(3, keepdim=True)
         out.append(torch.matmul(weights, v.to(weights.dtype)) / total.clamp(min=1e-30))
-        lse.append(total.log() + top)
+        lse.append(torch.cat([top, total.log()], 3))
     return torch.cat(out, 2), torch.cat(lse, 2)
+
+
+def _joined_sums(so_far, part):
+    """The sums of two pieces of rows as those of both, and what share of the weight the second one has."""
+    top = torch.maximum(so_far[..., :1], part[..., :1])
+    shift = top.masked_fill(top == float("-inf"), 0.0)
+    before, more = (torch.exp(x[..., :1] - shift + x[..., 1:]) for x in (so_far, part))
+    total = before + more
+    return torch.cat([top, total.log()], 3), more / total.clamp(min=1e-30)
 
 
 def _weighed_gradients(found, call, totals, q, k, v, q_at, k_at, h, grad, out, lse, pull, added, causal):
@@ -147,18 +174,17 @@ def _weighed_gradients(found, call, totals, q, k, v, q_at, k_at, h, grad, out, l
     if maps is not None:
         q, k = (maps[0](x) for x in vectors)
     dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-    for rows, at, s, scores, absent in _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
+    for rows, at, s, scores in _weighed_scores(found, call, q, k, q_at, k_at, h, added, causal):
         weights = (scores - lse[:, :, rows]).exp_()
         dv += torch.matmul(weights.transpose(2, 3), grad[:, :, rows])
         d_scores = (torch.matmul(grad[:, :, rows], v.transpose(2, 3)) - delta[:, :, rows]).mul_(weights)
         slope, entry_slopes = (1.0, ()) if slopes is None else slopes(s, *at)
+        nothing = d_scores == 0.0  # where nothing weighs anything a slope may be infinite
         for (name, _, index), entry_slope in zip(entries, entry_slopes, strict=True):
-            values = d_scores * entry_slope
-            values = values if absent is None else values.masked_fill(absent, 0.0)
+            values = (d_scores * entry_slope).masked_fill(nothing, 0.0)
             totals.add(name, index(*at), values[None], slice(found.entry, found.entry + 1))
         d_scores = d_scores * (slope * (call.scale if found.weights.scaled else 1.0))
-        if absent is not None:
-            d_scores = d_scores.masked_fill(absent, 0.0)
+        d_scores = d_scores.masked_fill(nothing, 0.0)
         dq[:, :, rows] = torch.matmul(d_scores, k)
         dk += torch.matmul(d_scores.transpose(2, 3), q[:, :, rows])
     if maps is not None:
@@ -188,7 +214,9 @@ def _by_head(bodies, heads, dtype, device):
         order += numbers
     batch = max(part.shape[0] for part in parts)
     places = sorted(range(heads), key=order.__getitem__)
-    return torch.cat([part.expand(batch, -1) for part in parts], 1)[:, places]
+    found = torch.cat([part.expand(batch, -1) for part in parts], 1)[:, places]
+    # Beside the largest number edges weigh as little as beside infinity, which is none to subtract.
+    return found.masked_fill(found == float("inf"), torch.finfo(dtype).max)
 
 
 # --- begin: launch ---

@@ -269,7 +269,9 @@ def record(
         for key, value in replaced.items():
             setattr(module, key, value)
         out, lse = module._forward_triton(q, k, v, inputs, 0.1)
-        module._backward_triton(q, torch.zeros_like(lse), q, k, v, inputs, out, lse, 0.1)
+        rows = (q, torch.zeros_like(lse), lse)
+        grad, lse_grad, lse = module._divided(*rows) if hasattr(module, "_divided") else rows
+        module._backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, 0.1)
     finally:
         for key, value in before.items():
             setattr(module, key, value)
