@@ -24,7 +24,7 @@ Tensors = dict[str, torch.Tensor]
 FLOOR_MAX = 4.0
 FLOOR_MEAN = 1.0
 # Parts of a body are joined at the logarithm of the sum of weights, which is off by units of its own size; so
-# is the logarithm of each weight, where weights are swept.
+# is the logarithm of each weight, where weights are swept, and by more where that is larger.
 JOINED = 3.0
 
 
@@ -198,12 +198,22 @@ def check(
     alike = all(part.weights.feature is not None for b in done.pattern.bodies for part in b.parts)
     sizes = numerators() if alike else exact
     if not alike or any(not any(plan.factors) for plan in done.schedule.bodies):
-        sizes = {name: JOINED * x for name, x in sizes.items()}
+        divided = [replace(b, parts=tuple(map(_divided, b.parts))) for b in done.pattern.bodies]
+        wide = (x.double() for x in args.values())
+        found = weighing.attention(replace(done.pattern, bodies=tuple(divided)), *wide, tables, given.scale)[
+            1
+        ]
+        logs = [JOINED, *found[found.isfinite()].abs().tolist()]
+        sizes = {name: max(logs) * x for name, x in sizes.items()}
     return judge(got, exact, definition(dtype), sizes, dtype)
 
 
 def _undivided(part: Part) -> Part:
     return replace(part, weights=replace(part.weights, normalized=False))
+
+
+def _divided(part: Part) -> Part:
+    return replace(part, weights=replace(part.weights, normalized=True))
 
 
 def judge(got: Tensors, exact: Tensors, yardstick: Tensors, sizes: Tensors, dtype: torch.dtype) -> list[str]:
