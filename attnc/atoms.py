@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal
 
 from attnc.expression import (
@@ -25,6 +26,7 @@ from attnc.expression import (
     Q,
     Sum,
     Var,
+    add,
     ceil_div,
     conj,
     constant,
@@ -34,6 +36,8 @@ from attnc.expression import (
     ge,
     le,
     lt,
+    maximum,
+    minimum,
     mod,
     mul,
     neg,
@@ -65,7 +69,8 @@ class Slot:
 
 # A row's draws are compared with each other and with every key of a tile.
 MOST_DRAWS = 1024
-_AXIS = Slot("axis", "axis", default=(Q, K))
+# Where a query and a key stand along an axis, and its length.
+_AXIS = Slot("axis", "axis", default=(Q, K, N))
 
 RELATIONS: dict[str, tuple[Slot, ...]] = {
     "window": (
@@ -81,6 +86,7 @@ RELATIONS: dict[str, tuple[Slot, ...]] = {
     ),
     "chunk": (Slot("size", least=1), _AXIS),
     "stride": (Slot("step", least=1), _AXIS),
+    "neighborhood": (Slot("size", least=1), Slot("dilation", least=1, default=ONE), _AXIS),
     "to": (Slot("positions", "set"),),
     "from": (Slot("positions", "set"),),
     "offsets": (Slot("numbers", "offsets"),),
@@ -100,7 +106,7 @@ Arguments = Mapping[str, Any]
 
 
 def window(a: Arguments) -> Expr:
-    row, column = a["axis"]
+    row, column, _ = a["axis"]
     distance = sub(row, column)
     return conj(
         le(neg(mul(a["right"], a["dilation"])), distance),
@@ -110,13 +116,26 @@ def window(a: Arguments) -> Expr:
 
 
 def chunk(a: Arguments) -> Expr:
-    row, column = a["axis"]
+    row, column, _ = a["axis"]
     return eq(floor_div(row, a["size"]), floor_div(column, a["size"]))
 
 
 def stride(a: Arguments) -> Expr:
-    row, column = a["axis"]
+    row, column, _ = a["axis"]
     return eq(mod(sub(row, column), a["step"]), 0)
+
+
+def neighborhood(a: Arguments) -> Expr:
+    """NATTEN's: of the query's residue class, the ``size`` keys around it; at a border, the nearest ones.
+
+    Hassani et al., "Neighborhood Attention Transformer", 2023; dilated: Hassani and Shi, 2022.
+    """
+    (row, column, length), size, dilation = a["axis"], a["size"], a["dilation"]
+    residue, place = mod(row, dilation), floor_div(row, dilation)
+    members = ceil_div(sub(length, residue), dilation)
+    first = maximum(0, minimum(sub(place, floor_div(size, 2)), sub(members, size)))
+    slot = floor_div(column, dilation)
+    return conj(eq(mod(column, dilation), residue), le(first, slot), lt(slot, add(first, size)))
 
 
 def drawn(a: Arguments) -> Expr:
@@ -132,6 +151,7 @@ MEANINGS: dict[str, Callable[[Arguments], Expr]] = {
     "window": window,
     "chunk": chunk,
     "stride": stride,
+    "neighborhood": neighborhood,
     "to": lambda a: substitute(a["positions"], {POSITION: K}),
     "from": lambda a: substitute(a["positions"], {POSITION: Q}),
     "offsets": lambda a: substitute(a["numbers"], {POSITION: sub(Q, K)}),
@@ -166,6 +186,12 @@ def block_of(shape: Expr) -> int | None:
 def block_shape(size: int) -> str:
     """How the number of blocks of this many tokens is written in an input's shape."""
     return "n" if size == 1 else f"(n + {size - 1}) / {size}"
+
+
+def axis_length(name: str, axes: tuple[tuple[str, Expr], ...]) -> Expr:
+    """How many coordinates there are along an axis of the grid: along the first, as many as tokens need."""
+    (first, _), *inner = axes
+    return ceil_div(N, reduce(mul, [size for _, size in inner])) if name == first else dict(axes)[name]
 
 
 def coordinates(position: Expr, axes: tuple[tuple[str, Expr], ...]) -> dict[str, Expr]:

@@ -30,7 +30,7 @@ from attnc.expression import (
 )
 from attnc.pattern import Body, Pattern, formula
 from attnc.polynomial import Poly, from_expr, never_below, number, symbol
-from attnc.relation import BodyTerms, Term
+from attnc.relation import BodyTerms
 from attnc.solver import Answer
 from attnc.witness import Array, Finding, fill, told
 
@@ -69,12 +69,12 @@ def _within(
         return Finding(
             "undecided", note=f"the bound speaks of {', '.join(unknown)}, which is nothing known here"
         )
-    terms = {item.body: item.terms for item in bodies}
-    open_bodies = [b for b in pattern.bodies if not _proven(b, terms.get(b, ()), bound, price)]
+    known = {item.body: item for item in bodies}
+    open_bodies = [b for b in pattern.bodies if not _proven(b, known.get(b), bound, price)]
     if not open_bodies:
         return Finding("proven", note="proven for every n")
     for body in open_bodies:
-        if found := _exceeded(pattern, body, terms.get(body, ()), bound, dims):
+        if found := _exceeded(pattern, body, known.get(body), bound, dims):
             return found
     return Finding(
         "undecided",
@@ -86,27 +86,27 @@ def _within(
 # --- proving --------------------------------------------------------------------------------------------
 
 
-def _proven(body: Body, terms: tuple[Term, ...], bound: Expr, price: Callable[[Poly], Poly]) -> bool:
+def _proven(body: Body, item: BodyTerms | None, bound: Expr, price: Callable[[Poly], Poly]) -> bool:
     """Whether one of the ways to count the edges stays within the bound."""
     limits = _limits(bound)
     if limits is None:
         return False
     ways = [conjunctions(fold(formula(body.relation)))]
-    if terms:
-        ways.append([p for term in terms for p in conjunctions(fold(term.formula()))])
+    if item is not None:
+        ways.append([p for term in item.terms for p in conjunctions(fold(term.formula()))])
     short = [way for way in ways if len(way) <= MOST_PARTS]
     if any(_covers([edge_bounds(parts) for parts in way], limits, price) for way in short):
         return True
-    return bool(terms) and _closed(terms, limits, price)
+    return item is not None and bool(item.terms) and _closed(item, limits, price)
 
 
-def _closed(terms: tuple[Term, ...], limits: list[Poly], price: Callable[[Poly], Poly]) -> bool:
+def _closed(item: BodyTerms, limits: list[Poly], price: Callable[[Poly], Poly]) -> bool:
     """Whether the closed form is within the limits: as a polynomial, or one by one before it is one."""
     from attnc.closed_form import ratio
-    from attnc.cost import edges
+    from attnc.counts import edges_of
 
-    cost = edges(terms)
-    whole = ratio(cost.expr)
+    cost = edges_of(item)
+    whole = ratio(cost.bound)
     if whole is None:
         return False
     start, tail = 0, from_expr(whole.above)
@@ -169,7 +169,7 @@ def _covered(
 
 
 def _exceeded(
-    pattern: Pattern, body: Body, terms: tuple[Term, ...], bound: Expr, dims: tuple[int, ...]
+    pattern: Pattern, body: Body, item: BodyTerms | None, bound: Expr, dims: tuple[int, ...]
 ) -> Finding | None:
     """The least length found at which a head has more edges than claimed, counted in the mask itself."""
     for n in range(SMALL + 1):
@@ -177,10 +177,10 @@ def _exceeded(
             return found
     if pattern.inputs and (found := _doubled(pattern, body, bound, dims)):
         return found
-    suspect = _suspect(terms, bound, dims)
+    suspect = _suspect(item, bound, dims)
     if suspect is not None and (found := _exceeded_at(pattern, body, suspect, bound, dims)):
         return found
-    return None if pattern.inputs else _far(body, terms, bound, dims)
+    return None if pattern.inputs else _far(body, item, bound, dims)
 
 
 def _doubled(pattern: Pattern, body: Body, bound: Expr, dims: tuple[int, ...]) -> Finding | None:
@@ -260,9 +260,9 @@ def _contents(pattern: Pattern, n: int) -> Iterator[dict[str, Array]]:
         yield tables
 
 
-def _suspect(terms: tuple[Term, ...], bound: Expr, dims: tuple[int, ...]) -> int | None:
+def _suspect(item: BodyTerms | None, bound: Expr, dims: tuple[int, ...]) -> int | None:
     """The least length, of those not counted yet, that exceeds the bound by the closed form."""
-    over = _exceeds(terms, bound, dims)
+    over = _exceeds(item, bound, dims)
     if over is None:
         return None
     for low, high in ((SMALL + 1, 512), (513, FEW)):
@@ -272,12 +272,12 @@ def _suspect(terms: tuple[Term, ...], bound: Expr, dims: tuple[int, ...]) -> int
     return None
 
 
-def _far(body: Body, terms: tuple[Term, ...], bound: Expr, dims: tuple[int, ...]) -> Finding | None:
+def _far(body: Body, item: BodyTerms | None, bound: Expr, dims: tuple[int, ...]) -> Finding | None:
     """A length that is too long for its edges to be counted in the mask, by the closed form."""
-    from attnc.cost import edges
+    from attnc.counts import edges_of
 
-    over = _exceeds(terms, bound, dims)
-    if over is None or not edges(terms).exact:
+    over = _exceeds(item, bound, dims)
+    if over is None or item is None or not edges_of(item).exact:
         return None
     doubled = [1 << power for power in range(FEW.bit_length(), 40)]
     high = next((n for n in doubled if over(np.array([n], dtype=object))[0]), None)
@@ -295,13 +295,13 @@ def _far(body: Body, terms: tuple[Term, ...], bound: Expr, dims: tuple[int, ...]
 
 
 def _exceeds(
-    terms: tuple[Term, ...], bound: Expr, dims: tuple[int, ...]
+    item: BodyTerms | None, bound: Expr, dims: tuple[int, ...]
 ) -> Callable[[Any], npt.NDArray[np.bool_]] | None:
     """Which of an array of lengths exceed the bound by the closed form, with no or one true entry."""
     from attnc.closed_form import ratio
-    from attnc.cost import edges
+    from attnc.counts import edges_of
 
-    whole = ratio(edges(terms).expr) if terms else None
+    whole = ratio(edges_of(item).expr) if item is not None and item.terms else None
     if whole is None:
         return None
     names = sorted((whole.names() | variables(bound)) - {"n", "d"})

@@ -119,7 +119,9 @@ class _Counter:
     def _learn(self, part: Expr) -> None:
         match part:
             case Le0(Sum(terms, _) as body) if any(c > 0 and isinstance(a, Max) for c, a in terms):
-                # At most something: so are all of which it is the greatest.
+                # At most something: so are all of which it is the greatest. The whole of it cancels against
+                # itself, where it is the other end of a window, too.
+                self._compare(body)
                 c, most = next((c, a) for c, a in terms if c > 0 and isinstance(a, Max))
                 for arg in most.args if isinstance(most, Max) else ():
                     self._learn(le(add(sub(body, scale(c, most)), scale(c, arg)), 0))
@@ -256,14 +258,17 @@ class _Counter:
 
 
 def _parts(expr: Expr, kind: type[Min] | type[Max]) -> tuple[Expr, ...]:
-    """A bound that is the least (greatest) of several is as good as any of them."""
+    """A bound that is the least (greatest) of several is as good as any of them.
+
+    The whole of it comes first: it may cancel against the same in the other bound, of a clamped window.
+    """
     if isinstance(expr, kind):
-        return expr.args
+        return (expr, *expr.args)
     if isinstance(expr, Sum):
         hidden = [(c, a) for c, a in expr.terms if isinstance(a, kind)]
         if len(hidden) == 1 and hidden[0][0] == 1 and isinstance(hidden[0][1], (Min, Max)):
             rest = sub(expr, hidden[0][1])
-            return tuple(add(rest, arg) for arg in hidden[0][1].args)
+            return (expr, *(add(rest, arg) for arg in hidden[0][1].args))
     return (expr,)
 
 

@@ -67,7 +67,7 @@ def map_atoms(relation: Relation, change: dict[Expr, Expr] | None = None) -> Rel
     """The relation with every atom's formula expanded, and some conditions replaced."""
     match relation:
         case Atom(formula=expr):
-            return replace(relation, formula=substitute(expr, change) if change else expand(expr))
+            return replace(relation, formula=substitute(expr, change) if change else expand(expr, K))
         case Union(args=args) | Intersection(args=args):
             return replace(relation, args=tuple(map_atoms(arg, change) for arg in args))
         case Difference(left=left, right=right):
@@ -232,7 +232,7 @@ _Raw = tuple[tuple[Expr, ...], tuple[str, ...], Span]
 def _branches(relation: Relation, positive: bool) -> list[_Raw]:
     match relation:
         case Atom(formula=expr, text=text, span=span):
-            options = _alternatives(expand(expr if positive else negate(expr)))
+            options = _alternatives(expand(expr if positive else negate(expr), K))
             label = text if positive else f"!{text}"
             return [(literals, (label,), span) for literals in options]
         case Complement(arg=arg):

@@ -133,9 +133,9 @@ def _raised(pattern: Pattern, result: ClaimResult, bodies: tuple[BodyTerms, ...]
 
 def _only_short(bound: Expr, bodies: tuple[BodyTerms, ...]) -> str:
     """That a bound fails only where sequences are short, if so: by the closed form, up to some length."""
-    from attnc.cost import edges
+    from attnc.counts import edges_of
 
-    costs = [edges(body.terms) for body in bodies]
+    costs = [edges_of(body) for body in bodies]
     if not costs or not all(cost.exact for cost in costs) or variables(bound) - {"n"}:
         return ""
     limits = [int(evaluate(bound, Env({"n": n}))) for n in range(SHORT + 1)]

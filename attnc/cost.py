@@ -47,12 +47,14 @@ from attnc.pairs import count_pairs
 from attnc.relation import POSITIONS, Term
 from attnc.sizes import MOST_WORK, NoFormula, Sizes, linear, numeric, positive
 from attnc.solver import valid
-from attnc.steady import MOST_EXTREMA, expanded, steady_form, value_of
+from attnc.steady import MOST_EXTREMA, expanded, multiples, steady_form, value_of
 
 n = positive("n")
 d = sympy.Symbol("d", integer=True, positive=True)
 FEW_SUMS = 6
 LONGEST_FORM = 100
+SAMPLE_LENGTHS = (1024, 16384)
+LONGEST_STEADY = 2000  # parts of a formula
 FAR = 1 << 40
 
 count = sympy.Function("count", integer=True, nonnegative=True)
@@ -63,10 +65,12 @@ class Cost:
     """Edges of one head with ``n`` queries and ``n`` keys.
 
     expr: over the symbol ``n`` and ``count(x)`` for inputs ``x``; holds for every ``n >= 0``.
-    exact: whether it is the number itself; otherwise it is never less than that.
+    exact: whether it is the number itself; otherwise it is never less than that, nor more than all pairs.
     growth: for people, in terms of the parameters' names: ``O(n*window)``.
     steady, steady_from: the simpler form that ``expr`` takes for every ``n >= steady_from``.
+    whole, whole_from, period: the form that it takes for multiples of ``period`` from ``whole_from`` on.
     most: how many pairs there are at all: ``n*n``, or half of them where no query reads ahead.
+    bound: ``expr`` as it was before it was held below ``most``.
     """
 
     expr: sympy.Expr
@@ -74,15 +78,51 @@ class Cost:
     growth: str
     steady: sympy.Expr
     steady_from: int
-    most: sympy.Expr = n**2
+    whole: sympy.Expr
+    whole_from: int
+    period: int
+    most: sympy.Expr
+    bound: sympy.Expr
 
     def forms(self) -> list[str]:
-        """The closed forms that a person would read: the general one, the steady one; maybe neither."""
+        """The closed forms that a person would read: the general one, the steady one; that of whole rows of a
+        grid, or whole blocks, where those are too long; maybe none.
+        """
         since = f" for n >= {self.steady_from}" if self.steady_from else ""
         forms = [_form(self.expr)]
         if self.steady != self.expr:
             forms.append(f"{_form(self.steady)}{since}")
-        return [form for form in forms if len(form) <= LONGEST_FORM]
+        if not self._by_periods():
+            return [form for form in forms if len(form) <= LONGEST_FORM]
+        since = f"n >= {self.whole_from} and " if self.whole_from else ""
+        form = f"{_form(self.whole)} for {since}n % {self.period} == 0"
+        return [form] if len(form) <= LONGEST_FORM else []
+
+    def lines(self) -> list[str]:
+        """The number of edges as people are shown it, everywhere: its closed forms, or some of its values."""
+        least = "" if self.exact else "at most "
+        if forms := self.forms():
+            first, *others = forms
+            return [f"{least}{first}{self._remark()}", *(f"= {form}" for form in others)]
+        hidden = "(the closed form is long: `--json` has it)"
+        try:
+            values = ", ".join(f"{self.at(length)} at n = {length}" for length in SAMPLE_LENGTHS)
+        except ValueError:  # it depends on the contents of inputs
+            return [f"{least}{self.growth} {hidden}"]
+        return [f"{least}{values} {hidden}"]
+
+    def _remark(self) -> str:
+        """Why a bound may be far above the growth, or what is shown instead of a long formula."""
+        if not self.exact and self.expr == n**2 and self.growth != "O(n^2)":
+            return " (every pair: no closed form was found, and growth tells more)"
+        return " (for other n it is long: `--json` has it)" if self._by_periods() else ""
+
+    def _by_periods(self) -> bool:
+        return self.period > 1 and not any(map(_readable, (self.expr, self.steady)))
+
+    def within(self, bound: sympy.Expr) -> Cost:
+        """The same with another upper bound."""
+        return _bounded_cost(bound, self.growth, self.most)
 
     def at(self, length: int, **counts: int) -> int:
         """The value for a length and for the true entries of each input, as in ``at(4096, is_global=3)``."""
@@ -94,13 +134,21 @@ class Cost:
             raise ValueError(
                 f"the cost hangs on how many entries of `{name}` are true: give `{name}=` to `at`"
             ) from None
-        return value if self.exact else min(value, int(value_of(self.most, {n: length})))
+        return value
 
 
 def _form(expr: sympy.Expr) -> str:
     """The formula as text; some long text where it is too long to be shown, as writing it takes long."""
     symbols = sum(not part.args for part in sympy.preorder_traversal(expr))  # a letter each, at least
     return str(expr) if symbols <= LONGEST_FORM else " " * (LONGEST_FORM + 1)
+
+
+def _readable(expr: sympy.Expr) -> bool:
+    return len(_form(expr)) <= LONGEST_FORM
+
+
+def _long(expr: sympy.Expr) -> bool:
+    return sum(1 for _ in sympy.preorder_traversal(expr)) > LONGEST_STEADY
 
 
 def edges(terms: Iterable[Term], work: int = MOST_WORK) -> Cost:
@@ -117,9 +165,15 @@ def edges(terms: Iterable[Term], work: int = MOST_WORK) -> Cost:
         return _cost(expr, True, growth)
     most = n**2 / 2 + n / 2 if all(map(_causal, terms)) else n**2
     # Counts are never negative: with one part at or beyond all pairs, the sum is, too.
-    if any(_never_below(part, most) for part in (expr, *(part for part, _ in counted))):
+    if any(_never_below(part, most) for part, _ in counted):
         expr = most
-    return replace(_cost(expr, False, growth), most=most)
+    return _bounded_cost(expr, growth, most)
+
+
+def _bounded_cost(bound: sympy.Expr, growth: str, most: sympy.Expr) -> Cost:
+    """A cost that is only a bound, and never more than all pairs."""
+    expr = most if _never_below(bound, most) else sympy.Min(most, bound, evaluate=False)
+    return replace(_cost(expr, False, growth), most=most, bound=bound)
 
 
 def _causal(term: Term) -> bool:
@@ -167,9 +221,10 @@ def combine(costs: Sequence[Cost]) -> Cost:
     growth = joined(
         part for cost in costs for part in cost.growth.removeprefix("O(").removesuffix(")").split(" + ")
     )
-    made = _cost(sympy.Max(*(cost.expr for cost in distinct)), all(c.exact for c in costs), growth)
-    halves = all(cost.most != n**2 for cost in costs)
-    return replace(made, most=distinct[0].most if halves else n**2)
+    exact = all(cost.exact for cost in distinct)
+    made = _cost(sympy.Max(*(cost.expr for cost in distinct), evaluate=False), exact, growth)
+    most = distinct[0].most if all(cost.most == distinct[0].most for cost in costs) else n**2
+    return replace(made, most=most, bound=sympy.Max(*(cost.bound for cost in distinct), evaluate=False))
 
 
 def flops(cost: Cost, forward: bool = True) -> sympy.Expr:
@@ -183,7 +238,11 @@ def traffic(itemsize: int = 2) -> sympy.Expr:
 
 
 def _cost(expr: sympy.Expr, exact: bool, growth: str) -> Cost:
-    return Cost(expr, exact, growth, *steady_form(expr, n))
+    repeated, period = multiples(expr, n)
+    # Long sums with remainders are no shorter where they are steady, and take long to write out.
+    steady, steady_from = (expr, 0) if period > 1 and _long(expr) else steady_form(expr, n)
+    whole, whole_from = (steady, steady_from) if period == 1 else steady_form(repeated, n)
+    return Cost(expr, exact, growth, steady, steady_from, whole, whole_from, period, n**2, expr)
 
 
 # --- one term -------------------------------------------------------------------------------------------

@@ -26,10 +26,12 @@ from attnc.expression import (
     add,
     between,
     conj,
+    constant,
     le,
     maximum,
     minimum,
     negate,
+    sub,
 )
 from attnc.isolate import mentions, solve
 from attnc.pattern import Atom, Pattern, Relation, Union, formula
@@ -137,6 +139,8 @@ def _clipped(term: Term) -> Term | None:
         term = replace(term, low=Q)
     if term.high == LAST and (term.leftover or term.drawn) and _follows(term, le(K, Q)):
         term = replace(term, high=Q)
+    if constant(sub(term.high, term.low)) is not None:
+        return term  # a window of fixed width, whose ends move together
     return replace(term, low=without_idle(term.low, given, ZERO), high=without_idle(term.high, given, LAST))
 
 

@@ -133,6 +133,13 @@ _TEXTS: dict[str, str] = {
         A longer table, or a relation that has no such edges, makes it exact; `min` and `max` in the
         pattern say that it is meant.
         """,
+    "masked-sweep": """
+        No bounds on the keys of a query follow from a condition, such as one that compares the entries of
+        two inputs, or products of positions. What is computed is exact, but every tile of queries and keys
+        is: as slow as dense attention with a mask. Windows, chunks, strides, residues, coordinates of a
+        grid, sets and `same(x)` have bounds; joined by `&` with one of them, a condition has some, too. The
+        comment `# allow: masked-sweep` anywhere in the source says that it is meant.
+        """,
     "unused-name": """
         A parameter, input or `let` that nothing uses changes nothing, and is often a slip. An unused input
         would still have to be passed at every call.

@@ -1,4 +1,7 @@
-"""Plausible contents for inputs, told in a word: ``first:16``, ``every:512``, ``random:0.02``, ``runs:8``."""
+"""Sample contents of inputs, each a word: ``spread:5``, ``every:512``, ``random:0.02``, ``runs:8``.
+
+What is counted, drawn or timed with sample inputs has the same ones everywhere: those of ``chosen``.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ import numpy.typing as npt
 from attnc.evaluation import Env, evaluate
 from attnc.pattern import Input, Pattern
 
-# How an input is filled when nothing is said: a few per cent, eight documents, numbers around zero; gates as
-# logarithms, and rates of the delta rule.
-DEFAULTS = {"bool": "random:0.02", "int": "runs:8", "float": "normal"}
+# How an input is filled when nothing is said: five true entries far apart (random ones would touch every tile
+# of a picture), eight documents, numbers around zero; gates as logarithms, and rates of the delta rule.
+DEFAULTS = {"bool": "spread:5", "int": "runs:8", "float": "normal"}
 GATES, RATES = "uniform:-0.1:0", "uniform:0:1"
 _FORMS = {
-    "bool": "first:COUNT, every:STEP or random:SHARE",
+    "bool": "spread:COUNT, first:COUNT, every:STEP or random:SHARE",
     "int": "runs:COUNT",
     "float": "normal, normal:DEVIATION or uniform:LEAST:MOST",
 }
@@ -84,18 +87,16 @@ def filled(
     }
 
 
-def calm(pattern: Pattern, n: int) -> dict[str, str]:
-    """Words for pictures: a few true entries far apart, where random ones would touch every tile."""
-    return {item.name: f"every:{max(2, n // 5)}" for item in pattern.inputs if item.kind == "bool"}
-
-
 def true_entries(item: Input, fill: str, n: int) -> int:
     """About how many entries of a bool input are true when it is filled so, with one head."""
-    size = int(np.prod(_shape(item, {"n": n, "H": 1, "d": 1})))
+    shape = _shape(item, {"n": n, "H": 1, "d": 1})
+    size, longest = int(np.prod(shape)), max(shape)
     word, _, number = fill.partition(":")
     match word:
         case "first":
             return min(int(number), size)
+        case "spread":
+            return len(_spread(int(number), longest)) * (size // max(longest, 1))
         case "every":
             return -(-size // int(number))
     return round(float(number) * size)
@@ -113,6 +114,11 @@ def _filled(
     match item.kind, word:
         case "bool", "first" if _whole(number):
             return np.broadcast_to(np.arange(shape[-1]) < int(number), shape).copy()
+        case "bool", "spread" if _whole(number):
+            true = np.zeros(shape, dtype=np.bool_)
+            longest = int(np.argmax(shape))
+            np.moveaxis(true, longest, -1)[..., _spread(int(number), shape[longest])] = True
+            return true
         case "bool", "every" if _whole(number) and int(number):
             return np.broadcast_to(np.arange(shape[-1]) % int(number) == 0, shape).copy()
         case "bool", "random" if re.fullmatch(r"0?\.\d+|0|1|[01]\.0*", number):
@@ -133,6 +139,12 @@ def _filled(
         f"input `{item.name}` is of kind {item.kind} and cannot be filled by {fill!r}: "
         f"write {_FORMS[item.kind]}"
     )
+
+
+def _spread(count: int, size: int) -> npt.NDArray[np.int64]:
+    """So many places of an axis far apart, and no more than half of all."""
+    count = min(count, -(-size // 2))
+    return np.arange(count) * size // max(count, 1)
 
 
 def _whole(text: str) -> bool:

@@ -14,6 +14,7 @@ from attnc.expression import (
     Expr,
     FloorDiv,
     K,
+    Le0,
     Lookup,
     Max,
     Min,
@@ -26,14 +27,19 @@ from attnc.expression import (
     Sum,
     Var,
     add,
+    mentioned,
+    neg,
+    scale,
     sub,
     walk,
 )
+from attnc.notation import show
 from attnc.relation import Axis, Term
 
 # A remainder or a rounding: some share of the divisor.
 _share = sympy.Symbol("_share", positive=True)
 _n = sympy.Symbol("n", positive=True)
+_EXTREMUM = "_extremum "
 
 
 def _relaxed(expr: Expr) -> sympy.Expr | None:
@@ -60,6 +66,9 @@ def _relaxed(expr: Expr) -> sympy.Expr | None:
         case Mod(_, b):
             right = _relaxed(b)
             return None if right is None else right * _share
+        case Min() | Max():
+            # Of no known size, but the same at both ends of a clamped window.
+            return sympy.Symbol(f"{_EXTREMUM}{show(expr)}", positive=True)
     return None
 
 
@@ -70,16 +79,20 @@ def _arms(expr: Expr, kind: type[Min] | type[Max]) -> tuple[Expr, ...]:
 def _width(lows: Iterable[Expr], highs: Iterable[Expr]) -> sympy.Expr:
     """The narrowest of the intervals that these bounds make: free of positions where there is such."""
     widths: list[sympy.Expr] = []
+    highs = tuple(highs)
     for low in lows:
         for high in highs:
             relaxed = _relaxed(add(sub(high, low), 1))
             if relaxed is not None:
                 widths.append(sympy.expand(relaxed))
-    position = {sympy.Symbol(name, positive=True) for name in ("q", "k")}
-    bounded = [w for w in widths if not w.free_symbols & (position | {_n})]
+    bounded = [w for w in widths if not any(_unknown(symbol.name) for symbol in w.free_symbols)]
     if bounded:
         return min(bounded, key=lambda w: (len(w.free_symbols - {_share}), str(w)))
     return _n
+
+
+def _unknown(name: str) -> bool:
+    return name in ("q", "k", "n") or name.startswith(_EXTREMUM)
 
 
 def _steps(conditions: Iterable[Expr], names: set[Expr]) -> sympy.Expr:
@@ -93,6 +106,26 @@ def _steps(conditions: Iterable[Expr], names: set[Expr]) -> sympy.Expr:
                 step = _relaxed(part.right)
                 total *= sympy.S.One if step is None else step
                 break
+    return total
+
+
+def _shares(conditions: Iterable[Expr]) -> sympy.Expr:
+    """Which share of the keys lies within intervals of their coordinates, such as a column in an image."""
+    ends: dict[Expr, tuple[list[Expr], list[Expr]]] = {}
+    for condition in conditions:
+        if not isinstance(condition, Le0) or not isinstance(condition.body, Sum):
+            continue
+        found = [(c, atom) for c, atom in condition.body.terms if K in mentioned(atom)]
+        match found:
+            case [(1 | -1 as c, Mod() | FloorDiv(Mod(), _) as atom)]:
+                rest = sub(condition.body, scale(c, atom))
+                ends.setdefault(atom, ([], []))[c > 0].append(neg(rest) if c > 0 else rest)
+    total: sympy.Expr = sympy.S.One
+    for atom, (lows, highs) in ends.items():
+        inner, step = (atom.left, _relaxed(atom.right)) if isinstance(atom, FloorDiv) else (atom, sympy.S.One)
+        width, size = _width(lows, highs), _relaxed(inner.right) if isinstance(inner, Mod) else None
+        if width != _n and size is not None and step is not None and not width.is_number:
+            total *= width * step / size
     return total
 
 
@@ -131,7 +164,9 @@ def term_growth(term: Term) -> tuple[str, ...]:
                 block *= _relaxed(part.right) or sympy.S.One
         return _monomials(rows * (draws or sympy.S.One) * block)
     powers = [part for item in term.leftover for part in _parts(item) if isinstance(part, PowerOfTwo)]
-    inside = _width((term.columns.first, *_arms(term.low, Max)), (term.columns.last, *_arms(term.high, Min)))
+    # The whole of a bound, too: of a clamped window it cancels against the other end.
+    lows = (term.columns.first, *_arms(term.low, Max), term.low)
+    inside = _width(lows, (term.columns.last, *_arms(term.high, Min), term.high))
     if columns == _n:
         columns = inside
     elif inside != _n and not columns.has(_n):
@@ -139,7 +174,7 @@ def term_growth(term: Term) -> tuple[str, ...]:
     elif inside != _n:
         columns = inside * columns / _n
     two_sided = [part for item in term.leftover for part in _parts(item)]
-    columns /= _steps(two_sided, {Q, K})
+    columns *= _shares(two_sided) / _steps(two_sided, {Q, K})
     if powers and columns.has(_n):
         columns = sympy.log(_n)
     return _monomials(rows * columns)

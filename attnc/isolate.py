@@ -7,6 +7,7 @@ Floor division and scaling by constants are undone through their Galois connecti
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from attnc.expression import (
     And,
@@ -34,7 +35,6 @@ from attnc.expression import (
     mod,
     mul,
     neg,
-    remembered,
     scale,
     substitute,
 )
@@ -139,32 +139,39 @@ def residue(literal: Expr, var: Var) -> tuple[Expr, Expr] | None:
     return atom.right, mod(scale(sign, add(value, neg(shift))), atom.right)
 
 
-@remembered
-def expand(formula: Expr) -> Expr:
-    """Comparisons of ``min`` and ``max`` taken apart, and ``!=`` where it bounds a position on two sides."""
+@lru_cache(maxsize=1 << 14)
+def expand(formula: Expr, *position: Var) -> Expr:
+    """Comparisons of ``min`` and ``max`` taken apart, and ``!=`` where it bounds a position on two sides.
+
+    position: the position, or its digits, that is solved for. A ``min`` or ``max`` that does not mention it
+    is part of a bound on it and stays: a window that is clamped at the borders remains one interval.
+    """
     match formula:
         case And(args):
-            return conj(*map(expand, args))
+            return conj(*(expand(arg, *position) for arg in args))
         case Or(args):
-            return disj(*map(expand, args))
+            return disj(*(expand(arg, *position) for arg in args))
         case Le0(body):
-            parts = _extremum(body)
+            parts = _extremum(body, position)
             if parts is not None:
                 all_of, options = parts
-                return (conj if all_of else disj)(*(expand(le(option, 0)) for option in options))
-        case Eq0(body) if _extremum(body) is not None:
-            return conj(expand(le(body, 0)), expand(le(neg(body), 0)))
+                return (conj if all_of else disj)(*(expand(le(option, 0), *position) for option in options))
+        case Eq0(body) if _extremum(body, position) is not None:
+            return conj(expand(le(body, 0), *position), expand(le(neg(body), 0), *position))
         case Not(Eq0(body)):
             two_sided = mentions(body, QUERY) and mentions(body, KEY) and solve(Eq0(body), KEY) is not None
-            if two_sided or _extremum(body) is not None:
-                return disj(expand(le(add(body, 1), 0)), expand(le(add(neg(body), 1), 0)))
+            if two_sided or _extremum(body, position) is not None:
+                return disj(
+                    expand(le(add(body, 1), 0), *position), expand(le(add(neg(body), 1), 0), *position)
+                )
     return formula
 
 
-def _extremum(body: Expr) -> tuple[bool, list[Expr]] | None:
+def _extremum(body: Expr, position: tuple[Var, ...]) -> tuple[bool, list[Expr]] | None:
     """The first ``min``/``max`` in a sum: whether all (or any) of the alternatives must be at most zero."""
+    solved = any(mentions(body, var) for var in position)
     for c, atom in body.terms if isinstance(body, Sum) else ((1, body),):
-        if isinstance(atom, (Min, Max)):
+        if isinstance(atom, (Min, Max)) and (not solved or any(mentions(atom, var) for var in position)):
             rest = add(body, scale(-c, atom))
             return isinstance(atom, Max) == (c > 0), [add(rest, scale(c, arg)) for arg in atom.args]
     return None

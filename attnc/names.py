@@ -38,6 +38,7 @@ RELATIONS = (
     "window",
     "chunk",
     "stride",
+    "neighborhood",
     "to",
     "from",
     "offsets",

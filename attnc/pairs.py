@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from attnc.cells import MOST_CELLS, cells, flat
@@ -43,6 +43,7 @@ from attnc.expression import (
     walk,
 )
 from attnc.polynomial import Poly, number
+from attnc.separable import branching, flattened, separated, shifted
 from attnc.sizes import NoFormula, Sizes, greatest, least, linear, numeric, pruned
 from attnc.splitting import Splitter
 
@@ -53,9 +54,19 @@ def count_pairs(conditions: Iterable[Expr], rows: Expr, columns: Expr, sizes: Si
     ``rows`` and ``columns`` are numbers or variables of ``sizes``.
     The result is over the symbols of ``sizes``. Raises NoFormula when this method does not reach.
     """
-    plain = [flat(fold(condition)) for condition in conditions]
+    plain = flattened([flat(fold(condition)) for condition in conditions])
+    if any(map(branching, plain)):
+        if (apart := separated(plain, sizes)) is not None:
+            return _by_blocks(apart.blocks, apart.places, apart.s, rows, columns, sizes)
+        if (window := shifted(plain, columns)) is not None:
+            return _over_cells(window.conditions, rows, Const(window.width), sizes)
+    return _over_cells(plain, rows, columns, sizes)
+
+
+def _over_cells(conditions: Sequence[Expr], rows: Expr, columns: Expr, sizes: Sizes) -> Poly:
+    """The same, of a relation that is multiplied out."""
     total = number(0)
-    for sign, cell in cells(plain):
+    for sign, cell in cells(conditions):
         total = total + _count(cell, rows, columns, sizes).scaled(sign)
     return total
 
@@ -204,7 +215,6 @@ def _linear_count(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Size
 
 
 def _two_level(cell: tuple[Expr, ...], s: int, rows: Expr, columns: Expr, sizes: Sizes) -> Poly:
-    (row_blocks, row_rest), (column_blocks, column_rest) = sizes.split(rows, s), sizes.split(columns, s)
     wholes: dict[str, Expr] = {"q": Q, "k": K}
     rests: dict[str, Expr] = {"q": Q, "k": K}
     for name in frozenset().union(*map(variables, cell)) - {"q", "k"}:
@@ -215,23 +225,32 @@ def _two_level(cell: tuple[Expr, ...], s: int, rows: Expr, columns: Expr, sizes:
     options = [list(splitter.condition(condition)) for condition in cell]
     if math.prod(map(len, options)) > MOST_CELLS:
         raise NoFormula
+    total = number(0)
+    for choice in itertools.product(*options):
+        block = tuple(c for blocks, _ in choice for c in blocks)
+        local = tuple(c for _, inner in choice for c in inner)
+        if pruned(local, places) is not None:
+            total = total + _by_blocks(block, local, s, rows, columns, sizes)
+    return total
+
+
+def _by_blocks(
+    block: tuple[Expr, ...], local: tuple[Expr, ...], s: int, rows: Expr, columns: Expr, sizes: Sizes
+) -> Poly:
+    """Pairs whose blocks of ``s`` meet ``block`` and whose places inside them meet ``local``."""
+    (row_blocks, row_rest), (column_blocks, column_rest) = sizes.split(rows, s), sizes.split(columns, s)
     # Each axis: the whole blocks, then the ragged one, whose index is the number of whole ones. A ragged
     # block that does not exist has no places in it, and counts nothing.
     row_kinds = ((row_blocks, ZERO, Const(s)), (ONE, row_blocks, row_rest))
     column_kinds = ((column_blocks, ZERO, Const(s)), (ONE, column_blocks, column_rest))
     total = number(0)
-    for choice in itertools.product(*options):
-        block = tuple(c for blocks, _ in choice for c in blocks)
-        local = tuple(c for _, inner in choice for c in inner)
-        if pruned(local, places) is None:
+    for (down, row_shift, height), (across, column_shift, width) in itertools.product(
+        row_kinds, column_kinds
+    ):
+        if 0 in (constant(height), constant(width), constant(down), constant(across)):
             continue
-        for (down, row_shift, height), (across, column_shift, width) in itertools.product(
-            row_kinds, column_kinds
-        ):
-            if 0 in (constant(height), constant(width), constant(down), constant(across)):
-                continue
-            shift: dict[Expr, Expr] = {Q: add(Q, row_shift), K: add(K, column_shift)}
-            outer = count_pairs((substitute(c, shift) for c in block), down, across, sizes)
-            if outer.terms:
-                total = total + sizes.product(outer, count_pairs(local, height, width, sizes))
+        shift: dict[Expr, Expr] = {Q: add(Q, row_shift), K: add(K, column_shift)}
+        outer = count_pairs((substitute(c, shift) for c in block), down, across, sizes)
+        if outer.terms:
+            total = total + sizes.product(outer, count_pairs(local, height, width, sizes))
     return total

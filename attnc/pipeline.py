@@ -17,12 +17,11 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any
 
-from attnc import cost as costs
 from attnc import debug, indexing, plan_proofs, planner, proofs, schedule
-from attnc.budget import OutOfWork, compiling, current, priced, share
+from attnc.budget import OutOfWork, compiling, current, share
 from attnc.codegen import module
 from attnc.codegen.layout import laid_out
-from attnc.cost import Cost
+from attnc.counts import cost_of
 from attnc.decompose import decompose
 from attnc.diagnostics import AttncError, Diagnostic, Source, Span
 from attnc.expression import (
@@ -40,11 +39,8 @@ from attnc.resolver import describe as describe_pattern
 from attnc.resolver import resolve
 from attnc.schedule import Schedule
 from attnc.syntax import File, dump
+from attnc.unbounded import masked_sweeps
 from attnc.unswept import unswept
-
-# Sums that may be spent on the cost in a module's head, which is no place to wait for; `attnc check` takes
-# its time.
-HEAD_WORK = 20
 
 
 class PassError(RuntimeError):
@@ -139,12 +135,6 @@ def facts(planned: Planned) -> module.Facts:
     )
 
 
-@priced(4)
-def cost_of(bodies: tuple[BodyTerms, ...]) -> Cost:
-    """How many edges any head has at most; counted when somebody asks for it."""
-    return costs.combine([costs.edges(body.terms, work=HEAD_WORK) for body in bodies])
-
-
 def parameters(pattern: Pattern) -> tuple[tuple[str, int | float], ...]:
     """Names and values of all parameters, those that count edges first."""
     return (*((param.name, param.value) for param in pattern.params), *pattern.float_params)
@@ -218,7 +208,7 @@ def check_claims(judged: Judged) -> Problems:
 
 def check_schedule(planned: Planned) -> Problems:
     # The proof itself is part of the pass, because a plan that cannot be proven is replaced by a safer one.
-    return unswept(planned.pattern, planned.schedule)
+    return *unswept(planned.pattern, planned.schedule), *masked_sweeps(planned.pattern, planned.schedule)
 
 
 def check_module(emitted: Emitted) -> Problems:
@@ -326,6 +316,8 @@ def _run(request: Request, last: str, derive: Callable[[Pattern], Pattern] | Non
         value, problems = advance(step, value)
         if any(problem.level == "error" for problem in problems):
             raise AttncError(problems)
+        if problems:
+            value = replace(value, warnings=(*value.warnings, *problems))
         if derive is not None and step.name == "pattern":
             value = replace(value, pattern=derive(value.pattern))
         if step.name == last:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from attnc import factorise, indexing, proofs
 from attnc.budget import OutOfWork, compiling, share
-from attnc.codegen.module import loose
-from attnc.cost import Cost, edges
+from attnc.cost import Cost
 from attnc.counting import computed
+from attnc.counts import cost_of, edges_of
 from attnc.diagnostics import AttncError, Diagnostic, Span, render, to_json
 from attnc.expression import TRUE
 from attnc.pattern import Pattern
@@ -23,7 +23,6 @@ from attnc.pipeline import (
     Planned,
     Settled,
     advance,
-    cost_of,
     parameters,
     too_large,
 )
@@ -35,11 +34,10 @@ from attnc.reach import reach as measure_reach
 from attnc.relation import BodyTerms
 from attnc.request import Request
 from attnc.resolver import resolve
+from attnc.sampling import LONGEST, Sample
 
 if TYPE_CHECKING:
     from attnc.drawing.picture import Picture
-
-SAMPLE_LENGTHS = (1024, 16384)
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,7 @@ class Waste:
     """What the tiles of one body's forward pass compute for a head, beside what its edges need.
 
     heads: which heads, as written; empty for all. computed, edges: pairs; ratio: the one over the other.
+    inputs: the sample inputs that both were counted with, such as ``x=runs:8``; empty where none decide.
     """
 
     heads: str
@@ -54,6 +53,7 @@ class Waste:
     computed: int
     edges: int
     ratio: float
+    inputs: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class PatternReport:
     reach: layers until every token has reached every token it may reach; None where it was not measured.
     bodies: how the relation was taken apart, for each body: which heads (empty for all), and its terms.
     plan: how the kernels walk it; lost: what could not be proven of that and is masked instead.
-    waste: for each body what its tiles compute beside what its edges need, where no inputs decide it.
+    waste: for each body what its tiles compute beside what its edges need.
     made: what the passes made of it: a ``Planned`` where all claims hold, else a ``Judged``.
     states: for each body what it keeps in states, where it does.
     """
@@ -115,6 +115,9 @@ class PatternReport:
             "growth": cost.growth,
             "steady": str(cost.steady),
             "steady_from": cost.steady_from,
+            "whole": str(cost.whole),
+            "whole_from": cost.whole_from,
+            "period": cost.period,
             "claims": [
                 {
                     "claim": result.claim.text,
@@ -145,7 +148,7 @@ class PatternReport:
             yield "inputs", ", ".join(self.inputs)
         yield "causal", finding_text(self.causal)
         yield "nonempty", finding_text(self.nonempty)
-        yield "edges", _edges_text(self.cost)
+        yield "edges", "\n".join(self.cost.lines())
         yield "growth", self.cost.growth
         far = "not measured: it takes longer sequences than can be followed to show the pattern's numbers"
         yield "reach", (self.unmeasured or far) if self.reach is None else str(self.reach)
@@ -159,7 +162,8 @@ class PatternReport:
                 yield (named if place == 0 else ""), term
         for item in self.waste:
             heads = f" of heads {item.heads}" if item.heads else ""
-            yield "tiles", f"{item.ratio:.2f} pairs computed for an edge{heads} at n = {item.n}"
+            given = f", for sample inputs ({item.inputs})" if item.inputs else ""
+            yield "tiles", f"{item.ratio:.2f} pairs computed for an edge{heads} at n = {item.n}{given}"
         for found in self.states:
             heads = f" of heads {found.heads}" if found.heads else ""
             yield "states", f"{found.numbers} numbers for a head{heads}: of {found.reads}"
@@ -300,14 +304,15 @@ def _waste(planned: Planned) -> Iterator[Waste]:
     for item, terms in zip(planned.schedule.bodies, planned.bodies, strict=True):
         if any(item.factors):
             continue
-        pairs = computed(item.query, n)
-        cost = cost_of(planned.bodies) if len(planned.bodies) == 1 else edges(terms.terms)
-        try:
-            needed = cost.at(n) if pairs is not None and cost.exact else 0
-        except ValueError:  # it hangs on the contents of inputs
+        heads, cost, pairs = terms.body.heads.text, edges_of(terms), computed(item.query, n)
+        if pairs is not None and cost.exact:
+            if needed := cost.at(n):
+                yield Waste(heads, n, int(pairs), needed, pairs / needed)
             continue
-        if pairs is not None and needed:
-            yield Waste(terms.body.heads.text, n, int(pairs), needed, pairs / needed)
+        sample = Sample.of(planned.pattern, item.body, min(n, LONGEST))
+        if sample is not None and (needed := sample.edges()):
+            pairs = sample.computed(item.query)
+            yield Waste(heads, sample.n, pairs, needed, pairs / needed, sample.words())
 
 
 def _states(planned: Planned) -> Iterator[States]:
@@ -365,19 +370,6 @@ def _aligned(rows: Iterator[tuple[str, str]]) -> list[str]:
         lines.append(f"  {name:<{width}}  {first}".rstrip())
         lines += [f"  {'':<{width}}  {line}".rstrip() for line in rest]
     return lines
-
-
-def _edges_text(cost: Cost) -> str:
-    """The closed form as far as a person would read it; some values of it where nobody would."""
-    least = "" if cost.exact else "at most "
-    if forms := cost.forms():
-        return least + "\n= ".join(forms) + loose(cost)
-    hidden = "(the closed form is long: `--json` has it)"
-    try:
-        values = ", ".join(f"{cost.at(length)} at n = {length}" for length in SAMPLE_LENGTHS)
-    except ValueError:  # it hangs on the contents of inputs
-        return f"{least}{cost.growth} {hidden}"
-    return f"{least}{values} {hidden}"
 
 
 def finding_text(finding: Finding) -> str:

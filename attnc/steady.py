@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 import sympy
 
 # A formula with more minima and maxima is nothing that people would read, and slow to work on.
 MOST_EXTREMA = 80
+MOST_PERIOD = 1 << 20
+MOST_PARTS = 8  # of a formula that is made shorter by hand
 
 # slope * n + something between low and high
 Course = tuple[Fraction, Fraction, Fraction]
@@ -34,8 +36,8 @@ def steady_form(expr: sympy.Expr, n: sympy.Symbol) -> tuple[sympy.Expr, int]:
         ]
         if not inner:
             while expr.free_symbols & lasting.keys():
-                expr = expr.xreplace(lasting)
-            return expanded(expr), start
+                expr = replaced(expr, lasting)
+            return _without_remainders(expanded(expr), n), start
         settled = {}
         for part in inner:
             found = _winner(part, n)
@@ -45,7 +47,87 @@ def steady_form(expr: sympy.Expr, n: sympy.Symbol) -> tuple[sympy.Expr, int]:
                 continue
             settled[part], since = found
             start = max(start, since)
-        expr = expr.xreplace(settled)
+        expr = replaced(expr, settled)
+
+
+def replaced(expr: sympy.Expr, mapping: Mapping[sympy.Expr, sympy.Expr]) -> sympy.Expr:
+    """``expr.xreplace(mapping)``; of extrema, which of the arguments decides is not looked for."""
+    known = dict(mapping)
+
+    def of(part: sympy.Expr) -> sympy.Expr:
+        if part not in known:
+            args = [of(arg) for arg in part.args]
+            known[part] = part if list(part.args) == args else rebuilt(part, args)
+        return known[part]
+
+    return of(expr)
+
+
+def rebuilt(part: sympy.Expr, args: Sequence[sympy.Expr]) -> sympy.Expr:
+    """The same function of other arguments; an extremum is only computed of numbers."""
+    if not isinstance(part, (sympy.Max, sympy.Min)):
+        return part.func(*args)
+    args = list(dict.fromkeys(args))
+    return part.func(*args, evaluate=len(args) == 1 or all(arg.is_number for arg in args))
+
+
+def _without_remainders(expr: sympy.Expr, n: sympy.Symbol) -> sympy.Expr:
+    """``n`` in place of its quotient times the divisor and its remainder, where that is shorter."""
+    if len(expr.args) > MOST_PARTS:
+        return expr
+    for part in expr.atoms(sympy.Mod):
+        left, step = part.args
+        if step == 2:  # 0 or 1, and so are its powers
+            expr = expr.xreplace({part**power: part for power in (2, 3)})
+        if left == n and step.is_Integer:
+            other = expanded(replaced(expr, {part: n - step * sympy.floor(n / step)}))
+            expr = min(expr, other, key=sympy.count_ops)
+    return expr
+
+
+def multiples(expr: sympy.Expr, n: sympy.Symbol) -> tuple[sympy.Expr, int]:
+    """``expr`` for multiples of a period, where no remainder of ``n`` is left, and that period.
+
+    The period is 1 where ``expr`` has no remainders, or some that no period of ``MOST_PERIOD`` settles.
+    """
+    period = 1
+    while True:
+        found, missing = _at_multiples(expr, n, period)
+        if missing == 1:
+            return found, period
+        period *= missing
+        if period > MOST_PERIOD:
+            return expr, 1
+
+
+def _at_multiples(expr: sympy.Expr, n: sympy.Symbol, period: int) -> tuple[sympy.Expr, int]:
+    """``expr`` where ``n`` is a multiple of the period, and what the period lacks for that."""
+    missing = 1
+    known: dict[sympy.Expr, sympy.Expr] = {}
+
+    def of(part: sympy.Expr) -> sympy.Expr:
+        if part not in known:
+            known[part] = made(part)
+        return known[part]
+
+    def made(part: sympy.Expr) -> sympy.Expr:
+        nonlocal missing
+        if not part.args or isinstance(part, sympy.Sum):
+            return part
+        args = [of(arg) for arg in part.args]
+        if isinstance(part, (sympy.floor, sympy.Mod)):
+            start, rest = args[0].as_coeff_Add()
+            slope, rest = rest.as_coeff_Mul()
+            step = args[1] if isinstance(part, sympy.Mod) else sympy.S.One
+            if rest in (n, 1) and step.is_Integer:
+                turns = sympy.Rational(slope * period, step)
+                if rest == n and not turns.is_Integer:
+                    missing = math.lcm(missing, int(turns.q))
+                elif rest == n:
+                    return part.func(start, *args[1:]) + (slope * n if isinstance(part, sympy.floor) else 0)
+        return rebuilt(part, args)
+
+    return of(expr), missing
 
 
 def expanded(expr: sympy.Expr) -> sympy.Expr:

@@ -55,7 +55,7 @@ class Tiles:
         found = dict(self.inputs)
         for name, values in self.inputs.items():
             if values.ndim == 1 and values.dtype.kind in "iu":
-                found |= {f"{name}.{end}": ends for end, ends in _equal_entries(values).items()}
+                found |= {f"{name}.{end}": ends for end, ends in equal_entries(values).items()}
         return found
 
     def knows(self, *exprs: Expr) -> bool:
@@ -73,7 +73,7 @@ class Tiles:
             yield slice(i, j), np.arange(i * self.size, min(j * self.size, self.n), dtype=np.int64)
 
 
-def _equal_entries(values: npt.NDArray[Any]) -> dict[str, Ints]:
+def equal_entries(values: npt.NDArray[Any]) -> dict[str, Ints]:
     """For every position the first and last equal entry, and the ends of the unbroken run around it."""
     positions = np.arange(len(values), dtype=np.int64)
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)

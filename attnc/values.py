@@ -311,7 +311,8 @@ def _slot(scope: Scope, owner: str, slot: Slot, arg: tree.Argument) -> Any:
                     node.span,
                     help="write `axis=x`, once the pattern says `grid(y: 32, x: 32)`",
                 )
-            return coordinate(scope, Q, inner.name, node.span), coordinate(scope, K, inner.name, node.span)
+            row, column = (coordinate(scope, side, inner.name, node.span) for side in (Q, K))
+            return row, column, atoms.axis_length(inner.name, scope.axes)
         case "input":
             entries = input_named(scope, node, f"`{owner}`")
             if entries.kind != "int" or len(entries.shape) != 1:

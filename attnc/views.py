@@ -27,6 +27,7 @@ from attnc.expression import (
     Var,
     add,
     between,
+    conj,
     constant,
     disj,
     floor_div,
@@ -40,7 +41,7 @@ from attnc.expression import (
     variables,
 )
 from attnc.isolate import Bounds, equal_entries, expand, mentions, residue, solve
-from attnc.relation import Axis, Term
+from attnc.relation import POSITIONS, Axis, Term
 from attnc.simplify import LAST, holds
 
 
@@ -102,7 +103,8 @@ def view(
     passed_over = TRUE if other_axis.packed else selection
     given = [other_axis.interval() if indexed == TRUE else TRUE, selection if arithmetic else TRUE]
     given += [TRUE if term.low == ZERO else le(term.low, K), TRUE if term.high == LAST else le(K, term.high)]
-    literals = [part for item in (*given, *_unknown(own_axis, owned)) for part in _parts(expand(item))]
+    conditions = (*given, *_unknown(own_axis, owned))
+    literals = [part for item in conditions for part in _parts(_decided(expand(item, other), other))]
     found = [_Condition.of(item, rewrite, own, other) for item in (*literals, *term.leftover)]
     within = _Condition.of(le(other, LAST), rewrite, own, other)
     names = {other.name, *(digit.name for digit in other_radix.digits(other))}
@@ -123,6 +125,18 @@ def view(
         tuple(item.mask for item in alone),
         (*(item.mask for item in pairs), *drawn),
     )
+
+
+def _decided(condition: Expr, other: Var) -> Expr:
+    """Without alternatives that hold for every own position there is, such as that it is before the end."""
+    match condition:
+        case And(args):
+            return conj(*(_decided(arg, other) for arg in args))
+        case Or(args):
+            return disj(*(_decided(arg, other) for arg in args))
+        case Le0() if not mentions(condition, other) and holds(condition, POSITIONS):
+            return TRUE
+    return condition
 
 
 def _unknown(own: Axis, owned: Expr) -> tuple[Expr, ...]:
@@ -172,7 +186,7 @@ class _Condition:
         equal = equal_entries(condition)
         if equal is None:
             told = rewrite(condition)
-            parts = tuple(_parts(expand(told)))
+            parts = tuple(_parts(expand(told, other, *rewrite.sides[other].digits(other))))
             shorter = min((told, condition), key=size)
             return _Condition(shorter, told, parts, parts)
         # Equal entries lie between the first and the last of them, and a run of them has nothing else in it.

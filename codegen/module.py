@@ -258,8 +258,7 @@ def _head(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
     rows += [("parameter", f"{name} = {value}") for name, value in facts.params]
     rows += [("claim", f"{_safe(result.claim.text)}: {_verdict(result)}") for result in facts.claims]
     if facts.cost is not None:
-        least = "" if facts.cost.exact else "at most "
-        rows += [("edges", f"{least}{_safe(form)} a head{loose(facts.cost)}") for form in facts.cost.forms()]
+        rows += [("" if place else "edges", _safe(line)) for place, line in enumerate(facts.cost.lines())]
         rows.append(("growth", facts.cost.growth))
     rows.append(("plan", "proven" if not schedule.reports else "conservative"))
     rows += [("", _safe(report)) for report in schedule.reports]
@@ -287,12 +286,6 @@ def _head(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
 
         """
     )
-
-
-def loose(cost: Cost) -> str:
-    """Why an upper bound may be far above the growth: the words that follow it, or none."""
-    every_pair = not cost.exact and str(cost.expr) == "n**2" and cost.growth != "O(n^2)"
-    return " (every pair: no closed form was found, and growth tells more)" if every_pair else ""
 
 
 def _verdict(result: ClaimResult) -> str:

@@ -219,6 +219,7 @@ def _relation(names: _Names, depth: int) -> str:
 
 def _atom(names: _Names, depth: int) -> str:
     kinds = ["constant", "causal", "window", "window", "window", "chunk", "stride", "to", "to", "from"]
+    kinds += ["neighborhood"]
     kinds += ["offsets", "random", "where", "where", "where"]
     numbers = names.numbers if not names.block else ((names.block_number,) if names.block_number else ())
     kinds += ["same"] * (3 if numbers else 0)
@@ -239,6 +240,9 @@ def _atom(names: _Names, depth: int) -> str:
             return f"chunk({names.size(1)}{axis})"
         case "stride":
             return f"stride({names.size(1)}{axis})"
+        case "neighborhood":
+            dilation = f", dilation={names.number(1, 4)}" if names.chance(30) else ""
+            return f"neighborhood({names.size(1)}{dilation}{axis})"
         case "to":
             return f"to({_set(names, 1)})"
         case "from":
@@ -297,7 +301,9 @@ def _regular(names: _Names) -> str:
 def _in_residues(names: _Names) -> str:
     step = names.step * names.draw(st.sampled_from((1, 1, 1, 2)))
     left, right, place = names.number(0, 5), names.number(0, 5), names.number(0, step - 1)
-    match names.one_of("stride", "shifted", "dilated", "dilated", "tail", "chunk", "every", "window", "both"):
+    match names.one_of(
+        *("stride", "shifted", "dilated", "dilated", "tail", "chunk", "every", "window", "both", "clamped")
+    ):
         case "stride":
             return f"stride({step})"
         case "shifted":
@@ -305,6 +311,8 @@ def _in_residues(names: _Names) -> str:
             return f"where (q - k) % {step} == {place}{near}"
         case "dilated":
             return f"window({left}, {right}, dilation={step})"
+        case "clamped":
+            return f"neighborhood({left + right + 1}, dilation={step})"
         case "tail":
             own = f" and q % {step} <= {names.number(0, step - 1)}" if names.chance(25) else ""
             return f"where k % {step} >= {place}{own}"
@@ -331,7 +339,8 @@ def _on_grid(names: _Names) -> str:
 def _along(names: _Names, axis: str) -> str:
     size, left, right = names.number(1, 5), names.number(0, 3), names.number(0, 3)
     match names.one_of(
-        "window", "window", "window", "chunk", "chunk", "stride", "dilated", "shifted", "late"
+        *("window", "window", "window", "chunk", "chunk", "stride", "dilated", "shifted", "late"),
+        *("clamped", "clamped", "clamped by residues"),
     ):
         case "window":
             return f"window({left}, {right}, axis={axis})"
@@ -341,6 +350,10 @@ def _along(names: _Names, axis: str) -> str:
             return f"stride({size}, axis={axis})"
         case "dilated":
             return f"window({left}, {right}, dilation={size}, axis={axis})"
+        case "clamped":
+            return f"neighborhood({left + right + 1}, axis={axis})"
+        case "clamped by residues":
+            return f"neighborhood({left + 1}, dilation={names.number(2, 3)}, axis={axis})"
         case "shifted":
             shift = names.number(0, size)
             return f"(where (q.{axis} + {shift}) // {size} == (k.{axis} + {shift}) // {size})"

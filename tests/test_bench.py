@@ -79,17 +79,22 @@ def test_fills() -> None:
     case = make("packed_documents", 100, fills={"document": "runs:4"})
     document_ = case.inputs["document"]
     assert len(document_.unique()) == 4 and (document_.diff() >= 0).all()
-    for fill, count in (("first:5", 5), ("every:30", 4), ("random:1.0", 100), ("random:0", 0)):
+    for fill, count in (
+        ("first:5", 5),
+        ("every:30", 4),
+        ("random:1.0", 100),
+        ("random:0", 0),
+        ("spread:7", 7),
+    ):
         assert int(make(HUBS, 100, fills={"hub": fill}).inputs["hub"].sum()) == count
-    share = float(make(HUBS, 10_000).inputs["hub"].float().mean())
-    assert 0.01 < share < 0.03
+    assert make(HUBS, 10_000).inputs["hub"].nonzero().flatten().tolist() == [0, 2000, 4000, 6000, 8000]
 
 
 @pytest.mark.parametrize(
     "fill", ["first", "first:-1", "every:0", "random:2", "random:x", "runs:3", "normal", ""]
 )
 def test_fills_that_are_none(fill: str) -> None:
-    with pytest.raises(BadCase, match="write first:COUNT, every:STEP or random:SHARE"):
+    with pytest.raises(BadCase, match="write spread:COUNT, first:COUNT, every:STEP or random:SHARE"):
         make(HUBS, fills={"hub": fill})
 
 

@@ -156,7 +156,7 @@ def test_fills_are_for_whoever_has_the_input(here: Path, capsys: pytest.CaptureF
     assert main([*words, "--input", "hubs=every:4"]) == 2
     assert "there is no input 'hubs' to fill: the inputs are hub" in capsys.readouterr().err
     assert main([*words, "--input", "hub=often"]) == 2
-    assert "cannot be filled by 'often': write first:COUNT" in capsys.readouterr().err
+    assert "cannot be filled by 'often': write spread:COUNT" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("file", "code"), [("broken.attn", "error["), ("false.attn", "error[not-causal]")])

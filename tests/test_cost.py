@@ -13,6 +13,7 @@ import sympy
 from attnc import cost as costs
 from attnc.cells import cells
 from attnc.cost import Cost, combine, d, edges, flops, n, traffic
+from attnc.counts import cost_of
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
 from attnc.evaluation import Env, evaluate
@@ -36,6 +37,9 @@ SMALL: dict[str, dict[str, object]] = {
     "llama4_chunked": {"size": 7},
     "longformer": {"window": 6},
     "mistral": {"window": 5},
+    "natten_1d": {"size": 5, "dilation": 3},
+    "natten_2d": {"size": 3, "width": 6},
+    "natten_3d": {"frames": 2, "rows": 3, "columns": 2, "height": 4, "width": 3},
     "sparse_transformer_fixed": {"step": 8, "summary": 3},
     "sparse_transformer_strided": {"step": 6},
     "streaming_llm": {"sinks": 3, "window": 7},
@@ -111,6 +115,21 @@ EXACT = [
     "where q < k < 9",
     "where (q + 1) // 3 == (k + 2) // 3",
     "where n >= 17",
+    "neighborhood(1)",
+    "neighborhood(4)",
+    "neighborhood(3, dilation=4)",
+    "neighborhood(6, dilation=2) & causal",
+    "blocks(3, neighborhood(3))",
+    "where max(0, min(q - 2, n - 9)) <= k < max(0, min(q - 2, n - 9)) + 9",
+]
+
+GRIDS = [
+    "grid(y: 4, x: 5) attend neighborhood(3, axis=y) & neighborhood(2, axis=x)",
+    "grid(y: 4, x: 3) attend neighborhood(5, axis=y) & neighborhood(3, axis=x)",
+    "grid(t: 2, y: 4, x: 3) "
+    "attend neighborhood(2, axis=t) & neighborhood(3, axis=y) & neighborhood(2, axis=x)",
+    "grid(t: 2, y: 2, x: 3) attend window(1, axis=t) & neighborhood(2, axis=y) & neighborhood(2, axis=x)",
+    "grid(y: 4, x: 6) attend where q.y // 2 * 2 - 1 <= k.y < q.y // 2 * 2 + 3 and k.x // 3 == q.x // 3",
 ]
 
 BOUNDED = [
@@ -126,6 +145,8 @@ BOUNDED = [
     "attend random(2, seed=0) | window(3)",
     "attend blocks(4, random(2, seed=0))",
     "attend where q * k < 40",
+    "attend where k * k <= 40 * q and 3 <= q - k < 9",
+    "grid(y: 4, x: 8) attend neighborhood(2, dilation=2, axis=y) & neighborhood(3, dilation=2, axis=x)",
     "attend chunk(4) | chunk(6) & causal",
     "attend to(every(4)) & blocks(6, window(1, 1))",
 ]
@@ -137,7 +158,7 @@ def pattern(text: str, name: str = "t.attn", **params: object) -> Pattern:
 
 
 def found(item: Pattern) -> Cost:
-    return combine([edges(body.terms) for body in decompose(item)])
+    return cost_of(decompose(item))
 
 
 def check(item: Pattern, lengths: list[int], exact: bool | None = None) -> None:
@@ -159,14 +180,23 @@ def check(item: Pattern, lengths: list[int], exact: bool | None = None) -> None:
         counts = {name: int(value.sum()) for name, value in inputs.items() if value.dtype == np.bool_}
         told = cost.at(length, **counts)
         assert told == most if cost.exact else told >= most, (length, told, most, cost.expr)
+        assert told <= length * length
         if length >= cost.steady_from:
             steady = replace(cost, expr=cost.steady)
             assert steady.at(length, **counts) == told, (length, cost.steady)
+        if length >= cost.whole_from and length % cost.period == 0:
+            whole = replace(cost, expr=cost.whole)
+            assert whole.at(length, **counts) == told, (length, cost.whole)
 
 
 @pytest.mark.parametrize("relation", EXACT)
 def test_closed_forms_are_exact(relation: str) -> None:
     check(pattern(f"attend {relation}"), [*range(0, 42), 64, 97], exact=True)
+
+
+@pytest.mark.parametrize("text", GRIDS)
+def test_closed_forms_of_grids_are_exact(text: str) -> None:
+    check(pattern(text), [*range(0, 26), 36, 48, 49, 60, 77], exact=True)
 
 
 @pytest.mark.parametrize("text", BOUNDED)
@@ -245,7 +275,9 @@ def test_a_bound_needs_its_counts() -> None:
 )
 def test_a_bound_is_never_more_than_all_pairs(body: str, most: sympy.Expr) -> None:
     cost = found(pattern(body))
-    assert (cost.exact, cost.expr) == (False, most)
+    # A smaller one is read off the relation, and is above all pairs where sequences are short.
+    assert (cost.exact, cost.most) == (False, most)
+    assert set(cost.expr.args) == {9 * n, most}
 
 
 def test_a_bound_that_counts_is_cut_to_all_pairs_where_it_is_asked_for() -> None:

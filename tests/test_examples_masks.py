@@ -207,6 +207,35 @@ def swin_shifted(q: int, n: int, h: int, size: int, shift: int, height: int, wid
     return swin_partition(height, width, size, shift)[q]
 
 
+def around(q: int, length: int, size: int, dilation: int = 1) -> list[int]:
+    """One axis of NATTEN: of every `dilation`-th token a window, moved one by one until it lies within."""
+    there = list(range(q % dilation, length, dilation))
+    first = there.index(q) - size // 2
+    while first > 0 and first + size > len(there):
+        first -= 1
+    while first < 0:
+        first += 1
+    return there[first : first + size]
+
+
+def natten_1d(q: int, n: int, h: int, size: int, dilation: int) -> Keys:
+    return around(q, n, size, dilation)
+
+
+def natten_2d(q: int, n: int, h: int, size: int, dilation: int, width: int) -> Keys:
+    y, x = divmod(q, width)
+    for row in around(y, -(-n // width), size, dilation):
+        yield from (row * width + column for column in around(x, width, size, dilation))
+
+
+def natten_3d(q: int, n: int, h: int, frames: int, rows: int, columns: int, height: int, width: int) -> Keys:
+    t, y, x = q // (height * width), q // width % height, q % width
+    for frame in around(t, -(-n // (height * width)), frames):
+        for row in around(y, height, rows):
+            for column in around(x, width, columns):
+                yield (frame * height + row) * width + column
+
+
 # --- the comparison -------------------------------------------------------------------------------------
 
 Inputs = Callable[[int], dict[str, Any]]
@@ -274,6 +303,17 @@ CASES = [
         (1, 8, 37, 64),
     ),
     ("axial", axial, {"height": 6, "width": 7}, nothing, (1, 7, 37, 42)),
+    ("natten_1d", natten_1d, {"size": 5, "dilation": 1}, nothing, LENGTHS),
+    ("natten_1d", natten_1d, {"size": 4, "dilation": 3}, nothing, LENGTHS),
+    ("natten_2d", natten_2d, {"size": 3, "dilation": 1, "width": 7}, nothing, (1, 7, 37, 63)),
+    ("natten_2d", natten_2d, {"size": 4, "dilation": 2, "width": 8}, nothing, (1, 16, 61, 64)),
+    (
+        "natten_3d",
+        natten_3d,
+        {"frames": 2, "rows": 3, "columns": 1, "height": 4, "width": 3},
+        nothing,
+        (1, 12, 36, 55),
+    ),
     ("logsparse", logsparse, {}, nothing, LENGTHS),
     ("alibi", causal, {}, nothing, LENGTHS),
     ("gla", causal, {}, nothing, LENGTHS),
@@ -337,6 +377,31 @@ def test_swin(size: int, height: int, width: int, shift: int) -> None:
     assert (got == dense_mask(swin_shifted, n, 1, **sides, shift=shift)).all()
 
 
+def window_start(index: int, length: int, size: int, dilation: int) -> int:
+    """`get_window_start` of NATTEN's first kernels, which knew odd sizes alone."""
+    half = size // 2
+    if dilation <= 1:
+        return max(index - half, 0) + (index + half >= length) * (length - index - half - 1)
+    if index - half * dilation < 0:
+        return index % dilation
+    if index + half * dilation >= length:
+        whole = length // dilation * dilation
+        if index % dilation < length - whole:
+            return whole + index % dilation - 2 * half * dilation
+        return whole + index % dilation - size * dilation
+    return index - half * dilation
+
+
+@pytest.mark.parametrize(("size", "dilation"), [(3, 1), (7, 1), (3, 2), (5, 3), (7, 4)])
+def test_neighborhoods_begin_where_natten_has_them_begin(size: int, dilation: int) -> None:
+    pattern = load("natten_1d", {"size": size, "dilation": dilation})
+    for n in (size * dilation, size * dilation + 1, 3 * size * dilation - 1):
+        mask = reference.mask(pattern, n)[0]
+        starts = [window_start(q, n, size, dilation) for q in range(n)]
+        for q, start in enumerate(starts):
+            assert np.flatnonzero(mask[q]).tolist() == [start + dilation * i for i in range(size)]
+
+
 def test_no_example_is_left_out() -> None:
     files = {path.stem for path in EXAMPLES.glob("*.attn")}
     assert files == {name for name, *_ in CASES} | {"bigbird", "swin"}
@@ -360,6 +425,8 @@ def test_the_papers_constants_are_the_defaults() -> None:
         "streaming_llm": {"sinks": 4, "window": 1020},
         "swin": {"size": 7, "height": 56, "width": 56},
         "gpt_oss": {"window": 128},
+        "natten_2d": {"size": 7, "dilation": 1, "width": 56},
+        "natten_3d": {"frames": 18, "rows": 24, "columns": 24, "height": 48, "width": 80},
     }
     for name, params in wanted.items():
         assert {param.name: param.value for param in load(name, {}).params} == params

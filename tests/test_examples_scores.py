@@ -80,6 +80,11 @@ def swin(s: float, q: int, k: int, h: int, heads: int, bias: Any) -> float:
     return s + bias[(down + 2) * 5 + right + 2, h]
 
 
+def natten_2d(s: float, q: int, k: int, h: int, heads: int, bias: Any) -> float:
+    """`rpb` of the paper's code, at every other token of an image 7 wide, within 3."""
+    return s + bias[h, (k // 7 - q // 7) // 2 + 2, (k % 7 - q % 7) // 2 + 2]
+
+
 def any_key(q: int, n: int) -> range:
     return range(n)
 
@@ -95,6 +100,14 @@ def last(count: int) -> Callable[[int, int], range]:
 def window_of_three(q: int, n: int) -> list[int]:
     y, x = divmod(q, 6)
     return [k for k in range(n) if k // 6 // 3 == y // 3 and k % 6 // 3 == x // 3]
+
+
+def square_of_three(q: int, n: int) -> list[int]:
+    """In an image of 7 x 7, of every other token: 4 of an axis are even, and 3 are odd."""
+    sides = [
+        {k for k in range(p % 2, 7, 2) if p % 2 or abs(k - min(max(p, 2), 4)) <= 2} for p in divmod(q, 7)
+    ]
+    return [k for k in range(n) if k // 7 in sides[0] and k % 7 in sides[1]]
 
 
 def moved_window(q: int, n: int) -> list[int]:
@@ -123,6 +136,15 @@ CASES: list[Case] = [
         20,
     ),
     ("swin", "swin", swin, window_of_three, SIDES, {"bias": (25, HEADS)}, 36),
+    (
+        "natten_2d",
+        "natten_2d",
+        natten_2d,
+        square_of_three,
+        {"size": 3, "dilation": 2, "width": 7},
+        {"bias": (HEADS, 5, 5)},
+        49,
+    ),
     ("swin_shifted", "swin", swin, moved_window, {**SIDES, "shift": 1}, {"bias": (25, HEADS)}, 36),
 ]
 

@@ -88,7 +88,7 @@ def test_foreign_files_stay(here: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["hubs.attn", "--n", "100000", "--tile", "10", "-o", "out.svg"], "10000 x 10000 tiles"),
         (["hubs.attn", "--heads", "5000"], "4096 at most"),
         (["hubs.attn", "--input", "y=first:1"], "no input 'y'"),
-        (["hubs.attn", "--input", "x=often"], "write first:COUNT"),
+        (["hubs.attn", "--input", "x=often"], "write spread:COUNT"),
         (["hubs.attn", "--input", "x"], "--input NAME=FILL"),
         (["hubs.attn", "--input", "x=first:1", "--input", "x=first:2"], "given twice"),
         (["missing.attn"], "missing.attn"),

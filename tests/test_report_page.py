@@ -62,7 +62,7 @@ def test_page_of_an_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "Every query has a key",
         "The closed form of the number of edges never exceeds the bound",
         "With 2 tokens, query 0 reads key 1.",
-        "is_global=random:0.02",
+        "is_global=spread:5",
         "two passes over the queries",
         "the queries with is_global[q], packed side by side",
         "import triton",
@@ -76,7 +76,7 @@ def test_page_of_an_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "sweep window(window / 2, window / 2)" in said
     # Dense attention beside the pattern, and the numbers of the closed form.
     cost = edges(decompose(resolve(parse(Source("t", text)), {"window": "64"}).patterns[0])[0].terms)
-    assert str(cost.at(8192, is_global=round(0.02 * 8192))) in said and "dense" in said
+    assert str(cost.at(8192, is_global=5)) in said and "dense" in said
 
 
 def test_page_of_weighed_edges(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_no_page_of_what_does_not_parse(here: Path, capsys: pytest.CaptureFixtur
         (["wrong<i>.attn", "-o", "nowhere/out.html"], "nowhere"),
         (["wrong<i>.attn", "-o", "out.html", "--n", "0"], "'0' is no number"),
         (["wrong<i>.attn", "-o", "out.html", "--input", "y=first:1"], "no input 'y'"),
-        (["wrong<i>.attn", "-o", "out.html", "--input", "x=runs:1"], "write first:COUNT"),
+        (["wrong<i>.attn", "-o", "out.html", "--input", "x=runs:1"], "write spread:COUNT"),
         (["missing.attn", "-o", "out.html"], "missing.attn"),
     ],
 )

@@ -18,7 +18,7 @@ import sympy
 import torch
 
 import attnc
-from attnc import cache, runtime
+from attnc import cache, fills, reference, runtime
 from attnc.diagnostics import AttncError
 from attnc.reference import attention
 
@@ -222,10 +222,17 @@ def test_what_the_tiles_compute_is_told_body_by_body() -> None:
 
 
 @pytest.mark.parametrize("relation", ["same(doc) & causal", "to(hub)", "window(3) | from(hub)"])
-def test_what_inputs_decide_is_not_counted_beforehand(relation: str) -> None:
-    report = attnc.check(f"pattern p() {{ input doc: int[n] input hub: bool[n] attend {relation} }}")
-    assert report.to_json()["patterns"][0]["computed"] == []
-    assert "computed for an edge" not in str(report)
+def test_what_inputs_decide_is_counted_for_sample_inputs(relation: str) -> None:
+    text = f"pattern p() {{ input doc: int[n] input hub: bool[n] attend {relation} }}"
+    report = attnc.check(text)
+    [found] = report.to_json()["patterns"][0]["computed"]
+    pattern = report.patterns[0].made.pattern
+    sample = fills.filled(pattern, found["n"], 1)
+    assert found["edges"] == int(reference.mask(pattern, found["n"], 1, sample).sum())
+    assert found["edges"] <= found["computed"] <= found["n"] ** 2
+    assert found["inputs"] == ("doc=runs:8" if "doc" in relation else "hub=spread:5")
+    told = f"{found['ratio']:.2f} pairs computed for an edge at n = {found['n']}, for sample inputs ("
+    assert f"{told}{found['inputs']})" in str(report)
 
 
 def test_check_of_a_file_that_is_no_text(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ SHOWN = {
     "axial": Shown(params={"height": 8, "width": 8}),
     "gemma2_local": Shown(params={"window": 16}),
     "gpt_oss": Shown(params={"window": 16}),
+    "natten_1d": Shown(params={"size": 9}),
+    "natten_2d": Shown(params={"size": 3, "width": 8}),
+    "natten_3d": Shown(params={"frames": 3, "rows": 3, "columns": 3, "height": 4, "width": 4}),
     "swin": Shown(params={"size": 4, "height": 8, "width": 8}),
     "swin_shifted": Shown(params={"size": 4, "shift": 2, "height": 8, "width": 8}),
 }

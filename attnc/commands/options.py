@@ -56,7 +56,7 @@ def add_fills(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FILL",
         action="append",
         default=[],
-        help="what an input holds: first:16, every:512, random:0.02 (the default) for bool; "
+        help="what an input holds: spread:5 (the default), first:16, every:512, random:0.02 for bool; "
         "runs:8 (the default) for int; normal, normal:0.1 or uniform:-0.1:0 for float, by default what suits "
         "its place",
     )

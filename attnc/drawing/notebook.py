@@ -7,7 +7,6 @@ from html import escape
 
 from attnc.drawing.picture import BadPicture, Picture, picture
 from attnc.drawing.svg import svg
-from attnc.fills import calm
 from attnc.pattern import Pattern
 from attnc.reach import telling_length
 from attnc.relation import BodyTerms
@@ -17,8 +16,7 @@ Facts = tuple[Pattern, Sequence[BodyTerms], Sequence[tuple[str, str]]]
 
 def overview(pattern: Pattern, bodies: Sequence[BodyTerms]) -> Picture:
     """The picture for somebody who asked for nothing special: a length that shows the pattern's sizes."""
-    n = telling_length(pattern)
-    return picture(pattern, bodies, n, fills=calm(pattern, n))
+    return picture(pattern, bodies, telling_length(pattern))
 
 
 def shown(patterns: Sequence[Facts], wrong: Sequence[str], seen: Picture | None = None) -> str:

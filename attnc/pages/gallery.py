@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from html import escape
 
 from attnc import proofs
+from attnc.counts import cost_of
 from attnc.drawing.notebook import overview
 from attnc.drawing.picture import Picture
 from attnc.factorise import factors
 from attnc.pages.figure import figure
 from attnc.pages.frame import page
 from attnc.pattern import Pattern
-from attnc.pipeline import Judged, cost_of
+from attnc.pipeline import Judged
 from attnc.proofs import Finding
 
 STYLE = """

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 
-from attnc import cost as costs
 from attnc import factorise
 from attnc import fills as contents
 from attnc.cost import Cost
@@ -33,7 +32,7 @@ LENGTHS = tuple(1 << power for power in range(6, 21))
 LONGEST_COUNTED = 2048
 # Lengths whose cost stands in the table, too.
 TABLED = (1 << 10, 1 << 13, 1 << 16, 1 << 20)
-STEPS = 4
+STEPS = 3
 # Head and value dims for which work is told.
 DIM = 64
 LONGEST_LINE = 160
@@ -84,14 +83,8 @@ def _pattern(report: PatternReport, wishes: Wishes, bar: Bar) -> Iterator[str]:
     }
     bar.step(f"{report.name}: drawing it")
     n = wishes.n or telling_length(pattern)
-    held = {**contents.calm(pattern, n), **own}
-    given = {**contents.chosen(pattern), **own}
-    seen = picture(pattern, made.bodies, n, heads=wishes.heads, fills=held)
-
-    bar.step(f"{report.name}: counting its edges")
-    if not report.cost.exact:
-        # Compiling has no time for long sums; here there is.
-        report = replace(report, cost=costs.combine([costs.edges(body.terms) for body in made.bodies]))
+    given = contents.chosen(pattern, own)
+    seen = picture(pattern, made.bodies, n, heads=wishes.heads, fills=given)
 
     yield f'<h2 id="{escape(report.name)}"><code>{escape(seen.title)}</code></h2>'
     yield f'<div class="wide"><table>{"".join(_facts(report))}</table></div>'
@@ -109,7 +102,7 @@ def _pattern(report: PatternReport, wishes: Wishes, bar: Bar) -> Iterator[str]:
         yield from _states(made)
     bar.step(f"{report.name}: following what spreads")
     yield "<h3>What reaches whom</h3>"
-    yield from _reach(report, spread(pattern, made.bodies, n, held), seen.fills)
+    yield from _reach(report, spread(pattern, made.bodies, n, given), seen.fills)
     yield "<h3>How it is walked</h3>"
     bar.step(f"{report.name}: writing its kernels")
     if isinstance(made, Planned):

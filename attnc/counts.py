@@ -1,0 +1,70 @@
+"""The number of edges that a pattern has: found once, and the same for whoever shows or proves it.
+
+Of the terms' closed form, and the bounds read off the relation's comparisons where that is only a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sympy
+
+from attnc import ceilings
+from attnc.budget import priced
+from attnc.cost import Cost, combine, count, edges, n
+from attnc.expression import fold
+from attnc.pattern import formula
+from attnc.polynomial import Poly
+from attnc.relation import BodyTerms
+from attnc.steady import value_of
+
+MOST_PARTS = 64  # of a relation multiplied out; beyond that only its closed form is looked at
+# Bounds are compared where there are this many keys, and of each bool input so many true entries.
+FAR, TRUE_ENTRIES = 1 << 20, 1 << 8
+
+
+def cost_of(bodies: tuple[BodyTerms, ...]) -> Cost:
+    """How many edges a head has: of several bodies, what any head has at most."""
+    return combine([edges_of(body) for body in bodies])
+
+
+@priced(64)
+def edges_of(item: BodyTerms) -> Cost:
+    """The number of edges of one head of a body."""
+    counted = edges(item.terms)
+    if counted.exact:
+        return counted
+    bounds = [counted.bound, *_read_off(item)]
+    best = min(bounds, key=lambda bound: (_far(bound), len(str(bound))))
+    return counted if best == counted.bound else counted.within(best)
+
+
+def _read_off(item: BodyTerms) -> Iterable[sympy.Expr]:
+    """Upper bounds from the comparisons of the relation as it is written, and of its terms."""
+    ways = [ceilings.conjunctions(fold(formula(item.body.relation)))]
+    ways.append([part for term in item.terms for part in ceilings.conjunctions(fold(term.formula()))])
+    for way in ways:
+        if len(way) > MOST_PARTS:
+            continue
+        # A bound that starts later is no polynomial: below its start there are no edges.
+        parts = [[b.value for b in ceilings.edge_bounds(part) if b.start == 0] for part in way]
+        if all(parts):
+            yield sympy.Add(*(min(map(_told, values), key=_far) for values in parts))
+
+
+def _told(p: Poly) -> sympy.Expr:
+    return sympy.Add(
+        *(
+            sympy.Mul(sympy.Rational(c.numerator, c.denominator), *map(_symbol, monomial))
+            for monomial, c in p.terms
+        )
+    )
+
+
+def _symbol(name: str) -> sympy.Expr:
+    return n if name == "n" else count(sympy.Symbol(name.removeprefix("count(").removesuffix(")")))
+
+
+def _far(bound: sympy.Expr) -> float:
+    values = {part: TRUE_ENTRIES for part in bound.atoms(count)}
+    return float(value_of(bound, {n: FAR, **values}))

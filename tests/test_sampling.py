@@ -1,0 +1,66 @@
+"""What a plan computes for sample inputs, beside the count for all lengths and plans walked pair by pair."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from attnc import reference
+from attnc.counting import STEP, TILE, computed
+from attnc.sampling import Sample
+from tests import enumeration, oracle
+
+LENGTH = 512
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "attend causal",
+        "attend window(40)",
+        "attend stride(16) & causal",
+        "attend window(7, dilation=32)",
+        "grid(y: 16, x: 32) attend neighborhood(5, axis=y) & neighborhood(6, axis=x)",
+        "attend chunk(100)",
+    ],
+)
+def test_the_same_as_without_inputs(text: str) -> None:
+    planned = oracle.planned(f"pattern p() {{ {text} }}")
+    [body] = planned.schedule.bodies
+    sample = Sample.of(planned.pattern, body.body, LENGTH)
+    whole = computed(body.query, LENGTH)
+    assert sample is not None and whole is not None
+    assert sample.edges() == int(reference.mask(planned.pattern, LENGTH).sum())
+    assert abs(sample.computed(body.query) / whole - 1) < 0.02
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input x: int[n] attend same(x)",
+        "input x: int[n] attend same(x) & causal",
+        "input x: bool[n] attend to(x) & causal | window(9)",
+        "input x: bool[n] attend from(x) | to(x)",
+        "input x: int[n] attend where x[q] < x[k]",
+        "input x: int[(n + 15) / 16] attend blocks(16, same(x))",
+        "input x: int[n] attend stride(8) & same(x)",
+        "heads even { attend causal } heads odd { attend window(9) } input y: bool[n]",
+        "attend random(3, seed=1) | self",
+    ],
+)
+def test_no_less_than_what_is_visited(text: str) -> None:
+    """A tile computes whole steps of keys, and at least every pair that some row of it visits."""
+    planned = oracle.planned(f"pattern p() {{ {text} }}")
+    for body in planned.schedule.bodies:
+        sample = Sample.of(planned.pattern, body.body, LENGTH)
+        assert sample is not None
+        tables = enumeration.derived(sample.inputs)
+        edges = enumeration.edges(body, LENGTH, sample.head, sample.heads, tables)
+        assert sample.edges() == int(edges.sum())
+        least = sum(_touched(edges, tile) for tile in [TILE // 2 if body.query[0].narrow else TILE])
+        assert least <= sample.computed(body.query) <= 1.3 * LENGTH**2 * len(body.query)
+
+
+def _touched(edges: np.ndarray, tile: int) -> int:
+    """Edges, and nothing that they lie beside: no plan computes fewer pairs."""
+    return int(edges.sum()) if tile >= STEP else 0

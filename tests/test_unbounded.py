@@ -1,0 +1,71 @@
+"""Nothing is computed as a masked sweep over everything in silence."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+import attnc
+from attnc.cli import main
+
+ODD = "pattern odd() {{ {items} attend {relation} }}"
+
+
+def said(relation: str, items: str = "") -> list[attnc.diagnostics.Diagnostic]:
+    report = attnc.check(ODD.format(items=items, relation=relation))
+    return [found for found in report.diagnostics if found.code == "masked-sweep"]
+
+
+@pytest.mark.parametrize(
+    ("relation", "items", "reason"),
+    [
+        ("where (q * k) % 7 == 3", "", "q % 7"),
+        ("where x[q] + x[k] == 3", "input x: int[n]", "x[k] + x[q]"),
+        ("where (q * k) % 7 == 3 & causal", "", "q % 7"),
+        ("window(3) | where (q * q + k) % 9 == 1", "", "% 9"),
+    ],
+)
+def test_said_with_the_condition(relation: str, items: str, reason: str) -> None:
+    [found] = said(relation, items)
+    assert found.level == "warning" and reason in found.message
+    assert (
+        "pairs computed for an edge" in found.notes[0] and found.help and "allow: masked-sweep" in found.help
+    )
+    assert ("for sample inputs (x=runs:8)" in found.notes[0]) == ("x[" in relation)
+
+
+@pytest.mark.parametrize(
+    ("relation", "items"),
+    [
+        ("all", ""),
+        ("causal - to({3})", ""),
+        ("same(x) & causal", "input x: int[n]"),
+        ("to(x) | window(4)", "input x: bool[n]"),
+        ("where (q * k) % 7 == 3 & window(20)", ""),
+        ("where x[q] <= x[k]", "input x: int[n]"),  # half of all pairs are edges
+        ("random(3, seed=1)", ""),
+        ("neighborhood(5, dilation=3)", ""),
+        ("where h == 1", ""),
+    ],
+)
+def test_nothing_is_said_where_there_are_bounds(relation: str, items: str) -> None:
+    assert said(relation, items) == []
+
+
+def test_once_for_a_pattern_and_not_where_it_is_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = ODD.format(items="", relation="where (q * k) % 7 == 3")
+    with pytest.warns(UserWarning, match=r"warning\[masked-sweep\]") as caught:
+        attnc.load(text)
+    assert len(caught) == 1
+    meant = f"# allow: masked-sweep\n{text}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attnc.load(meant)
+    for source, words in ((text, 1), (meant, 0)):
+        (tmp_path / "odd.attn").write_text(source, encoding="utf-8")
+        assert main(["compile", str(tmp_path / "odd.attn"), "-o", str(tmp_path / "odd.py")]) == 0
+        assert capsys.readouterr().err.count("masked-sweep]") == words
