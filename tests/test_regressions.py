@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -233,7 +234,38 @@ def promised(done: oracle.Compiled, x: torch.Tensor) -> tuple[object, ...]:
     return torch.ones_like(out), torch.zeros_like(lse), q, k, v, [], out, lse, 0.3, ""
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("text", ["attend window(5)", "attend causal kernel elu(x) + 1"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_autocast_is_followed_as_by_attention_of_pytorch(text: str, dtype: torch.dtype) -> None:
+    function = oracle.compiled(f"pattern p() {{ {text} }}").module.p
+    q, k, v = (torch.randn(1, 2, 20, 16, dtype=dtype, requires_grad=True) for _ in range(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        out = function(q, k, v)
+    assert out.dtype == theirs.dtype
+    assert torch.equal(out, function(*(x.to(out.dtype) for x in (q, k, v))))
+    assert {x.dtype for x in torch.autograd.grad(out.float().sum(), (q, k, v))} == {dtype}
+
+
+@pytest.mark.parametrize("text", ["attend window(5)", "attend causal kernel elu(x) + 1"])
+def test_what_other_attention_functions_take_is_answered(text: str) -> None:
+    function = oracle.compiled(f"pattern p() {{ {text} }}").module.p
+    q, k, v = torch.randn(3, 1, 2, 20, 16).unbind(0)
+    for name in ("attn_mask", "is_causal", "dropout_p", "enable_gqa", "return_lse", "anything"):
+        with pytest.raises(TypeError, match=f"p: there is no argument {name}: "):
+            function(q, k, v, **{name: None})
+    assert torch.equal(function(q, k, v, scale=np.float32(0.5)), function(q, k, v, scale=0.5))
+    with pytest.raises(TypeError, match=r"take scale.item\(\)"):
+        function(q, k, v, scale=torch.tensor(0.5))
+    with pytest.raises(NotImplementedError, match=r"p: .* there is no forward mode"):
+        torch.func.hessian(lambda q: function(q, k, v).sum())(q)
+    q.requires_grad_()
+    (once,) = torch.autograd.grad(function(q, k, v).square().sum(), q, create_graph=True)
+    with pytest.raises(NotImplementedError, match="p: there are no second derivatives"):
+        once.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_autocast_leaves_the_sums_alone(dtype: torch.dtype) -> None:
     done = oracle.compiled("pattern p() { attend window(5) }")
     q, k, v = (torch.randn(1, 2, 20, 16, dtype=dtype, requires_grad=True) for _ in range(3))
