@@ -121,9 +121,13 @@ def _shares(conditions: Iterable[Expr]) -> sympy.Expr:
                 rest = sub(condition.body, scale(c, atom))
                 ends.setdefault(atom, ([], []))[c > 0].append(neg(rest) if c > 0 else rest)
     total: sympy.Expr = sympy.S.One
-    for atom, (lows, highs) in ends.items():
-        inner, step = (atom.left, _relaxed(atom.right)) if isinstance(atom, FloorDiv) else (atom, sympy.S.One)
-        width, size = _width(lows, highs), _relaxed(inner.right) if isinstance(inner, Mod) else None
+    for digit, (lows, highs) in ends.items():
+        inner: Expr = digit
+        step: sympy.Expr | None = sympy.S.One
+        if isinstance(digit, FloorDiv):
+            inner, step = digit.left, _relaxed(digit.right)
+        width = _width(lows, highs)
+        size = _relaxed(inner.right) if isinstance(inner, Mod) else None
         if width != _n and size is not None and step is not None and not width.is_number:
             total *= width * step / size
     return total

@@ -167,7 +167,7 @@ def check(item: Pattern, lengths: list[int], exact: bool | None = None) -> None:
     heads = 2
     rng = np.random.default_rng(0)
     for length in lengths:
-        inputs = {}
+        inputs: dict[str, np.ndarray] = {}
         for given in item.inputs:
             if given.kind == "float":  # they weigh edges, and choose none
                 sizes = Env({"n": length, "H": heads, "d": 1})
