@@ -21,8 +21,6 @@ GROUPS = ((1, 1), (2, 1), (2, 2), (3, 1), (3, 3), (4, 2), (4, 1), (5, 5), (6, 3)
 DIMS = (1, 3, 4, 7, 8, 16, 16, 17, 24, 32, 33, 40, 64)
 LENGTHS = (31, 32, 33, 63, 64, 65, 95, 96, 97, 127, 128, 129, 191, 192, 193, 255, 256, 257)
 LAYOUTS = ("contiguous", "heads inside", "slice", "expanded", "turned")
-# Ways to fill a table that are not drawn as long as either path is known to be wrong about them.
-PENDING = {"holes", "rows", "least", "least rows", "huge", "infinite sinks"}
 PAIRS = 400_000  # of queries and keys, over heads and batches: what the definition is given to do
 
 
@@ -213,7 +211,7 @@ def _floats(rng: np.random.Generator, name: str, size: tuple[int, ...], call: Sh
             values = _biases(rng, values)
         case "sink":
             values *= rng.choice([1.0, 5.0])
-            if rng.random() < 0.3 and "infinite sinks" not in PENDING:
+            if rng.random() < 0.3:
                 values[rng.random(size) < 0.4] = rng.choice([-np.inf, np.inf, -1e4, np.finfo(np.float32).min])
         case _:
             if not corners and role == "table":
@@ -224,7 +222,7 @@ def _floats(rng: np.random.Generator, name: str, size: tuple[int, ...], call: Sh
 def _biases(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
     """Masks that are added to scores, as models have them."""
     kind = rng.choice(["plain", "holes", "holes", "rows", "least", "least rows", "huge"])
-    if kind == "plain" or kind in PENDING or not values.size:
+    if kind == "plain" or not values.size:
         return values
     share = rng.choice([0.05, 0.3, 0.8])
     if kind in ("rows", "least rows") and values.ndim > 1:
