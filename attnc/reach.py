@@ -53,6 +53,8 @@ LONGEST_MASK = 1024
 MOST_TILES = 128
 SHORT = 20
 LONGEST_PICTURE = 1 << 20
+# Paths are named through so many layers at the most.
+MOST_LAYERS = 1024
 # In longer sequences nothing is followed, for want of time and memory.
 LONGEST_FOLLOWED = 1 << 22
 
@@ -145,7 +147,8 @@ def prove_reach(pattern: Pattern, layers: int) -> Answer:
     found = found or _missed(pattern, layers, causal, _telling(pattern, layers, answer.variables.get("n")))
     found = found or _missed_by_tiles(pattern, layers, causal)
     if found is None and layers > 2:
-        answer = prove_paths(union, layers, causal)
+        # Fewer layers are enough for more, as a token keeps what it knows.
+        answer = prove_paths(union, min(layers, MOST_LAYERS), causal)
         if answer.outcome == "proven":
             return answer
         found = _missed(pattern, layers, causal, [answer.variables.get("n", 1)])

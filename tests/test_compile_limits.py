@@ -111,6 +111,7 @@ LARGE = {
         "s + 1.0", "{0} * sigmoid({0}) + tanh({0})", "attend causal score {}", 16
     ),
     "grid of a huge axis": "grid(y: 9, x: 2147483647) attend window(1, 1, axis=y) & window(1, axis=x)",
+    "reach in very many layers": "attend offsets({2, 3, 65537}) - offsets({3}) assume reach <= 2147483647",
     "huge distances": "attend window(2147483647, 2147483647, dilation=2147483647)",
 }
 
