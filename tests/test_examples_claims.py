@@ -40,7 +40,7 @@ SMALL: dict[str, dict[str, int]] = {
     "longformer": {"window": 6},
     "mistral": {"window": 5},
     "natten_1d": {"size": 5, "dilation": 3},
-    "natten_2d": {"size": 3, "dilation": 2, "width": 7},
+    "natten_2d": {"size": 3, "width": 7},
     "natten_3d": {"frames": 2, "rows": 3, "columns": 2, "height": 4, "width": 3},
     "overlapping_windows": {"size": 3, "overlap": 1, "width": 7},
     "performer": {"features": 8},
