@@ -77,11 +77,12 @@ def _without_remainders(expr: sympy.Expr, n: sympy.Symbol) -> sympy.Expr:
         return expr
     for part in expr.atoms(sympy.Mod):
         left, step = part.args
-        if step == 2:  # 0 or 1, and so are its powers
+        if left != n or not step.is_Integer:
+            continue
+        if int(step) == 2:  # 0 or 1, and so are its powers
             expr = expr.xreplace({part**power: part for power in (2, 3)})
-        if left == n and step.is_Integer:
-            other = expanded(replaced(expr, {part: n - step * sympy.floor(n / step)}))
-            expr = min(expr, other, key=sympy.count_ops)
+        other = expanded(replaced(expr, {part: n - step * sympy.floor(n / step)}))
+        expr = min(expr, other, key=sympy.count_ops)
     return expr
 
 
