@@ -30,6 +30,10 @@ class PatternFunction:
         backend: str | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
+        # `**_others` is there for the messages about arguments of other attention functions.
+        signature = inspect.signature(function)
+        named = (p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD)
+        self.__signature__ = signature.replace(parameters=tuple(named))
         self._function, self._backend = function, backend
         self._make, self._args, self._page = make, args, page
 
