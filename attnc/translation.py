@@ -305,16 +305,21 @@ def _signs(item: Product) -> list[Any]:
 
 
 def _ordered(one: Product, two: Product) -> list[Any]:
-    """That of two products of numbers that are not negative the one with the larger factors is the larger."""
+    """That of two products the one whose factors have the larger magnitudes has the larger magnitude."""
     facts = []
     for c, d in ((two.left, two.right), (two.right, two.left)):
         for (a, b, p), (x, y, r) in (
             ((one.left, one.right, one.term), (c, d, two.term)),
             ((c, d, two.term), (one.left, one.right, one.term)),
         ):
-            facts.append(z3.Implies(z3.And(a >= 0, b >= 0, a <= x, b <= y), p <= r))
-            facts.append(z3.Implies(z3.And(a >= 0, b >= 1, a < x, b <= y), p < r))
+            a, b, p, x, y, r = map(_magnitude, (a, b, p, x, y, r))
+            facts.append(z3.Implies(z3.And(a <= x, b <= y), p <= r))
+            facts.append(z3.Implies(z3.And(b >= 1, a < x, b <= y), p < r))
     return facts
+
+
+def _magnitude(term: Any) -> Any:
+    return z3.If(term >= 0, term, -term)
 
 
 def _near(item: Product, a: int, b: int) -> list[Any]:
