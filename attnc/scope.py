@@ -269,9 +269,12 @@ class Scope:
     def check_size(self, value: Value, span: Span) -> None:
         """Raises for a value that is too deep, or when uses of lets have added up to too much."""
         size, depth = measure(value)
+        known_too_large = self.spent > LARGEST
         self.spent += size
         if depth > DEEPEST:
             raise self.error("too-deep", "this is nested too deep once its names are filled in", span)
+        if known_too_large:  # said at the first such place
+            raise Mistake(None)
         if self.spent > LARGEST:
             raise self.error(
                 "too-large",
