@@ -237,7 +237,7 @@ SHORT = {
     "\n".join(f"heads {{{i}}} {{ attend window({i}) & stride({i + 1}) }}" for i in range(30)): (
         "proven",
         "proven",
-        True,
+        False,
     ),
 }
 
