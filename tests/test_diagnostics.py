@@ -313,13 +313,14 @@ def test_names_that_would_break_what_is_emitted_are_refused():
         ("scale", "input"),
         ("_x", "pattern"),
         ("max", "pattern"),
-        ("torch", "input"),
+        ("torch", "pattern"),
         ("d", "let"),
         ("attend", "let"),
     ):
         assert refusal(name, role), name
     for name, role in (
         ("causal", "pattern"),
+        ("torch", "input"),
         ("window", "parameter"),
         ("x", "input"),
         ("y", "axis"),
