@@ -21,7 +21,7 @@ _MASK = (
 _DROPOUT = "weights of attention are never dropped: leave it out"
 _CAP = "a soft cap is a score: `score 50.0 * tanh(s / 50.0)`"
 _SLOPES = "slopes are a score: `score s - exp2(-8.0 * (h + 1) / H) * (q - k)`"
-_DOCUMENTS = "documents are told by an input: `input doc: int[n]`, and `same(doc)` after `attend`"
+_DOCUMENTS = "documents come from an input: `input doc: int[n]`, and `same(doc)` after `attend`"
 _WINDOW = (
     "a window of `w` keys that ends at the query, itself one of them, is `window(w - 1)`; one to both sides "
     "is `window(w, w)`"

@@ -299,7 +299,7 @@ def run(request: Request, last: str = "module", derive: Callable[[Pattern], Patt
 
 
 def too_large(source: Source, span: Span, error: OutOfWork) -> Diagnostic:
-    """What is said of a pattern that takes more work than any may."""
+    """The diagnostic for a pattern that exceeds the work budget."""
     return Diagnostic(
         code="too-large",
         level="error",

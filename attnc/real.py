@@ -339,7 +339,7 @@ def derivative(expr: Real, by: Real) -> Real:
 
     Raises ``OutOfWork`` for one that is too long to be written out.
     """
-    spend(SLOPE_STEPS, "the gradient of what edges weigh")
+    spend(SLOPE_STEPS, "the gradient of the score")
     if expr == by:
         return ONE
     match expr:

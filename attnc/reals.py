@@ -140,7 +140,7 @@ def bucket(scope: Scope, place: Expr, sizes: tuple[int, int, int], span: Span) -
         raise scope.error(
             "too-large",
             f"`bucket` has {wide} buckets from `exact` on, each with a comparison of its own: at most "
-            f"{MOST_BUCKETS} are told apart",
+            f"{MOST_BUCKETS} are supported",
             span,
             help="take fewer buckets, or more of them exact: T5's are `bucket(max(q - k, 0), 16, 32, 128)`",
         )

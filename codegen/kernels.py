@@ -22,7 +22,7 @@ from attnc.schedule import SHIFT, Pass, Scatter, Sweep
 
 # Which sums of the scores' gradients a kernel keeps for the entries that weights read.
 _SUMS: dict[str, EntryKind] = {"query_gradient": "row", "key_gradient": "column"}
-# How a pass leaves what its rows came to for those after it, by whether the module weighs edges.
+# How a pass stores its rows' softmax statistics for later passes, by whether there are scores or sinks.
 _STORED_SUMS = {
     False: "tl.store(lse_ptr + head_rows + (q - offset), logs * 0.6931471805599453, mask=stored)",
     True: "_store_sums(lse_ptr + head_rows, head_rows, q - offset, stored, row_max, logs)",

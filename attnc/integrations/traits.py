@@ -42,7 +42,7 @@ class Traits:
 
     moves: the same tokens have the same edges wherever they stand in a longer sequence.
     asks_length: edges between tokens may change when tokens are added behind them.
-    tells_heads: edges or what they weigh may differ from head to head.
+    tells_heads: whether the mask or the scores may differ from head to head.
     """
 
     pattern: Pattern

@@ -336,8 +336,8 @@ class _Served:
     ) -> torch.Tensor | None:
         """``numbers``, with the sequences told apart that lie packed in a row of the batch.
 
-        That is told by ``position_ids`` that do not go up one by one, and by what FlashAttention and Mamba's
-        kernels are given. The model's mask does not say it where there is a cache or padding.
+        That is read from ``position_ids`` that do not go up one by one, and from what FlashAttention's and
+        Mamba's kernels are given. The model's mask does not say it where there is a cache or padding.
         """
         positions = more.get("position_ids")
         n_q = query.shape[2]
@@ -348,7 +348,7 @@ class _Served:
             if isinstance(more.get(name), torch.Tensor):
                 if n_q != n:
                     self.refuse(
-                        f"the model is told of packed sequences by `{name}`, which says nothing of the "
+                        f"the model marks packed sequences by `{name}`, which says nothing of the "
                         "tokens in its cache: leave it out, `position_ids` that start again say the same",
                         module,
                     )
