@@ -8,7 +8,7 @@ stay. What comes out is parsed again and compared before anyone sees it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import pairwise
 
@@ -57,7 +57,7 @@ class _Lexeme:
         return self.word.look == "comment"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Chain:
     """Operators of one level. first: where the first operand begins; depth: how deep it is nested."""
 
@@ -70,15 +70,15 @@ class _Chain:
 class _Facts:
     """What the tree says about words, by where they begin.
 
-    begins: patterns and items. sets: braces that are no block's. keywords: from the name of an argument to
-    its value.
+    begins: patterns and items. sets: braces that are no block's. keywords: every place between the name of an
+    argument and its value.
     """
 
     begins: set[int] = field(default_factory=set)
     chains: dict[int, _Chain] = field(default_factory=dict)
     prefixes: set[int] = field(default_factory=set)
     sets: set[int] = field(default_factory=set)
-    keywords: list[tuple[int, int]] = field(default_factory=list)
+    keywords: set[int] = field(default_factory=set)
 
     @staticmethod
     def of(file: tree.File) -> _Facts:
@@ -98,13 +98,9 @@ class _Facts:
                 case tree.Pattern(items=items, span=span) | tree.Heads(items=items, span=span):
                     facts.begins |= {span.start, *(item.span.start for item in items)}
                 case tree.Argument(tree.Ident(span=name), value):
-                    facts.keywords.append((name.end, value.span.start))
+                    facts.keywords.update(range(name.end, value.span.start))
             todo += [(child, depth + 1) for child in _children(node)]
         return facts
-
-    def is_keyword(self, place: int) -> bool:
-        """Whether an equals sign gives an argument its name."""
-        return any(start <= place < end for start, end in self.keywords)
 
 
 def _children(node: object) -> Iterator[object]:
@@ -125,34 +121,65 @@ def _lexemes(text: str) -> list[_Lexeme]:
             found.append(_Lexeme(word, lines))
             lines = 0
     kept: list[_Lexeme] = []
-    for place, item in enumerate(found):
-        after = next((other for other in found[place + 1 :] if not other.is_comment), None)
-        if item.kind == "COMMA" and after is not None and after.kind in _CLOSING:
-            continue
-        kept.append(item)
-    return kept
+    after = ""
+    for item in reversed(found):
+        if item.kind != "COMMA" or after not in _CLOSING:
+            kept.append(item)
+        after = after if item.is_comment else item.kind
+    return kept[::-1]
 
 
 # --- the layout -----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Spot:
+    """Where a line begins or ends.
+
+    place: of its first word; depth: how many blocks are open; brackets: the column behind every open bracket
+    that is no block's.
+    """
+
+    place: int = 0
+    depth: int = 0
+    brackets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line from its first word to the first of the next. apart: whether an empty line stands before it."""
+
+    begin: _Spot
+    end: _Spot
+    text: str
+    apart: bool
+
+
 class _Layout:
-    """Lays words out; where lines break is tried until nothing is too long that could be shorter."""
+    """Lays words out line by line; a line that is too long is broken, and laid out anew from there on."""
 
     def __init__(self, lexemes: list[_Lexeme], facts: _Facts) -> None:
         self.facts = facts
         self.lexemes = self._moved(lexemes)
+        self.places = {item.word.start: place for place, item in enumerate(self.lexemes)}
         self.breaks = self._written_breaks()
         self.blocks = self._blocks()
-        self.lines: list[str] = []
-        self.line_of: dict[int, int] = {}
+        self.begins = self._beginnings()
         self.columns: dict[int, int] = {}
 
     def text(self) -> str:
-        self._lay()
-        while self._shorten():
-            self._lay()
-        return "".join(f"{line}\n" for line in self.lines)
+        lines: list[_Line] = []
+        spot = _Spot()
+        while spot.place < len(self.lexemes):
+            line = self._line(spot)
+            lines.append(line)
+            spot = line.end
+            broken = self._shorten(line) if len(line.text) > WIDTH else []
+            if broken:
+                first = min(self.places[start] for start in broken)
+                while spot.place > first:
+                    spot = lines.pop().begin
+        return "".join("\n" * line.apart + f"{line.text}\n" for line in lines)
 
     # --- where lines break ----
 
@@ -201,29 +228,26 @@ class _Layout:
                 found[brace] = found[start] = may and count <= 1
         return found
 
-    def _shorten(self) -> bool:
-        """Breaks one line that is too long, at the loosest place that it has."""
-        long = {number for number, line in enumerate(self.lines) if len(line) > WIDTH}
-        for number in sorted(long):
-            here = [item for item in self.lexemes if self.line_of[item.word.start] == number]
-            inline = [item.word.start for item in here if self.blocks.get(item.word.start)]
-            if inline:
-                # Both braces of a block stand on its line.
-                self.blocks |= dict.fromkeys(inline, False)
-                return True
-            chains = {
-                self.facts.chains[item.word.start]
-                for item in here
-                if item.word.start in self.facts.chains and item.word.start not in self.breaks
-            }
-            if chains:
-                loosest = min(chains, key=lambda chain: (chain.depth, chain.first))
-                self.breaks.update(loosest.operators)
-                return True
-            if commas := self._outer_commas(here):
-                self.breaks.update(commas)
-                return True
-        return False
+    def _shorten(self, line: _Line) -> Collection[int]:
+        """Breaks a line at the loosest place that it has; the words that are laid out in another way now."""
+        here = self.lexemes[line.begin.place : line.end.place]
+        inline = [item.word.start for item in here if self.blocks.get(item.word.start)]
+        if inline:
+            # Both braces of a block stand on its line.
+            self.blocks |= dict.fromkeys(inline, False)
+            return inline
+        chains = {
+            self.facts.chains[item.word.start]
+            for item in here
+            if item.word.start in self.facts.chains and item.word.start not in self.breaks
+        }
+        if chains:
+            loosest = min(chains, key=lambda chain: (chain.depth, chain.first))
+            self.breaks.update(loosest.operators)
+            return loosest.operators
+        commas = self._outer_commas(here)
+        self.breaks.update(commas)
+        return commas
 
     def _outer_commas(self, here: list[_Lexeme]) -> list[int]:
         """What follows the commas of a line that are nested least."""
@@ -237,47 +261,46 @@ class _Layout:
 
     # --- word after word ----
 
-    def _lay(self) -> None:
-        self.lines, self.line_of, self.columns = [], {}, {}
-        line, depth = "", 0
-        brackets: list[int] = []  # the column behind every open bracket that is no block's
-        before: _Lexeme | None = None
-        for place, item in enumerate(self.lexemes):
+    def _line(self, begin: _Spot) -> _Line:
+        """The line that begins with a word: as far as the next one that begins a line."""
+        depth, brackets = begin.depth, begin.brackets
+        line, apart = "", False
+        place = begin.place
+        while place < len(self.lexemes):
+            item = self.lexemes[place]
             start, kind = item.word.start, item.kind
-            block = start in self.blocks
-            if block and kind == "RBRACE" and not self.blocks[start]:
-                depth -= 1
-            indent = self._indent(place, before, depth, brackets)
-            if before is None:
-                pass
-            elif indent is None:
-                line += self._space(before, item)
+            closed = self.blocks.get(start) is False
+            own = depth - (closed and kind == "RBRACE")
+            indent = self._indent(place, own, brackets)
+            if place == begin.place:
+                apart = self._empty_line(place, own, brackets)
+                line = " " * (indent or 0)
+            elif indent is not None:
+                break
             else:
-                self.lines.append(line)
-                if self._empty_line(place, before, depth, brackets):
-                    self.lines.append("")
-                line = " " * indent
-            self.line_of[start], self.columns[start] = len(self.lines), len(line)
+                line += self._space(self.lexemes[place - 1], item)
+            self.columns[start] = len(line)
             line += item.word.text.rstrip() if item.is_comment else item.word.text
-            if block:
-                depth += kind == "LBRACE" and not self.blocks[start]
+            depth = own
+            if start in self.blocks:
+                depth += closed and kind == "LBRACE"
             elif kind in _OPENING:
-                brackets.append(len(line))
+                brackets = (*brackets, len(line))
             elif kind in _CLOSING:
-                brackets.pop()
-            before = item
-        self.lines.append(line)
+                brackets = brackets[:-1]
+            place += 1
+        return _Line(begin, _Spot(place, depth, brackets), line, apart)
 
-    def _indent(self, place: int, before: _Lexeme | None, depth: int, brackets: list[int]) -> int | None:
+    def _indent(self, place: int, depth: int, brackets: tuple[int, ...]) -> int | None:
         """The indentation of a word that begins a line; None for one that goes on."""
-        item = self.lexemes[place]
-        start = item.word.start
-        if before is None:
+        if place == 0:
             return 0
+        item, before = self.lexemes[place], self.lexemes[place - 1]
+        start = item.word.start
         if item.is_comment and not item.lines and not before.is_comment:
             return None
         own = INDENT * depth
-        if not brackets and self._begins(place):
+        if not brackets and self.begins[place]:
             inline = self.blocks.get(before.word.start) and before.kind == "LBRACE"
             closing = self.blocks.get(start) and item.kind == "RBRACE"
             return None if inline or closing else own
@@ -289,21 +312,23 @@ class _Layout:
             return hanging
         return None
 
-    def _begins(self, place: int) -> bool:
-        """Whether an item, a pattern, the end of a block, or a comment before one of these begins here."""
-        while place < len(self.lexemes) and self.lexemes[place].is_comment:
-            place += 1
-        if place == len(self.lexemes):
-            return True
-        item = self.lexemes[place]
-        closes = item.kind == "RBRACE" and item.word.start in self.blocks
-        return closes or item.word.start in self.facts.begins
+    def _beginnings(self) -> list[bool]:
+        """Of every word: whether an item, a pattern, the end of a block, or a comment before one begins."""
+        found, after = [], True
+        for item in reversed(self.lexemes):
+            if not item.is_comment:
+                closes = item.kind == "RBRACE" and item.word.start in self.blocks
+                after = closes or item.word.start in self.facts.begins
+            found.append(after)
+        return found[::-1]
 
-    def _empty_line(self, place: int, before: _Lexeme, depth: int, brackets: list[int]) -> bool:
-        item = self.lexemes[place]
+    def _empty_line(self, place: int, depth: int, brackets: tuple[int, ...]) -> bool:
+        if place == 0:
+            return False
+        item, before = self.lexemes[place], self.lexemes[place - 1]
         closes = item.kind == "RBRACE" and item.word.start in self.blocks
         opens = before.kind == "LBRACE" and before.word.start in self.blocks
-        if brackets or closes or opens or not self._begins(place):
+        if brackets or closes or opens or not self.begins[place]:
             return False
         return item.lines > 1 or (depth == 0 and before.kind == "RBRACE")
 
@@ -323,7 +348,7 @@ class _Layout:
         if (left.kind, right.kind) in hugging() and left.look != "sign":
             return ""
         equals = (left, right) if left.kind == "EQUALS" else (right, left)
-        if equals[0].kind == "EQUALS" and self.facts.is_keyword(equals[0].start):
+        if equals[0].kind == "EQUALS" and equals[0].start in self.facts.keywords:
             return ""
         return " "
 

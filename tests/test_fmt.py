@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,50 @@ def test_long_lines_are_broken_at_the_loosest_place() -> None:
     ]
     listed = laid_out(f"pattern p() {{ attend to({{{', '.join(map(str, range(60)))}}}) }}")
     assert max(map(len, listed.splitlines())) <= WIDTH and laid_out(listed) == listed
+
+
+def _nested(times: int, beside: int) -> str:
+    parts = " | ".join(f"window({i}, right=2) & to(first({i}))" for i in range(1, beside + 1))
+    return f"pattern p() {{ attend {f'blocks(64, {parts} | ' * times}causal{')' * times} }}"
+
+
+@pytest.mark.parametrize(
+    ("make", "most"),
+    [
+        (lambda size: _nested(size, 3), 5),  # what is left of a line is laid out anew as it gets deeper
+        (lambda size: _nested(4, 3 * size), 2.2),
+        (lambda size: f"pattern p() {{ attend to({{{', '.join(map(str, range(9 * size)))}}}) }}", 2.2),
+        (lambda size: "pattern p() { attend all }\n" + "# c\n" * 9 * size, 2.2),
+        (lambda size: "\n".join(f"pattern p{i}() {{ attend all | causal }}" for i in range(3 * size)), 2.2),
+    ],
+    ids=["deep", "wide", "list", "comments", "patterns"],
+)
+def test_a_file_twice_as_large_takes_about_twice_the_work(
+    make: Callable[[int], str], most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In words that are laid out and looked at."""
+    work = 0
+    line, shorten = formatting._Layout._line, formatting._Layout._shorten
+
+    def counted(self: formatting._Layout, begin: formatting._Spot) -> formatting._Line:
+        nonlocal work
+        found = line(self, begin)
+        work += found.end.place - begin.place
+        return found
+
+    def looked(self: formatting._Layout, found: formatting._Line) -> object:
+        nonlocal work
+        work += found.end.place - found.begin.place
+        return shorten(self, found)
+
+    monkeypatch.setattr(formatting._Layout, "_line", counted)
+    monkeypatch.setattr(formatting._Layout, "_shorten", looked)
+    spent = []
+    for size in (10, 20):
+        work = 0
+        assert laid_out(laid_out(make(size))) == laid_out(make(size))
+        spent.append(work)
+    assert 0 < spent[1] < most * spent[0]
 
 
 # --- nothing is lost ------------------------------------------------------------------------------------
