@@ -191,8 +191,10 @@ class KernelWriter(WalkWriter):
 
     def _mapped(self, name: str) -> str:
         """A tile of vectors as their features."""
-        if self.weights.feature is None:
+        if self.weights.weights.feature is None:
             return ""
+        if self.weights.feature is None:
+            return f"{name} = _as_operand({name})\n"
         return f"{name} = _feature{self.weights.suffix}({name}, DIM, BLOCK_DIM)\n"
 
     def _unmapped(self, kind: Kind) -> str:
@@ -409,7 +411,7 @@ def _feature{suffix}(vectors, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
     """The features of a tile of vectors; what pads them stays zero."""
     x = vectors.to(tl.float32)
     features = tl.where((tl.arange(0, BLOCK_DIM) < DIM)[None, :], {value}, 0.0)
-    return features.to(vectors.dtype)
+    return features.to(_as_operand(vectors).dtype)
 
 
 @_jit

@@ -94,6 +94,7 @@ def _sweeps_module(
     have |= {need.kind for writer in every for need in writer.needs}
     have |= {"weights"} if weighed else {"plain"}
     have |= {"sinks"} if sinks else set()
+    have |= {"features"} if any(item.weights.feature is not None for item in weights) else set()
     pairs = [
         PairWriter(item, names, pattern.inputs, _suffix(i, len(weights))) for i, item in enumerate(weights)
     ]
@@ -343,7 +344,10 @@ def _function(pattern: Pattern, facts: Facts, sinks: bool, undivided: bool) -> s
     result = f"return {call}[0]"
     factor = "factor of the scores"
     if undivided:
-        result = f"out, lse = {call}\n    return _not_divided(out, lse, scale)"
+        result = (
+            f"wide = _wide(q, k, v)\n    out, lse = {call.replace('(q, k, v,', '(*wide,', 1)}\n"
+            "    return _not_divided(out, lse, scale).to(q.dtype)"
+        )
         factor = (
             "factor of the scores, or of weights that are products of features and not divided by their sum"
         )

@@ -380,7 +380,10 @@ def states_function(pattern: Pattern, schedule: Schedule) -> str:
         turn = f"    final = _turned(final, k.shape[2], {turned})\n" if turned else ""
         result = f"    out, _, final = {result}\n{turn}    return (out, final) if return_state else out\n"
     elif rest is not None and any(not plan.body.weights.normalized for plan in rest.bodies):
-        result = f"    out, lse, _ = {result}\n    return _not_divided(out, lse, scale)\n"
+        result = (
+            f"    wide = _wide(q, k, v)\n    out, lse, _ = {result.replace('(q, k, v,', '(*wide,', 1)}\n"
+            "    return _not_divided(out, lse, scale).to(q.dtype)\n"
+        )
     else:
         result = f"    return {result}[0]\n"
     return f'''\

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests import features, oracle, weights_oracle
+from tests import features, half, oracle, weights_oracle
 from tests.fuzzing import try_all
 from tests.strategies import Case
 from tests.test_oracle_torch import cut_small
@@ -69,3 +69,8 @@ def rectified(name: str, backend: str, **changes: int) -> None:
 @pytest.mark.parametrize("name", RECTIFIED)
 def test_rows_of_zero_weight_are_zeros(name: str) -> None:
     rectified(name, "torch")
+
+
+@pytest.mark.parametrize(("relation", "feature", "size"), half.CASES)
+def test_half_precision(relation: str, feature: str, size: float) -> None:
+    assert half.check(relation, feature, size, "torch") == []

@@ -160,7 +160,7 @@ CONSTANTS = {
     "SHARES",  # whether tiles are so few that they come in shares: a binary for either, whatever the length
     "ADD",
     # Of states: kinds, numbers of features, sizes of blocks, the length that `cosine` has.
-    *("KIND", "WIDTH", "LENGTH", "CHUNK", "BLOCKS", "BLOCK_F", "BLOCK_V", "TYPE", "STATE_TYPE"),
+    *("KIND", "WIDTH", "LENGTH", "CHUNK", "BLOCKS", "BLOCK_F", "BLOCK_V", "TYPE"),
     *("CAUSAL", "GATED", "SEGMENTED", "NORMALIZED", "SUMMED", "STATE", "BEHIND", "LEAST"),
     # Of gates and of the delta rule.
     *(

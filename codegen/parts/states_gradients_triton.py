@@ -75,7 +75,6 @@ def _linear_query_gradient_kernel(
     SEGMENTED: tl.constexpr,
     EXCLUSIVE: tl.constexpr,
     TYPE: tl.constexpr,
-    STATE_TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """The gradient of a tile of queries, and their share in that of the gates before them."""
@@ -118,7 +117,7 @@ def _linear_query_gradient_kernel(
                 known = inside[:, None] & (value * BLOCK_V + column < VALUE_DIM)[None, :]
                 grad = tl.load(pointers, mask=known, other=0.0)
                 state = _linear_state(states_ptr, slot, f, value, VALUE_DIM, BLOCK_V, BLOCK_F, STATE)
-                pulled = _dot(grad.to(STATE_TYPE), tl.trans(state.to(STATE_TYPE)), pulled, PRECISION)
+                pulled = _dot(grad.to(TYPE), tl.trans(state.to(TYPE)), pulled, PRECISION)
             pulled *= weight[:, None]
             if NORMALIZED:
                 sums = _linear_total(states_ptr, slot, f, VALUE_DIM, BLOCK_F, BLOCKS, STATE)
@@ -239,7 +238,6 @@ def _linear_key_gradient_kernel(
     SEGMENTED: tl.constexpr,
     EXCLUSIVE: tl.constexpr,
     TYPE: tl.constexpr,
-    STATE_TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """The gradient of a tile of keys from all query heads that share them, and their share in the gates'."""
@@ -298,7 +296,7 @@ def _linear_key_gradient_kernel(
                     known = inside[:, None] & (value * BLOCK_V + column < VALUE_DIM)[None, :]
                     v = tl.load(pointers, mask=known, other=0.0)
                     state = _linear_state(d_states_ptr, slot, f, value, VALUE_DIM, BLOCK_V, BLOCK_F, STATE)
-                    pulled = _dot(v.to(STATE_TYPE), tl.trans(state.to(STATE_TYPE)), pulled, PRECISION)
+                    pulled = _dot(v.to(TYPE), tl.trans(state.to(TYPE)), pulled, PRECISION)
                 if NORMALIZED:
                     sums = _linear_total(d_states_ptr, slot, f, VALUE_DIM, BLOCK_F, BLOCKS, STATE)
                     pulled += sums[None, :]

@@ -34,7 +34,9 @@ class _LinearLauncher:
         self.chunks = -(-self.n // self.chunk)
         self.behind = -(-(body.near - 1) // self.chunk) if body.near > 1 else 0
         crowded = self.gated or body.kind != "elementwise"
-        self.sizes = _linear_sizes(body.kind, self.dim, self.value_dim, self.q.element_size(), crowded)
+        self.sizes = _linear_sizes(
+            body.kind, self.dim, self.value_dim, 2 if self.q.dtype == torch.bfloat16 else 4, crowded
+        )
         block = self.sizes["BLOCK_F"]
         self.blocks = {"taylor": self.dim + 2, "cosine": 2}.get(body.kind, -(-self.width // block))
         self.state = self.blocks * block * (self.value_dim + body.normalized)
@@ -42,7 +44,6 @@ class _LinearLauncher:
             self.width, body.seed, self.dim, torch.empty(0, dtype=torch.float32, device=self.device)
         )  # fmt: skip
         start, step, _ = moved.numbers
-        kinds = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
         self.numbers = {
             "head_start": start,
             "head_step": step,
@@ -61,13 +62,11 @@ class _LinearLauncher:
             "BLOCKS": self.blocks,
             "KIND": body.kind,
             "LENGTH": body.length,
-            "TYPE": kinds[self.q.dtype],
+            # Sums of features, and gradients divided by them, may be more than fp16 can hold, or less.
+            "TYPE": tl.bfloat16 if self.q.dtype == torch.bfloat16 else tl.float32,
             "PRECISION": _precision(self.q.dtype),
         }
         self.values = {"VALUE_DIM": self.value_dim, "BLOCK_V": self.sizes["BLOCK_V"], "STATE": self.state}
-        # Gradients of states may be too small for half precision.
-        half = self.q.dtype == torch.float16
-        self.state_type = {"STATE_TYPE": tl.float32 if half else kinds[self.q.dtype]}
         self.rules = {
             "CHUNK": self.chunk,
             "GATED": self.gated,
@@ -204,26 +203,27 @@ class _LinearLauncher:
         tables = {"sums_ptr": self.sums, "table_ptr": self.table, "inner": self.inner}
         sizes = {"BLOCK_M": self.sizes["BLOCK_M"], "BLOCK_N": self.sizes["BLOCK_N"]}
         given = tables | sizes | self.lengths | self.begin | self.numbers | self.features | self.values
-        return given | self.rules | self.relation | self.state_type
+        return given | self.rules | self.relation
 
 
 def _linear_sizes(kind, dim, value_dim, itemsize, crowded):
     """Tiles of queries and keys, of features and of values: a fixed table, nothing is tuned at run time.
 
-    crowded: gates or features take registers, too; backward, the other side's tiles are then half as long.
+    itemsize: of the operands of products. crowded: gates or features take registers, too; backward, the other
+    side's tiles are then half as long.
     """
     block_dim = max(16, triton.next_power_of_2(dim))
     wide = block_dim > 128 or itemsize == 4
     block_v = min(max(16, triton.next_power_of_2(value_dim)), 32 if wide else 64)
-    rows = 32 if wide else 64
+    rows = 16 if block_dim > 128 and itemsize == 4 else 32 if wide else 64
     return {
         "BLOCK_DIM": block_dim,
         "BLOCK_F": block_dim if kind != "favor" else 32 if wide else 64,
         "BLOCK_V": block_v,
         "BLOCK_M": rows,
         "BLOCK_N": rows,
-        "KEYS": 32 if kind == "favor" else rows,  # of which gradients are made at a time
-        "OTHER": 32 if crowded or block_dim > 64 else rows,
+        "KEYS": min(rows, 32) if kind == "favor" else rows,  # of which gradients are made at a time
+        "OTHER": min(rows, 32) if crowded or block_dim > 64 else rows,
         "warps": 8 if block_dim > 64 or kind in ("favor", "cosine") else 4,
     }
 

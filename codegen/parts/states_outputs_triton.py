@@ -71,7 +71,6 @@ def _linear_outputs_kernel(
     SEGMENTED: tl.constexpr,
     EXCLUSIVE: tl.constexpr,
     TYPE: tl.constexpr,
-    STATE_TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Outputs and sums of weights of a tile of queries, for some columns of the values."""
@@ -103,7 +102,7 @@ def _linear_outputs_kernel(
                 base, f, place, table_ptr, KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, PRECISION
             )
             state = _linear_state(states_ptr, slot, f, value, VALUE_DIM, BLOCK_V, BLOCK_F, STATE)
-            result = _dot(features.to(STATE_TYPE), state.to(STATE_TYPE), result, PRECISION)
+            result = _dot(features.to(TYPE), state.to(TYPE), result, PRECISION)
             if NORMALIZED:
                 sums = _linear_total(states_ptr, slot, f, VALUE_DIM, BLOCK_F, BLOCKS, STATE)
                 total += tl.sum(features * sums[None, :], 1)
@@ -134,7 +133,9 @@ def _linear_outputs_kernel(
             )  # fmt: skip
             pointers = v_base + value * BLOCK_V + key_place.to(tl.int64)[:, None] * v_row + column[None, :]
             known = some[:, None] & (value * BLOCK_V + column < VALUE_DIM)[None, :]
-            result = _dot(pairs.to(TYPE), tl.load(pointers, mask=known, other=0.0), result, PRECISION)
+            result = _dot(
+                pairs.to(TYPE), tl.load(pointers, mask=known, other=0.0).to(TYPE), result, PRECISION
+            )
             if NORMALIZED:
                 total += tl.sum(pairs, 1)
     rows = i * n_q + place - offset

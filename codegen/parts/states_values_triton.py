@@ -69,7 +69,6 @@ def _linear_value_gradient_kernel(
     SEGMENTED: tl.constexpr,
     EXCLUSIVE: tl.constexpr,
     TYPE: tl.constexpr,
-    STATE_TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """The gradient of some columns of a tile of values, from all query heads that share them."""
@@ -123,7 +122,7 @@ def _linear_value_gradient_kernel(
                 )
                 features *= faded[:, None]
                 state = _linear_state(d_states_ptr, slot, f, value, VALUE_DIM, BLOCK_V, BLOCK_F, STATE)
-                d_value = _dot(features.to(STATE_TYPE), state.to(STATE_TYPE), d_value, PRECISION)
+                d_value = _dot(features.to(TYPE), state.to(TYPE), d_value, PRECISION)
         if CAUSAL:
             begin = tl.maximum(tile * BLOCK_N + LEAST, offset)
             end = tl.minimum((chunk + BEHIND + 1) * CHUNK, n)
@@ -146,7 +145,8 @@ def _linear_value_gradient_kernel(
                     grad_base + value * BLOCK_V + row.to(tl.int64)[:, None] * grad_row + column[None, :]
                 )
                 known = some[:, None] & (value * BLOCK_V + column < VALUE_DIM)[None, :]
-                d_value = _dot(pairs.to(TYPE), tl.load(pointers, mask=known, other=0.0), d_value, PRECISION)
+                grad = tl.load(pointers, mask=known, other=0.0)
+                d_value = _dot(pairs.to(TYPE), grad.to(TYPE), d_value, PRECISION)
     at = (batch * key_heads + key_head) * n
     pointers = dv_ptr + (at + place)[:, None] * VALUE_DIM + value * BLOCK_V + column[None, :]
     known = inside[:, None] & (value * BLOCK_V + column < VALUE_DIM)[None, :]

@@ -117,6 +117,17 @@ def _load_row(base, start, row, inside, EVEN: tl.constexpr):
     return tl.load(pointers) if EVEN else tl.load(pointers, mask=inside, other=0.0)
 
 
+# --- only: features ---
+@_jit
+def _as_operand(vectors):
+    """A tile of vectors as what features are multiplied in: fp32 in place of fp16.
+
+    Divided by a sum of small features, or of large ones, a gradient may leave the range of fp16, although
+    what it is multiplied with takes it back there. Products of fp32 in tf32 have the digits of fp16.
+    """
+    return vectors.to(tl.float32) if vectors.dtype == tl.float16 else vectors
+
+
 # --- only: plain ---
 @_jit
 def _from_natural(x):

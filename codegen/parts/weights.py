@@ -42,6 +42,11 @@ class _Weights:
 # --- begin: unnormalized ---
 
 
+def _wide(*tensors):
+    """fp16 as fp32: gradients times sums of weights, by which nothing is divided, may leave its range."""
+    return [x.float() if x.dtype == torch.float16 else x for x in tensors]
+
+
 def _not_divided(out, lse, scale):
     """The output of those heads whose weights are not divided by their sum; the others' as it is."""
     divided = torch.ones(out.shape[1], dtype=torch.bool, device=lse.device)
@@ -51,7 +56,7 @@ def _not_divided(out, lse, scale):
             divided[numbers] = False
             factor[numbers] = 1.0 if weights.scaled else scale
     sums = lse.sum(3).masked_fill(divided[:, None], 0.0).exp() * factor[:, None]
-    return (out * sums[..., None]).to(out.dtype)
+    return out * sums[..., None]
 
 
 # --- begin: sums ---

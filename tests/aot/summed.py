@@ -31,15 +31,17 @@ CASES += [(name, 64) for name in STATES if (name, 64) not in CASES]
 
 
 @cache
-def launches(name: str, dim: int) -> tuple[tuple[compiler.Launch, ...], tuple[compiler.Launch, ...]]:
-    """What the forward and the backward launch in bfloat16; 4 heads that share 2 key heads, 512 tokens."""
+def launches(
+    name: str, dim: int, dtype: torch.dtype = torch.bfloat16
+) -> tuple[tuple[compiler.Launch, ...], tuple[compiler.Launch, ...]]:
+    """What the forward and the backward launch; 4 heads that share 2 key heads, 512 tokens."""
     text = STATES.get(name, "")
     source = f"pattern p() {{ {text} }}" if text else compiler.EXAMPLES / f"{name}.attn"
     module = compiler.load(attnc.compile(source, "p" if text else name), f"summed_{name}")
     found: list[compiler.Launch] = []
     n = 512
-    q = torch.zeros(1, 4, n, dim, dtype=torch.bfloat16)
-    k, v = torch.zeros(2, 1, 2, n, dim, dtype=torch.bfloat16)
+    q = torch.zeros(1, 4, n, dim, dtype=dtype)
+    k, v = torch.zeros(2, 1, 2, n, dim, dtype=dtype)
     kinds = {"float": torch.float32, "int": torch.int64}
     inputs = [torch.zeros(shape(n, 4, dim), dtype=kinds[kind]) for kind, shape in module.INPUTS.values()]
     if hasattr(module, "_gates"):

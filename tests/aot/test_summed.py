@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from tests.aot import budget, compiler, summed
 
@@ -22,3 +23,14 @@ def test_kernels_compile_for_hopper(name: str, dim: int) -> None:
                 problems.append(f"{launch.label}: spills {binary.spilled} bytes")
             problems += budget.faults(name, dim, launch.label, binary)
     assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_the_largest_dims_fit_into_small_gpus(dtype: torch.dtype) -> None:
+    """Products are of fp32 in both, and devices for desktops have 99 KiB."""
+    target = compiler.TARGETS["sm_86"]
+    for launch in {
+        x.identity: x for some in summed.launches("linear_transformer", 256, dtype) for x in some
+    }.values():
+        needed = compiler.build(launch, target).shared
+        assert needed <= target.shared, f"{launch.label} needs {needed} bytes"

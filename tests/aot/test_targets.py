@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 
+import attnc
 from tests.aot import budget, compiler, summed
 
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -118,6 +119,16 @@ def _on_hopper(launch: Any, binary: Any, dim: int) -> Iterator[str]:
     count = compiler.spills if launch.kind == "pair" else compiler.spills_in_loops
     if count(binary.machine):
         yield f"{count(binary.machine)} accesses to spilled registers in the loops over tiles"
+
+
+@pytest.mark.parametrize("target", ["sm_90", "sm_80", "gfx942"])
+def test_features_that_are_swept_fit(target: str) -> None:
+    """Where fp16 is multiplied as fp32, tiles are twice as large."""
+    module = compiler.load(attnc.compile("pattern p() { attend window(300) kernel elu(x) + 1 }", "p"), "p")
+    goal = compiler.TARGETS[target]
+    for launch in dict.fromkeys(compiler.record(module, torch.float16, 128, goal.tiles)):
+        needed = compiler.build(launch, goal).shared
+        assert needed <= goal.shared, f"{launch.label} needs {needed} bytes"
 
 
 def test_every_kernel_has_a_budget_and_every_budget_a_kernel() -> None:

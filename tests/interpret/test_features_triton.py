@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from tests import features, oracle
+from tests import features, half, oracle
 from tests.fuzzing import try_all
 from tests.strategies import Case
 from tests.test_features_torch import RECTIFIED, rectified
@@ -44,3 +44,8 @@ def test_random_features(shard: int) -> None:
 @pytest.mark.parametrize("name", RECTIFIED)
 def test_rows_of_zero_weight_are_zeros(name: str) -> None:
     rectified(name, "triton", batch=1, heads=2, key_heads=1, n=70)
+
+
+@pytest.mark.parametrize(("relation", "feature", "size"), half.CASES)
+def test_half_precision(relation: str, feature: str, size: float) -> None:
+    assert half.check(relation, feature, size, "triton") == []
