@@ -186,7 +186,7 @@ class _Scene:
             case Over(left, right):
                 return of(left) / of(right)
             case Apply("softplus", (arg,)):
-                return torch.nn.functional.softplus(of(arg), threshold=1e9)
+                return -torch.nn.functional.logsigmoid(-of(arg))
             case Apply("min" | "max" as name, (left, right)):
                 return (torch.minimum if name == "min" else torch.maximum)(of(left), of(right))
             case Apply("relu" | "elu" as name, (arg,)):

@@ -34,7 +34,7 @@ _TORCH = {
     "sqrt": "torch.sqrt({})",
     "tanh": "torch.tanh({})",
     "sigmoid": "torch.sigmoid({})",
-    "softplus": "torch.nn.functional.softplus({}, threshold=1e9)",
+    "softplus": "(-torch.nn.functional.logsigmoid(-({})))",
     "relu": "torch.relu({})",
     "elu": "torch.nn.functional.elu({})",
     "sin": "torch.sin({})",

@@ -257,6 +257,30 @@ def test_functions_are_compiled_whole() -> None:
         torch.autograd.grad(out.sum(), args)
 
 
+def check_vanishing_sums(gates: str, backend: str) -> None:
+    """Rows fade by 1e-13 a step: to sums that are no normal numbers of fp32, and then to nothing at all."""
+    function = oracle.compiled(f"pattern p() {{ {gates} }}").module.p
+    q, k, v = torch.ones(3, 1, 2, 90, 8)
+    k[:, :, 1:] = -1.0  # without a feature
+    leaves = [x.clone().requires_grad_() for x in (q, k, v + torch.arange(8))]
+    tables = {"g": torch.full((90, 2, 8), -30.0)} if "input" in gates else {}
+    out = function(*leaves, **tables, backend=backend)
+    assert torch.allclose(out[:, :, :3], leaves[2][:, :, :1].expand(1, 2, 3, 8), rtol=1e-4)
+    assert torch.equal(out[:, :, 3:], torch.zeros(1, 2, 87, 8))
+    assert all(x.isfinite().all() for x in torch.autograd.grad(out.sum(), leaves))
+
+
+VANISHING = (
+    "attend causal kernel relu(x) decay -30.0",
+    "input g: float[n, H, d] attend causal kernel relu(x) decay g",
+)
+
+
+@pytest.mark.parametrize("gates", VANISHING)
+def test_sums_that_vanish(gates: str) -> None:
+    check_vanishing_sums(gates, "torch")
+
+
 class Largest(TorchDispatchMode):
     """Keeps the size of the largest tensor that anything in here makes."""
 

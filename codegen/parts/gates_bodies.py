@@ -8,6 +8,7 @@ import torch
 def _sum_dtype(x): ...
 def _for_key_heads(x, sharing, key_heads): ...
 def _row_weights(body, grad, lse_grad, out, lse, outer, dtype): ...
+def _divided_by_sums(*args): ...
 def _gated_forward(call): ...
 def _gated_backward(call, grad, final_grad): ...
 
@@ -68,12 +69,7 @@ class _GatedBody:
         """Output, sums of weights, and the state behind the last position."""
         if not self.body.normalized:
             return out, out.new_zeros(out.shape[:3]), state
-        total = out[..., -1]
-        some = total != 0
-        found = (out[..., :-1] / torch.where(some, total, 1.0)[..., None]).masked_fill(~some[..., None], 0.0)
-        if not self.body.summed:
-            total = torch.where(some, total, 1.0).log().masked_fill(~some, float("-inf"))
-        return found, total, state
+        return *_divided_by_sums(out[..., :-1], out[..., -1], self.body.summed), state
 
     def pulled(self, grad, lse_grad, out, lse, state_grad):
         """The gradients of what is not yet divided, and of the state behind the last position."""

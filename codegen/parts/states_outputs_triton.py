@@ -140,10 +140,13 @@ def _linear_outputs_kernel(
                 total += tl.sum(pairs, 1)
     rows = i * n_q + place - offset
     if NORMALIZED:
-        result = result / tl.where(total == 0.0, 1.0, total)[:, None]
-        result = tl.where((total == 0.0)[:, None], 0.0, result)
-        if not SUMMED:
-            total = tl.where(total > 0.0, tl.log(tl.where(total > 0.0, total, 1.0)), float("-inf"))
+        # A sum that is no normal number is one of nothing: gradients divided by it would not be finite.
+        some = tl.abs(total) >= 1.1754943508222875e-38
+        result = tl.where(some[:, None], result / tl.where(some, total, 1.0)[:, None], 0.0)
+        if SUMMED:
+            total = tl.where(some, total, 0.0)
+        else:
+            total = tl.where(some, tl.log(tl.where(some, total, 1.0)), float("-inf"))
         if value == 0:
             tl.store(total_ptr + rows, total, mask=inside)
     else:
@@ -202,7 +205,7 @@ def _linear_rows_kernel(
             pull = total_grad - delta * weight
         else:
             # Less than the least number is no weight of anything in states: such a row has scores alone.
-            weight = tl.where(total < -87.0, 0.0, tl.exp(-total))
+            weight = tl.where(total < -87.3365447, 0.0, tl.exp(-total))
             pull = (total_grad - delta) * weight
     tl.store(weight_ptr + i * n_q + row, weight, mask=inside)
     tl.store(pull_ptr + i * n_q + row, pull, mask=inside)

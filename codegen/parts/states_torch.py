@@ -208,11 +208,19 @@ def _linear_forward_torch(body, moved, inner, outer):
     if not body.normalized:
         return out, out.new_zeros(out.shape[:3]), state
     total = out[..., -1]
-    some = total != 0
-    found = (out[..., :-1] / torch.where(some, total, 1.0)[..., None]).masked_fill(~some[..., None], 0.0)
-    if not body.summed:
-        total = torch.where(some, total, 1.0).log().masked_fill(~some, -torch.inf)
-    return found, total, state
+    return *_divided_by_sums(out[..., :-1], total, body.summed), state
+
+
+def _divided_by_sums(out, total, summed):
+    """Rows divided by their sums of weights, and those sums, or their logarithms unless summed.
+
+    A sum that is no normal number is one of nothing: gradients divided by it would not be finite.
+    """
+    some = total.abs() >= torch.finfo(total.dtype).tiny
+    out = (out / torch.where(some, total, 1.0)[..., None]).masked_fill(~some[..., None], 0.0)
+    if summed:
+        return out, total.masked_fill(~some, 0.0)
+    return out, torch.where(some, total, 1.0).log().masked_fill(~some, -torch.inf)
 
 
 def _put(x, part, begin):

@@ -25,6 +25,7 @@ class Call:
     v: Tensor
     inputs: Mapping[str, Tensor]
     scale: float | None
+    least: float = 0.0  # a sum of weights of linear attention that is less is one of nothing
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Row:
     k: Tensor
     v: Tensor
     scale: float
+    least: float
 
 
 def attention(text: str, call: Call, stored: torch.dtype, noise: float = 0.0, seed: int = 0) -> Tensor:
@@ -61,7 +63,7 @@ def attention(text: str, call: Call, stored: torch.dtype, noise: float = 0.0, se
         own = [item for item in items if isinstance(item, tree.Let)]
         before = dict(meaning.lets)
         meaning.lets |= {item.name.text: item.value for item in own}
-        row = Row(meaning, stored, np.array(members), q[:, some], k[:, some], v[:, some], scale)
+        row = Row(meaning, stored, np.array(members), q[:, some], k[:, some], v[:, some], scale, call.least)
         out = out.index_copy(1, some, _body(row, items).to(stored))
         meaning.lets = before
     return out
@@ -196,6 +198,8 @@ def _normalized(row: Row, logits: list[Tensor], products: list[Tensor], sink: Te
     if products:
         filled = [x != 0 for x in weights]
         some = torch.stack([x.any(3) for x in filled]).any(0) if sink is None else torch.ones_like(some)
+        if not logits:
+            some = some & (total.abs() >= row.least)
     divisor = torch.where(some, total, 1.0)
     out = sum(_times(row, x / divisor[..., None], row.v) for x in weights)
     assert isinstance(out, Tensor)

@@ -26,7 +26,11 @@ PAIRS = 400_000  # of queries and keys, over heads and batches: what the definit
 
 @dataclass(frozen=True)
 class Shape:
-    """One call. cuts: where it is cut into pieces that hand on a state. small: with small tiles."""
+    """One call.
+
+    cuts: where it is cut into pieces that hand on a state. small: with small tiles. size: the standard
+    deviation of the coordinates of queries and keys.
+    """
 
     n: int
     n_q: int
@@ -42,6 +46,7 @@ class Shape:
     batched: bool = False
     cuts: tuple[int, ...] = ()
     small: bool = False
+    size: float = 1.0
 
 
 def shape(rng: random.Random, text: str, heads: int, key_heads: int, triton: bool) -> Shape:
@@ -76,6 +81,7 @@ def shape(rng: random.Random, text: str, heads: int, key_heads: int, triton: boo
         rng.choice(dims) if rng.random() < 0.4 else dim, dtype,
         (rng.choice(LAYOUTS), rng.choice(LAYOUTS), rng.choice(LAYOUTS)),
         scale, rng.randrange(2**31), rng.random() < 0.4, cuts, triton and rng.random() < 0.7,
+        rng.choice((1.0, 1.0, 1.0, 1e-2, 3.0)),
     )  # fmt: skip
 
 
@@ -111,6 +117,8 @@ def tensors(text: str, call: Shape) -> tuple[dict[str, Tensor], Tensor]:
     found = {}
     for (name, size), layout in zip(sizes.items(), call.layouts, strict=True):
         drawn = torch.randn(size, generator=generator, dtype=torch.float64)
+        if name != "v":
+            drawn = drawn * call.size
         if name == "k" and "delta(" in text:  # which is made for keys of length one
             drawn = torch.nn.functional.normalize(drawn, dim=-1)
         found[name] = laid_out(drawn.to(dtype), layout)

@@ -212,7 +212,9 @@ def definition(
     """The same by what the pattern means, in a dtype."""
     wide = torch.float64 if dtype == torch.float64 else None
     leaves = {**_leaves(args, wide), **_leaves(inputs, wide)}
-    call = Call(leaves["q"], leaves["k"], leaves["v"], {name: leaves[name] for name in inputs}, shape.scale)
+    sums = torch.float64 if shape.dtype == "float64" else torch.float32
+    given = {name: leaves[name] for name in inputs}
+    call = Call(leaves["q"], leaves["k"], leaves["v"], given, shape.scale, torch.finfo(sums).tiny)
     found = _results(attention(text, call, dtype, noise, seed), leaves, pull)
     if dtype == torch.float64 and not noise:
         for name, x in found.items():
@@ -251,6 +253,8 @@ def judge(
         rounding = (yardstick[name].double() - b).abs().nan_to_num(0.0, posinf=0.0)
         size = torch.stack([(x[name] - b).abs() / NOISE for x in noisy]).amax(0).nan_to_num(0.0, posinf=0.0)
         size = torch.maximum(size, b.abs())
+        if dtype == torch.float64:  # in which sums of gates have no more digits than what they are of
+            size = size + b.abs() * _chunk_gates(inputs) / 100
         if name.startswith("gradient of gate"):  # a difference of sums over all later positions
             size = size + _passing(args, exact)
         most = 2 * float(rounding.max()) + FLOORS.get(dtype, 8.0) * unit * float(size.max())
@@ -280,6 +284,12 @@ def _passing(args: Results, exact: Results) -> float:
     """How much of the result's change goes through a head at most, by its queries or by its keys."""
     sums = [(args[x].double() * exact[f"gradient of {x}"]).abs().sum((2, 3)) for x in ("q", "k")]
     return max(float(x.max()) for x in sums)
+
+
+def _chunk_gates(inputs: Results) -> float:
+    """The largest sum of gates over the steps of a chunk, where closed gates are numbers in fp64, too."""
+    gates = [x for name, x in inputs.items() if name.startswith("gate") and x.is_floating_point()]
+    return 64 * max((float(x.abs().clamp(max=800.0).max()) for x in gates if x.numel()), default=0.0)
 
 
 def _close(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:

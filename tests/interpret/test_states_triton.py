@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests import weights_oracle as oracle
-from tests.test_states import PATTERNS, pattern
+from tests.test_states import PATTERNS, VANISHING, check_vanishing_sums, pattern
 from tests.weights_oracle import Given
 
 if os.environ.get("TRITON_INTERPRET") != "1":
@@ -65,3 +65,8 @@ def test_the_future_changes_no_bit_of_the_past(name: str) -> None:
     after = function(*moved.values(), **tables, backend="triton")
     assert torch.equal(before[:, :, :40], after[:, :, :40])
     assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("gates", VANISHING)
+def test_sums_that_vanish(gates: str) -> None:
+    check_vanishing_sums(gates, "triton")
