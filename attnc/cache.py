@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -32,12 +32,14 @@ _SIZE = hashlib.sha256().digest_size
 class Entry:
     """A compiled module: its text, the name of the function in it, and the file that has the text.
 
-    kept: whether that is a file of the cache, and no temporary one or none at all.
+    warnings: what compiling it warned of. kept: whether the file is one of the cache, and no temporary one or
+    none at all.
     """
 
     text: str
     function: str
     path: Path
+    warnings: tuple[str, ...] = ()
     kept: bool = True
 
 
@@ -111,16 +113,17 @@ def fetch(name: str) -> Entry | None:
     if path is None or data is None:
         return None
     body, found, trailer = data.rpartition(_TRAILER)
-    digest, _, function = trailer.decode("ascii", "replace").strip().partition(" ")
-    if not found or digest != _digest(body, function) or not function.isidentifier():
+    digest, _, rest = trailer.decode("ascii", "replace").strip().partition(" ")
+    function, _, said = rest.partition(" ")
+    if not found or digest != _digest(body, rest) or not function.isidentifier():
         warnings.warn(f"the cache entry {str(path)!r} is damaged; compiling again", stacklevel=2)
         return None
     say(f"cached module {path}")
-    return Entry(body.decode("utf-8"), function, path)
+    return Entry(body.decode("utf-8"), function, path, tuple(json.loads(said)))
 
 
-def store(name: str, text: str, function: str) -> Entry:
-    """Keep a module's text; any process doing the same at the same time is equally right.
+def store(name: str, text: str, function: str, said: Sequence[str] = ()) -> Entry:
+    """Keep a module's text and what compiling it warned of; any process doing the same is equally right.
 
     What ``fetch`` does not trust is left as it is. What cannot be kept is used from a temporary file, or from
     memory alone.
@@ -129,13 +132,15 @@ def store(name: str, text: str, function: str) -> Entry:
     if not body.endswith(b"\n"):
         body += b"\n"
     text = body.decode("utf-8")
-    data = body + _TRAILER + f"{_digest(body, function)} {function}\n".encode("ascii")
+    rest = f"{function} {json.dumps(said)}"
+    data = body + _TRAILER + f"{_digest(body, rest)} {rest}\n".encode("ascii")
+    said = tuple(said)
     if place := folder():
         path = place / f"{name}.py"
         try:
             ownership.check_file(path)
             write_whole(path, data, 0o600)
-            return Entry(text, function, path)
+            return Entry(text, function, path, said)
         except ownership.Untrusted:
             pass  # `fetch` said so
         except OSError as error:
@@ -143,9 +148,9 @@ def store(name: str, text: str, function: str) -> Entry:
     if private := _private_folder(os.getpid()):
         with suppress(OSError):
             write_whole(private / f"{name}.py", data, 0o600)
-            return Entry(text, function, private / f"{name}.py", kept=False)
+            return Entry(text, function, private / f"{name}.py", said, kept=False)
     # A path all the same, by which Python and Triton know the source.
-    return Entry(text, function, Path("<memory>", f"{name}.py"), kept=False)
+    return Entry(text, function, Path("<memory>", f"{name}.py"), said, kept=False)
 
 
 @cache
@@ -222,5 +227,5 @@ def _placed(compiled: CodeType, path: str) -> CodeType:
     return compiled.replace(co_filename=path, co_consts=tuple(parts))
 
 
-def _digest(body: bytes, function: str) -> str:
-    return hashlib.sha256(body + function.encode("utf-8", "replace")).hexdigest()
+def _digest(body: bytes, rest: str) -> str:
+    return hashlib.sha256(body + rest.encode("utf-8", "replace")).hexdigest()

@@ -23,7 +23,7 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from attnc import cache
-from attnc.diagnostics import AttncError, Diagnostic, render
+from attnc.diagnostics import AttncError, render
 from attnc.files import read_source
 from attnc.functions import PatternFunction
 from attnc.request import Request, gather
@@ -82,7 +82,8 @@ def compile(
 
     request = Request(read_source(path_or_source), pattern, gather(params, more_params))
     emitted = compile_pattern(request)
-    _warn(emitted.warnings, 3)
+    for diagnostic in emitted.warnings:
+        warnings.warn(render(diagnostic), stacklevel=2)
     return emitted.text
 
 
@@ -184,6 +185,8 @@ def ready(request: Request, derive: Callable[[Pattern], Pattern] | None = None) 
             entry, code = cache.fetch(key), None
             if entry is None:
                 entry, code = _compile(request, key, derive)
+            for text in entry.warnings:
+                warnings.warn(text, stacklevel=3)
             emitted = getattr(_module(entry, code), entry.function)
             page = functools.partial(_page, replace(request, pattern=request.pattern or entry.function))
             function = _functions[key] = PatternFunction(emitted, ready, (request, derive), page)
@@ -218,8 +221,8 @@ def _compile(
     from attnc.pipeline import code_of, compile_pattern
 
     emitted = compile_pattern(replace(request, readable=False), derive)
-    _warn(emitted.warnings, 5)
-    return cache.store(key, emitted.text, emitted.pattern.name), code_of(emitted.text)
+    said = tuple(map(render, emitted.warnings))
+    return cache.store(key, emitted.text, emitted.pattern.name, said), code_of(emitted.text)
 
 
 def _module(entry: cache.Entry, code: CodeType | None) -> ModuleType:
@@ -263,8 +266,3 @@ def input_names(function: Attention) -> tuple[str, ...]:
     named = inspect.signature(function).parameters.values()
     own = ("scale", "backend", "state", "return_state")
     return tuple(p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name not in own)
-
-
-def _warn(diagnostics: tuple[Diagnostic, ...], depth: int) -> None:
-    for diagnostic in diagnostics:
-        warnings.warn(render(diagnostic), stacklevel=depth)

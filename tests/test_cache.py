@@ -69,7 +69,7 @@ def _edited(data: bytes) -> bytes:
 
 
 def _renamed(data: bytes) -> bytes:
-    return data.replace(b" f\n", b" g\n")
+    return data.replace(b" f []\n", b" g []\n")
 
 
 def _emptied(data: bytes) -> bytes:

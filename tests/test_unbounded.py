@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import attnc
+from attnc import pipeline, runtime
 from attnc.cli import main
 
 ODD = "pattern odd() {{ {items} attend {relation} }}"
@@ -52,6 +53,16 @@ def test_said_with_the_condition(relation: str, items: str, reason: str) -> None
 )
 def test_nothing_is_said_where_there_are_bounds(relation: str, items: str) -> None:
     assert said(relation, items) == []
+
+
+def test_what_comes_from_the_cache_is_warned_of_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = ODD.format(items="", relation="where (q * k) % 5 == 3")
+    for _ in range(2):  # as if in another process the second time
+        monkeypatch.setattr(runtime, "_functions", {})
+        with pytest.warns(UserWarning, match=r"warning\[masked-sweep\]") as caught:
+            attnc.load(text)
+        assert len(caught) == 1 and caught[0].filename == __file__
+        monkeypatch.setattr(pipeline, "compile_pattern", None)
 
 
 def test_once_for_a_pattern_and_not_where_it_is_meant(
