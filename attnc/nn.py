@@ -6,6 +6,7 @@ model = attnc.nn.replace(model, pattern="mistral.attn", params={"window": 256})
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -249,6 +250,12 @@ class PatternAttention(nn.Module):
     def _load(self) -> None:
         whole = ready(self.request)
         self._name = whole.__name__
+        own = inspect.signature(type(self).forward).parameters
+        if taken := [name for name in input_names(whole) if name in own]:
+            raise ValueError(
+                f"PatternAttention ({self._name}): the pattern's input `{taken[0]}` is called like an "
+                "argument that the layer has already: give the input another name"
+            )
         self._attention: Attention = bind(whole, self.backend)
         self._traits: Traits = traits(self.request)
         self._kept_name = kept_name(self._traits.pattern)

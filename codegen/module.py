@@ -345,7 +345,7 @@ def _function(pattern: Pattern, facts: Facts, sinks: bool, undivided: bool) -> s
     factor = "factor of the scores"
     if undivided:
         result = (
-            f"wide = _wide(q, k, v)\n    out, lse = {call.replace('(q, k, v,', '(*wide,', 1)}\n"
+            f"wide = _without_fp16(q, k, v)\n    out, lse = {call.replace('(q, k, v,', '(*wide,', 1)}\n"
             "    return _not_divided(out, lse, scale).to(q.dtype)"
         )
         factor = (

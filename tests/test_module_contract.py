@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import forward_ad
 
+from attnc.codegen import module as emitter
 from attnc.diagnostics import Source
 from attnc.expression import (
     Drawn,
@@ -285,6 +287,17 @@ def test_imports_nothing_of_ours(name: str) -> None:
             assert node.level == 0
             found.add(str(node.module).partition(".")[0])
     assert found <= ALLOWED and "torch" in found
+
+
+def test_no_two_parts_of_a_module_define_one_name() -> None:
+    """A module of a new combination would take one for the other."""
+    where: dict[str, set[str]] = {}
+    for path in (Path(emitter.__file__).parent / "parts").glob("*.py"):
+        text = "\n".join(emitter._sections(path.stem).values())
+        for name in re.findall(r"^(?:def|class) (\w+)|^(\w+) = ", text, re.M):
+            where.setdefault("".join(name), set()).add(path.stem)
+    shared = {"interface", "states_interface"}  # a module has one of them
+    assert {name: files for name, files in where.items() if len(files) > 1 and files != shared} == {}
 
 
 def test_one_file_loads_under_two_names() -> None:

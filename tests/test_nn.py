@@ -240,6 +240,13 @@ def test_options_that_do_not_fit(options: dict[str, Any], error: type[Exception]
         PatternAttention(EMBED, HEADS, **options, pattern=WINDOW)
 
 
+@pytest.mark.parametrize("name", ["query", "need_weights", "inputs"])
+def test_inputs_that_are_called_like_arguments(name: str) -> None:
+    text = f"pattern p() {{ input {name}: int[n] attend causal & same({name}) }}"
+    with pytest.raises(ValueError, match=f"input `{name}` .* another name"):
+        PatternAttention(16, 2, pattern=text)
+
+
 def test_sizes_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="embed_dim must be a multiple of num_heads, not 32 of 5"):
         PatternAttention(EMBED, 5, pattern=WINDOW)

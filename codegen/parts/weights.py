@@ -42,7 +42,7 @@ class _Weights:
 # --- begin: unnormalized ---
 
 
-def _wide(*tensors):
+def _without_fp16(*tensors):
     """fp16 as fp32: gradients times sums of weights, by which nothing is divided, may leave its range."""
     return [x.float() if x.dtype == torch.float16 else x for x in tensors]
 
