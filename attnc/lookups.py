@@ -80,7 +80,7 @@ def named(scope: Scope, name: str, span: Span) -> Value | LetDef:
             "unknown-name",
             "`d`, the head dimension, is known only in the bound of `flops`",
             span,
-            help="a size that is known when compiling can be a parameter",
+            help="`s` is divided by its root already; a size that is known when compiling can be a parameter",
         )
     if name in dict(scope.axes):
         raise scope.error(

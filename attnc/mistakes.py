@@ -184,6 +184,9 @@ def _equals(p: _Place) -> Diagnostic | None:
     if p.token.type == "EQUALS" and "COLON" in p.accepts:
         return p.say("expected `:` and a type, found `=`", f"write `{p.before}: int = …`")
     if p.token.type == "EQUALS" and "EQ" in p.accepts:
+        turned = {"<": "<=", ">": ">=", "!": "!="}.get(p.source.text[p.span.end : p.span.end + 1])
+        if turned:
+            return p.say(f"`={turned[0]}` is not an operator", f"write `{turned}`")
         return p.say("`=` does not compare", "write `==` to compare")
     if p.token.type == "EQ" and "EQUALS" in p.accepts:
         return p.say("`==` compares; here a value is given", "write `=`")

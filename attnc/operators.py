@@ -43,7 +43,10 @@ def expect(scope: Scope, node: tree.Expression, value: Value, kind: type[_V]) ->
         (Edges, Positions): "a set becomes a relation by `to(…)` (keys in it) or `from(…)` (queries in it)",
         (Boolean, Edges): "`|`, `&`, `-` and `!` join relations; `and`, `or` and `not` join conditions",
         (Boolean, Positions): "read an input at a position, as in `x[q]` or `x[k]`",
-        (Boolean, Integer): "compare it with something, as in `… == 0`",
+        (
+            Boolean,
+            Integer,
+        ): "compare it with something, as in `… == 0`; of the lowest bits, `x & 3` is `x % 4`",
         (
             Positions,
             Boolean,

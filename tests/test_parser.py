@@ -35,6 +35,8 @@ ERRORS = [
     ("pattern f() { let a «==» 3 }", "syntax-error", "`==` compares", "`=`"),
     ("pattern f() { let a «:» int = 3 }", "syntax-error", "found `:`", "has no type"),
     ("pattern f() { attend where q «=» k }", "syntax-error", "does not compare", "`==`"),
+    ("pattern f() { attend where k «=»< q }", "syntax-error", "`=<` is not an operator", "`<=`"),
+    ("pattern f() { attend where q «=»> k }", "syntax-error", "`=>` is not an operator", "`>=`"),
     ("pattern f() { attend causal |«|» all }", "syntax-error", "`||`", "`or`"),
     ("pattern f() { attend causal &«&» all }", "syntax-error", "`&&`", "`and`"),
     ("pattern f() { attend where q *«*» 2 < k }", "syntax-error", "`**`", "multiply"),
