@@ -141,12 +141,11 @@ def _linear_outputs_kernel(
     rows = i * n_q + place - offset
     if NORMALIZED:
         # A sum that is no normal number is one of nothing: gradients divided by it would not be finite.
-        some = tl.abs(total) >= 1.1754943508222875e-38
-        result = tl.where(some[:, None], result / tl.where(some, total, 1.0)[:, None], 0.0)
-        if SUMMED:
-            total = tl.where(some, total, 0.0)
-        else:
-            total = tl.where(some, tl.log(tl.where(some, total, 1.0)), float("-inf"))
+        total = tl.where(tl.abs(total) >= 1.1754943508222875e-38, total, 0.0)
+        result = result / tl.where(total == 0.0, 1.0, total)[:, None]
+        result = tl.where((total == 0.0)[:, None], 0.0, result)
+        if not SUMMED:
+            total = tl.where(total > 0.0, tl.log(tl.where(total > 0.0, total, 1.0)), float("-inf"))
         if value == 0:
             tl.store(total_ptr + rows, total, mask=inside)
     else:
