@@ -15,6 +15,9 @@ from itertools import pairwise
 
 WIDTH = 110
 _SHORT = 40  # characters of an item that may share a line
+# A longer statement stays as it is: nobody reads it, and what is in brackets is read anew for each pair that
+# it stands in.
+_LONGEST = 1 << 13
 
 _OPEN, _CLOSE = "([{", ")]}"
 # Operators from the loosest to the tightest: a line is broken before those that bind loosest. Comparisons are
@@ -36,7 +39,8 @@ def laid_out(text: str) -> str:
         elif not quoted:
             code = _STRINGS.sub("", line).partition("#")[0]
             depth += sum(map(code.count, _OPEN)) - sum(map(code.count, _CLOSE))
-        lines += _statement(line) if begins and len(line) > WIDTH and line.isascii() else [line]
+        long = begins and WIDTH < len(line) <= _LONGEST and line.isascii()
+        lines += _statement(line) if long else [line]
     return "\n".join(lines) + "\n" * text.endswith("\n")
 
 

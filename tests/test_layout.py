@@ -71,6 +71,7 @@ def test_where_lines_are_broken(line: str, lines: str) -> None:
         "x = 'A B, (C + A B'",
         "for x in f(A, B, C, A, B):\n    pass",
         "x = ä + A + B + C + A + B",
+        f"x = {'(A + ' * 300}y{')' * 300}",  # too long for anybody to read
     ],
 )
 def test_what_is_left_as_it_is(text: str) -> None:
