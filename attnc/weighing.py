@@ -331,11 +331,13 @@ def _products(scene: _Scene, weights: Weights, q: Tensor, k: Tensor, edges: Tens
     elif isinstance(weights.feature, Favor | Taylor) and scale < 0:
         raise ValueError("the features of `favor` and `taylor` take a scale that is not negative")
     decay = weights.decay
+    turn = None
+    if isinstance(weights.feature, Cosine):
+        distance = torch.from_numpy(scene.variables["q"] - scene.variables["k"]).to(q.dtype)
+        turn = torch.cos(distance * (math.pi / 2 / weights.feature.length))
     if decay is None:
         found = phi_q @ phi_k.transpose(2, 3)
-        if isinstance(weights.feature, Cosine):
-            distance = torch.from_numpy(scene.variables["q"] - scene.variables["k"]).to(q.dtype)
-            found = found * torch.cos(distance * (math.pi / 2 / weights.feature.length))
+        found = found if turn is None else found * turn
         return found.masked_fill(~edges, 0.0)
     difference = _between(scene, decay, q)
     own = torch.from_numpy(scene.variables["q"] == scene.variables["k"])[None]
@@ -345,6 +347,7 @@ def _products(scene: _Scene, weights: Weights, q: Tensor, k: Tensor, edges: Tens
         found = (phi_q[:, :, :, None] * phi_k[:, :, None] * faded).sum(-1)
     else:
         found = (phi_q @ phi_k.transpose(2, 3)) * faded[..., 0]
+    found = found if turn is None else found * turn
     if weights.bonus is not None:
         bonus = scene.table(weights.bonus).to(q.dtype)[:, scene.members, None]
         found = found + ((phi_q * bonus) @ phi_k.transpose(2, 3)).masked_fill(~(edges & own), 0.0)

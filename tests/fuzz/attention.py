@@ -263,15 +263,16 @@ def _products(row: Row, kernel: tree.Expression, weights: Mapping[str, tree.Weig
         phi_q, phi_k = (off(_features(row, kernel, x)) for x in (row.q, row.k))
         if undivided and named not in ("taylor", "favor"):
             phi_q = phi_q * row.scale
-    at = _positions(row)
-    if "decay" not in weights:
-        found = off(phi_q @ phi_k.transpose(2, 3))
-        if named == "cosine":
-            assert isinstance(inner, tree.Call)
-            length = int(row.meaning.value(inner.args[0].value, At(0, 0, 0, 0, 0)))
-            found = found * torch.from_numpy(np.cos((at.q - at.k) * (math.pi / 2 / length))).to(found.dtype)
-        return torch.where(edges, found, 0.0)
-    return _decayed(row, weights, phi_q, phi_k, edges)
+    return _passed(row, weights, phi_q, phi_k, edges) * _turned(row, kernel, _positions(row))
+
+
+def _turned(row: Row, kernel: tree.Expression, at: At) -> Tensor | float:
+    """The cosine of distances, where a kernel has one."""
+    inner = tree.ungroup(kernel)
+    if not isinstance(inner, tree.Call) or inner.name.text != "cosine":
+        return 1.0
+    length = int(row.meaning.value(inner.args[0].value, At(0, 0, 0, 0, 0)))
+    return torch.from_numpy(np.cos((at.q - at.k) * (math.pi / 2 / length))).to(row.q.dtype)
 
 
 def _gates(row: Row, decay: tree.Weight) -> Tensor:
@@ -336,13 +337,16 @@ def _delta(row: Row, weights: Mapping[str, tree.Weight], relation: tree.Expressi
     beta = off((beta if beta.dim() == 3 else beta[None])[:, :, some].transpose(1, 2))[..., None]
     n = phi_k.shape[2]
     every = replace(_positions(row), q=np.arange(n)[None, None, :, None])
-    recalled = _passed(row, weights, phi_k, phi_k, _edges(row, relation, every))
+    recalled = _passed(row, weights, phi_k, phi_k, _edges(row, relation, every)) * _turned(row, kernel, every)
     stored = torch.zeros_like(row.v)[:, :, :0]
     for t in range(n):
         known = off(recalled[:, :, t : t + 1, :t] @ stored)
         own = off(beta[:, :, t : t + 1] * (row.v[:, :, t : t + 1] - known))
         stored = torch.cat([stored, own], 2)
-    return _times(row, _passed(row, weights, phi_q, phi_k, _edges(row, relation)) * row.scale, stored)
+    passed = _passed(row, weights, phi_q, phi_k, _edges(row, relation)) * _turned(
+        row, kernel, _positions(row)
+    )
+    return _times(row, passed * row.scale, stored)
 
 
 def _passed(
