@@ -184,7 +184,8 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
     state = _part("states_interface", "state") if carried else ""
     gates = (_part("states_interface", "gates"), text.gates) if text.gates else ()
     maps = [_part("features", kind) for kind in text.kinds if kind != "elementwise"]
-    parts = tuple(f"states{what}_triton" for what in ("_features", "", "_outputs", "_gradients", "_values"))
+    subjects = "_features", "", "_outputs", "_gradients", "_values", "_gates"
+    parts = tuple(f"states{what}_triton" for what in subjects)
     kernels = [kernels_text("\n\n".join(map(_part, parts)), *item) for item in text.triton]
     launch = _part("states_launch") if "linear" in have else ""
     return [

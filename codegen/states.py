@@ -145,7 +145,7 @@ def kind_of(weights: Weights) -> str:
 
 _KERNELS = (
     *("sums", "states", "scan", "scan_back", "outputs", "rows"),
-    *("query_gradient", "key_gradient", "value_gradient", "gates"),
+    *("query_gradient", "key_gradient", "value_gradient", "across", "gates"),
 )
 
 

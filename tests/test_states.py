@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,6 +28,7 @@ PATTERNS = {
     "favor, everything": "attend all kernel favor(24, seed=3)",
     "taylor": "attend causal kernel taylor()",
     "cosine": "attend causal kernel cosine(400)",
+    "gated cosine": "input g: float[n, H] attend causal kernel cosine(400) normalize none decay g exclusive",
     "relu": "attend causal kernel relu(x)",
     "chunks": "attend causal & chunk(48) kernel elu(x) + 1",
     "documents": "input doc: int[n] attend causal & same(doc) kernel elu(x) + 1",
@@ -199,14 +202,101 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
         function(q, k, v, state=1)
 
 
-@pytest.mark.parametrize("name", ["token gates", "gates and a sum", "gated documents", "bonus", "head gates"])
-def test_a_gate_may_let_nothing_through(name: str) -> None:
-    given = Given(n=150)
+def closed(name: str, given: Given) -> oracle.Tensors:
+    """Inputs with gates of which one in ten lets nothing through."""
     tables = oracle.inputs(oracle.compiled(pattern(name)).pattern, given)
     some = torch.rand(tables["g"].shape, generator=torch.Generator().manual_seed(5)) < 0.1
-    some.view(-1)[1] = True
-    tables["g"] = tables["g"].masked_fill(some, -torch.inf)
+    some.view(-1)[:2][-1] = True
+    return tables | {"g": tables["g"].masked_fill(some, -torch.inf)}
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("name", ["token gates", "gates and a sum", "gated documents", "bonus", "head gates"])
+def test_a_gate_may_let_nothing_through(name: str, again: bool) -> None:
+    given = Given(n=150, again=again)
+    assert oracle.check(pattern(name), given, "torch", tables=closed(name, given)) == []
+
+
+def drawn_gates(seed: int) -> tuple[str, Given]:
+    """A pattern with gates and a call at random, among them documents that come again."""
+    pick = random.Random(seed)
+    name = pick.choice(("token gates", "gates and a sum", "head gates", *["gated documents"] * 3))
+    n, heads = pick.choice((40, 66, 100, 140)), pick.choice((1, 2))
+    gates = pick.choice(((-1.0, -1e-4), (-500.0, -1e-3), (-1e-2, -1e-6)))
+    n_q, dim, value_dim = pick.choice((-1, n // 2, n - 3)), pick.choice((16, 20)), pick.choice((8, 16, 24))
+    again = pick.random() < 0.7
+    return name, Given(
+        n, n_q, 1, heads, 1, dim, value_dim, gates, batched=pick.random() < 0.5, seed=seed, again=again
+    )
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_gates_at_random(seed: int) -> None:
+    name, given = drawn_gates(seed)
+    tables = closed(name, given) if seed % 3 == 0 else None
     assert oracle.check(pattern(name), given, "torch", tables=tables) == []
+
+
+def lost_beside_strong_gates(name: str, backend: str) -> tuple[oracle.Tensors, oracle.Tensors]:
+    """Output and gradients of the last positions, of a sequence whose gates let nothing through to them.
+
+    And of those positions alone. In a sum of such gates and the last ones these would be lost.
+    """
+    done, n, last = oracle.compiled(pattern(name)), 60, 25
+    args, grads = (
+        oracle.arguments(Given(n=n, batch=1, heads=1, key_heads=1, seed=seed), torch.float32)
+        for seed in (0, 1)
+    )
+    tables = {"g": torch.full((n, 1), -0.01), "doc": torch.arange(n) % 2}
+    tables["g"][: n - last + 1] = -110.0
+    tables = {item.name: tables[item.name] for item in done.pattern.inputs}
+
+    def run(first: int) -> oracle.Tensors:
+        leaves = {key: x[:, :, first:].clone().requires_grad_() for key, x in args.items()}
+        own = {key: x[first:].clone() for key, x in tables.items()}
+        own["g"].requires_grad_()
+        out = getattr(done.module, done.pattern.name)(*leaves.values(), **own, backend=backend)
+        out.backward(grads["v"][:, :, first:])
+        found = {
+            f"d_{key}": x.grad[:, :, n - last - first :] for key, x in leaves.items() if x.grad is not None
+        }
+        assert own["g"].grad is not None
+        return found | {
+            "output": out[:, :, n - last - first :].detach(),
+            "d_g": own["g"].grad[n - last - first :],
+        }
+
+    return run(0), run(n - last)
+
+
+@pytest.mark.parametrize("name", ["token gates", "gates and a sum", "gated documents"])
+def test_weak_gates_are_not_lost_beside_strong_ones(name: str) -> None:
+    got, wanted = lost_beside_strong_gates(name, "torch")
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+def gates_of_a_document(name: str, backend: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of the gates of one document, with small and with large values in that behind it."""
+    done, n, end = oracle.compiled(pattern(name)), 60, 25
+    args = oracle.arguments(Given(n=n, batch=1, heads=1, key_heads=1), torch.float32)
+    found = []
+    for size in (1.0, 1e6):
+        g = torch.full((n, 1), -0.1, requires_grad=True)
+        v = args["v"].clone()
+        v[:, :, end:] *= size
+        doc = (torch.arange(n) >= end).long()
+        function = getattr(done.module, done.pattern.name)
+        function(args["q"], args["k"], v, g=g, doc=doc, backend=backend).sum().backward()
+        assert g.grad is not None
+        found.append(g.grad[:end])
+    first, second = found
+    return first, second
+
+
+def test_gates_gradients_take_nothing_from_other_documents() -> None:
+    first, second = gates_of_a_document("gated documents", "torch")
+    assert torch.equal(first, second)
+    assert first.any()
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,7 @@ def _moved_gates(gates, order, begin, n):
         sums = _moved_to(_summed(gates), order, 1)
         found = torch.cat([sums[:, :1], sums[:, 1:] - sums[:, :-1]], 1).to(gates.dtype)
         found = found.clamp(max=0.0)  # which rounding may have left behind
+    found = _summable(found)
     place = torch.arange(n, device=gates.device)
     return torch.where((begin == place)[..., None], 0.0, found)
 

@@ -77,7 +77,10 @@ def _linear_query_gradient_kernel(
     TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The gradient of a tile of queries, and their share in that of the gates before them."""
+    """The gradient of a tile of queries.
+
+    shares: each query's share in that of the gates before it through the state before its chunk.
+    """
     program = tl.program_id(0)
     values: tl.constexpr = (VALUE_DIM + BLOCK_V - 1) // BLOCK_V
     offset = n - n_q
@@ -160,15 +163,11 @@ def _linear_query_gradient_kernel(
             key = _load_tile(k_base, 0, key_place, k_row, some, False, DIM, BLOCK_DIM)
             key = _linear_base(key, inner, KIND, DIM, BLOCK_DIM)
             slope = d_pairs
-            if GATED or (KIND == "taylor" or KIND == "cosine"):
-                pairs, slope = _linear_pairs(
+            if KIND == "taylor" or KIND == "cosine":
+                _, slope = _linear_pairs(
                     base, key, place, key_place, table_ptr,
                     KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, BLOCKS, TYPE, PRECISION,
                 )  # fmt: skip
-                if GATED:
-                    # A query's own key has a share in no gate: it would be added here and taken off there.
-                    apart = place[:, None] != key_place[None, :]
-                    shares += tl.sum(tl.where(apart, d_pairs * pairs, 0.0), 1)
             d_base = _linear_pairs_back(
                 d_pairs, slope, base, key, place, key_place, d_base, table_ptr,
                 KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, BLOCKS, TYPE, PRECISION,
@@ -187,7 +186,6 @@ def _linear_key_gradient_kernel(
     grad_ptr,
     dk_ptr,
     shares_ptr,
-    left_ptr,
     d_states_ptr,
     sums_ptr,
     begin_ptr,
@@ -240,7 +238,10 @@ def _linear_key_gradient_kernel(
     TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The gradient of a tile of keys from all query heads that share them, and their share in the gates'."""
+    """The gradient of a tile of keys from all query heads that share them.
+
+    shares: each key's share in that of the gates behind it through the state behind its chunk.
+    """
     program = tl.program_id(0)
     values: tl.constexpr = (VALUE_DIM + BLOCK_V - 1) // BLOCK_V
     offset = n - n_q
@@ -266,7 +267,6 @@ def _linear_key_gradient_kernel(
             grad_ptr + batch * grad_batch + head * grad_head,
         )
         shares = tl.zeros([BLOCK_N], dtype=tl.float32)
-        left = tl.zeros([BLOCK_N], dtype=tl.float32)
 
         # Through the state behind the chunk.
         slot = i * chunks + chunk + BEHIND if CAUSAL else i
@@ -305,7 +305,7 @@ def _linear_key_gradient_kernel(
                     base, f, place, table_ptr, KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, PRECISION
                 )
                 if GATED:
-                    left += tl.sum(pulled * features, 1)
+                    shares += tl.sum(pulled * features, 1)
                 d_base += _linear_features_back(
                     pulled, features, base, f, place, table_ptr,
                     KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, PRECISION,
@@ -341,21 +341,17 @@ def _linear_key_gradient_kernel(
                 query = _load_tile(q_base, 0, row, q_row, some, False, DIM, BLOCK_DIM)
                 query = _linear_base(query, inner, KIND, DIM, BLOCK_DIM)
                 slope = d_pairs
-                if GATED or (KIND == "taylor" or KIND == "cosine"):
-                    pairs, slope = _linear_pairs(
+                if KIND == "taylor" or KIND == "cosine":
+                    _, slope = _linear_pairs(
                         base, query, place, query_place, table_ptr,
                         KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, BLOCKS, TYPE, PRECISION,
                     )  # fmt: skip
-                    if GATED:
-                        apart = place[:, None] != query_place[None, :]
-                        shares += tl.sum(tl.where(apart, d_pairs * pairs, 0.0), 1)
                 d_base = _linear_pairs_back(
                     d_pairs, slope, base, query, place, query_place, d_base, table_ptr,
                     KIND, LENGTH, DIM, BLOCK_DIM, WIDTH, BLOCK_F, BLOCKS, TYPE, PRECISION,
                 )  # fmt: skip
         if GATED:
             tl.store(shares_ptr + i * chunks * CHUNK + place, shares, mask=inside)
-            tl.store(left_ptr + i * chunks * CHUNK + place, left, mask=inside)
     d_key = _linear_slope(d_base, key, inner, KIND)
     at = (batch * key_heads + key_head) * n * DIM
     _store_tile(dk_ptr + at, 0, place, DIM, inside, d_key, DIM, BLOCK_DIM)

@@ -84,6 +84,9 @@ class _LinearLauncher:
     def empty(self, *shape, dtype=torch.float32):
         return torch.empty(shape, dtype=dtype, device=self.device)
 
+    def zeros(self, *shape):
+        return torch.zeros(shape, dtype=torch.float32, device=self.device)
+
     def tiles(self, size, queries):
         """How many tiles of positions there are, from the first that holds a query."""
         return -(-self.n // size) - ((self.n - self.n_q) // size if queries else 0)
@@ -105,7 +108,7 @@ class _LinearLauncher:
         gates = self.moved.gates
         if gates is None:
             return self.q
-        sums = self.empty(self.batch * self.count, self.chunks * self.chunk)
+        sums = self.empty(self.batch * self.count, 2, self.chunks * self.chunk)
         batch, row, head = (s * (size > 1) for s, size in zip(gates.stride(), gates.shape, strict=True))
         self.launch(
             "sums",
@@ -209,8 +212,8 @@ class _LinearLauncher:
 def _linear_sizes(kind, dim, value_dim, itemsize, crowded):
     """Tiles of queries and keys, of features and of values: a fixed table, nothing is tuned at run time.
 
-    itemsize: of the operands of products. crowded: gates or features take registers, too; backward, the other
-    side's tiles are then half as long.
+    itemsize: of the operands of products. crowded: gates or features take registers, too; backward, and with
+    gates, the other side's tiles are then half as long.
     """
     block_dim = max(16, triton.next_power_of_2(dim))
     wide = block_dim > 128 or itemsize == 4
@@ -232,7 +235,7 @@ def _linear_forward_triton(body, moved, inner, outer):
     call = _LinearLauncher(body, moved, inner, outer)
     states, final = call.scanned()
     out = call.empty(*call.q.shape[:3], call.value_dim, dtype=call.q.dtype if body.summed else torch.float32)
-    total = torch.zeros(call.q.shape[:3], dtype=torch.float32, device=call.device)
+    total = call.zeros(*call.q.shape[:3])
     tiles = call.tiles(call.sizes["BLOCK_M"], True) if call.n_q else 0
     call.launch(
         "outputs",
@@ -246,7 +249,7 @@ def _linear_forward_triton(body, moved, inner, outer):
         tiles=tiles,
         NORMALIZED=body.normalized,
         SUMMED=body.summed,
-        **call.pairs(),
+        **(call.pairs() | {"BLOCK_N": call.sizes["OTHER" if call.gated else "BLOCK_N"]}),
     )
     return out, total, call.outward(final)
 
@@ -302,11 +305,9 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
     )
     dq = call.empty(*call.q.shape)
     dk, dv = (call.empty(*x.shape, dtype=torch.float32) for x in (call.k, call.v))
-    shares = torch.zeros(
-        (3, call.batch * call.count, call.chunks * call.chunk if call.gated else 0),
-        dtype=torch.float32,
-        device=call.device,
-    )
+    # Shares in the gradients of gates; tiles without a query have none.
+    length = call.chunks * call.chunk if call.gated else 0
+    query_shares, key_shares = call.zeros(2, call.batch * call.count, length)
     given = call.pairs() | {"weight_ptr": weight}
     other = call.sizes["OTHER"]
     tiles = call.tiles(call.sizes["BLOCK_M"], True) if call.n_q else 0
@@ -316,7 +317,7 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
         warps=call.sizes["warps"],
         **call.strides(q=call.q, k=call.k, v=call.v, grad=grad),
         dq_ptr=dq,
-        shares_ptr=shares[0],
+        shares_ptr=query_shares,
         states_ptr=states if body.causal else final,
         pull_ptr=pull,
         tiles=tiles,
@@ -336,8 +337,7 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
         else 1,  # a chunk has two tiles: little to fetch ahead
         **call.strides(q=call.q, k=call.k, v=call.v, grad=grad),
         dk_ptr=dk,
-        shares_ptr=shares[1],
-        left_ptr=shares[2],
+        shares_ptr=key_shares,
         pull_ptr=pull,
         NORMALIZED=body.normalized,
         **(given | {"BLOCK_M": other, "BLOCK_N": own, "tiles": own_tiles}),
@@ -352,25 +352,48 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
     )
     d_gates = None
     if call.gated:
-        d_gates = call.empty(call.batch, call.count, call.n)
-        call.launch(
-            "gates",
-            call.batch * call.count * call.chunks,
-            query_shares_ptr=shares[0],
-            key_shares_ptr=shares[1],
-            left_ptr=shares[2],
-            through_ptr=through,
-            d_gate_ptr=d_gates,
-            n=call.n,
-            chunks=call.chunks,
-            head_count=call.count,
-            CHUNK=call.chunk,
-            COUNT=blocks,
-            BLOCK_COUNT=triton.next_power_of_2(blocks),
-            EXCLUSIVE=body.exclusive,
-        )
-        d_gates = d_gates.transpose(1, 2)
+        d_gates = _linear_gates_triton(call, grad, weight, pull, query_shares, key_shares, through)
     return dq, dk, dv, d_gates, call.outward(d_state)
+
+
+def _linear_gates_triton(call, grad, weight, pull, query_shares, key_shares, through):
+    """The gradient of gates, (batch, n, heads), from the shares of queries, of keys and of whole chunks."""
+    size = call.sizes["BLOCK_M"]
+    across = call.zeros(call.batch * call.count, call.chunks * call.chunk)
+    columns = call.zeros(call.batch * call.count, call.chunks, call.chunk // size - 1, call.chunk)
+    tiles = call.tiles(size, True) if call.n_q else 0
+    call.launch(
+        "across",
+        call.batch * call.count * tiles,
+        warps=call.sizes["warps"],
+        **call.strides(q=call.q, k=call.k, v=call.v, grad=grad),
+        across_ptr=across,
+        columns_ptr=columns,
+        weight_ptr=weight,
+        pull_ptr=pull,
+        tiles=tiles,
+        **(call.pairs() | {"BLOCK_N": call.sizes["OTHER"]}),
+    )
+    d_gates = call.empty(call.batch, call.count, call.n)
+    call.launch(
+        "gates",
+        call.batch * call.count * call.chunks,
+        query_shares_ptr=query_shares,
+        key_shares_ptr=key_shares,
+        across_ptr=across,
+        columns_ptr=columns,
+        through_ptr=through,
+        d_gate_ptr=d_gates,
+        n=call.n,
+        chunks=call.chunks,
+        head_count=call.count,
+        CHUNK=call.chunk,
+        COUNT=through.shape[2],
+        BLOCK_COUNT=triton.next_power_of_2(through.shape[2]),
+        TILE=size,
+        EXCLUSIVE=call.body.exclusive,
+    )
+    return d_gates.transpose(1, 2)
 
 
 # --- end ---

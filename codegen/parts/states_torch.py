@@ -291,7 +291,7 @@ def _linear_backward_torch(body, moved, grad, lse_grad, out, lse, state_grad, in
         key, query, kept = blocks.factors(begin, end)
         states, _ = blocks.states(keys[:, :, :count], values[:, :, :count], key, kept, state)
         d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
-        rows = columns = None
+        rows = across = None
         asked = blocks.of_queries(begin, end)
         if asked:
             x_q, queries = blocks.features(moved.q, begin, end, blocks.offset)
@@ -307,9 +307,7 @@ def _linear_backward_torch(body, moved, grad, lse_grad, out, lse, state_grad, in
                 weights = blocks.weighed(queries @ keys[:, :, part].transpose(3, 4), begin, end, distance)
                 d_weights = pulls @ values[:, :, part].transpose(3, 4)
                 if d_gates is not None:
-                    # A query's own key has a share in no gate: it would be added here and taken off there.
-                    both = weights * d_weights if distance else (weights * d_weights).tril(-1)
-                    rows, columns = rows + both.sum(4), both.sum(3)
+                    across = _across_gates(weights * d_weights, body.exclusive)
                 d_weights = blocks.weighed(d_weights, begin, end, distance)
                 d_queries += d_weights @ keys[:, :, part]
                 d_keys[:, :, part] += d_weights.transpose(3, 4) @ queries
@@ -332,14 +330,13 @@ def _linear_backward_torch(body, moved, grad, lse_grad, out, lse, state_grad, in
         d_values[:, :, :count] += part_keys @ d_states
         if d_gates is not None:
             carried = (from_states * keys[:, :, :count]).sum(4)
-            # What goes through the whole chunk, what its keys before a gate leave behind, and its own pairs:
-            # nothing large is taken from anything large.
+            # What goes through the whole chunk, what its keys before a gate leave behind, what its queries
+            # behind a gate read of it, and its own pairs: nothing is taken from a sum.
             through = (states * d_states).sum((3, 4)) * kept
-            found = through[..., None] + carried.cumsum(3) - carried
+            found = through[..., None] + _shifted(carried.cumsum(3), 3, 1)
             if rows is not None:
-                found += (rows - columns).flip(3).cumsum(3).flip(3)
-                if body.exclusive:
-                    found -= rows
+                rows = rows.flip(3).cumsum(3).flip(3)
+                found += across + (_shifted(rows, 3, -1) if body.exclusive else rows)
             _put(d_gates[..., None], found.flatten(2, 3)[..., None], begin * blocks.chunk)
         d_keys = body.gradient(x, early, d_keys.flatten(2, 3))
         _add(dk, d_keys, (begin - behind) * blocks.chunk)
@@ -348,6 +345,21 @@ def _linear_backward_torch(body, moved, grad, lse_grad, out, lse, state_grad, in
         dq, dk = dq * inner, dk * inner
     dk, dv = (_for_key_heads(x, blocks.sharing, moved.k.shape[1]) for x in (dk, dv))
     return dq, dk, dv, None if d_gates is None else d_gates.transpose(1, 2), d_state
+
+
+def _shifted(x, axis, steps):
+    """Entries moved along an axis by one step forth or, for -1, back; a zero where none comes."""
+    empty = torch.zeros_like(x.narrow(axis, 0, 1))
+    if steps > 0:
+        return torch.cat([empty, x.narrow(axis, 0, x.shape[axis] - 1)], axis)
+    return torch.cat([x.narrow(axis, 1, x.shape[axis] - 1), empty], axis)
+
+
+def _across_gates(pairs, exclusive):
+    """Of (…, queries, keys) for every gate of a chunk the sum over those pairs that it lies between."""
+    below = pairs.flip(3).cumsum(3).flip(3)
+    below = _shifted(below, 3, -1) if exclusive else below
+    return below.tril_(-1).sum(4)
 
 
 def _add(x, part, begin):

@@ -37,28 +37,40 @@ def _linear_sums_kernel(
     CHUNK: tl.constexpr,
     STEADY: tl.constexpr,
 ):
-    """Sums of gates from the beginning of each chunk. STEADY: a head has one gate for all steps."""
+    """Sums of gates from the beginning of each chunk. STEADY: a head has one gate for all steps.
+
+    Each is stored as two fp32 numbers, what fp32 rounds it to and what that leaves: differences of sums are
+    taken, in which strong gates before a key must leave nothing.
+    """
     program = tl.program_id(0)
     chunk, i = program % chunks, (program // chunks).to(tl.int64)
     place = chunk * CHUNK + tl.arange(0, CHUNK)
     base = gate_ptr + (i // head_count) * gate_batch + (i % head_count) * gate_head
     if STEADY:
         steps = tl.minimum(place, n - 1) - chunk * CHUNK + 1
-        sums = tl.load(base).to(tl.float32) * steps.to(tl.float32)
+        sums = tl.load(base).to(tl.float64) * steps.to(tl.float64)
     else:
         gates = tl.load(base + place.to(tl.int64) * gate_row, mask=place < n, other=0.0)
-        sums = tl.cumsum(gates.to(tl.float32), 0)
-    tl.store(sums_ptr + i * chunks * CHUNK + place, sums)
+        sums = tl.cumsum(gates.to(tl.float64), 0)
+    high = sums.to(tl.float32)
+    pointers = sums_ptr + i * chunks * CHUNK * 2 + place
+    tl.store(pointers, high)
+    tl.store(pointers + chunks * CHUNK, (sums - high.to(tl.float64)).to(tl.float32))
 
 
 @_jit
 def _linear_fades(sums_ptr, i, place, chunks, CHUNK: tl.constexpr, EXCLUSIVE: tl.constexpr):
-    """Sums of gates from the beginning of a chunk to some positions, for queries up to where gates end."""
+    """Sums of gates from the beginning of a chunk to some positions, for queries up to where gates end.
+
+    Both of their parts, see ``_linear_sums_kernel``.
+    """
     within = place < chunks * CHUNK
     if EXCLUSIVE:
         within = within & (place % CHUNK > 0)
         place = place - 1
-    return tl.load(sums_ptr + i * chunks * CHUNK + place, mask=within, other=0.0)
+    pointers = sums_ptr + i * chunks * CHUNK * 2 + place
+    high = tl.load(pointers, mask=within, other=0.0)
+    return high, tl.load(pointers + chunks * CHUNK, mask=within, other=0.0)
 
 
 @_jit
@@ -79,8 +91,9 @@ def _linear_key_weights(
     """What keys of a chunk weigh behind it."""
     weight = tl.where(place < n, 1.0, 0.0)
     if GATED:
-        last = tl.load(sums_ptr + i * chunks * CHUNK + chunk * CHUNK + CHUNK - 1)
-        weight *= tl.exp(last - _linear_fades(sums_ptr, i, place, chunks, CHUNK, False))
+        last, last_low = _linear_fades(sums_ptr, i, chunk * CHUNK + CHUNK - 1, chunks, CHUNK, False)
+        high, low = _linear_fades(sums_ptr, i, place, chunks, CHUNK, False)
+        weight *= tl.exp((last - high) + (last_low - low))
     if SEGMENTED:
         end = tl.minimum(chunk * CHUNK + CHUNK, n) - 1
         weight = tl.where(place >= tl.load(begin_ptr + batch * begin_batch + end), weight, 0.0)
@@ -106,7 +119,8 @@ def _linear_query_weights(
     """What the state before a chunk weighs for its queries."""
     weight = tl.where(place < n, 1.0, 0.0)
     if GATED:
-        weight *= tl.exp(_linear_fades(sums_ptr, i, place, chunks, CHUNK, EXCLUSIVE))
+        high, _ = _linear_fades(sums_ptr, i, place, chunks, CHUNK, EXCLUSIVE)
+        weight *= tl.exp(high)
     if SEGMENTED:
         begins = tl.load(begin_ptr + batch * begin_batch + place, mask=place < n, other=0)
         weight = tl.where(begins < chunk * CHUNK, weight, 0.0)
@@ -142,12 +156,12 @@ def _linear_fade(
         begins = tl.load(begin_ptr + batch * begin_batch + query_place, mask=query_place < n, other=0)
         mask = mask & (k >= (begins[None, :] if TURNED else begins[:, None]))
     if GATED:
-        at_query = _linear_fades(sums_ptr, i, query_place, chunks, CHUNK, EXCLUSIVE)
-        at_key = _linear_fades(sums_ptr, i, key_place, chunks, CHUNK, False)
-        if TURNED:  # noqa: SIM108 (a kernel: only one of the two is compiled)
-            passed = at_query[None, :] - at_key[:, None]
+        high_q, low_q = _linear_fades(sums_ptr, i, query_place, chunks, CHUNK, EXCLUSIVE)
+        high_k, low_k = _linear_fades(sums_ptr, i, key_place, chunks, CHUNK, False)
+        if TURNED:  # either way in the order that takes the fewest registers
+            passed = (high_q[None, :] - high_k[:, None]) + (low_q[None, :] - low_k[:, None])
         else:
-            passed = at_query[:, None] - at_key[None, :]
+            passed = high_q[:, None] - high_k[None, :] - low_k[None, :] + low_q[:, None]
         found = pairs * tl.exp(tl.where(mask, passed, float("-inf")))
     else:
         found = tl.where(mask, pairs, 0.0)
@@ -302,9 +316,8 @@ def _linear_kept(
     kept = 1.0
     inside = chunk < chunks
     if GATED:
-        kept = tl.exp(
-            tl.load(sums_ptr + i * chunks * CHUNK + chunk * CHUNK + CHUNK - 1, mask=inside, other=0.0)
-        )
+        whole, _ = _linear_fades(sums_ptr, i, chunk * CHUNK + CHUNK - 1, chunks, CHUNK, False)
+        kept = tl.exp(whole)
     if SEGMENTED:
         end = tl.minimum(chunk * CHUNK + CHUNK, n) - 1
         begins = tl.load(begin_ptr + batch * begin_batch + end, mask=inside, other=0)

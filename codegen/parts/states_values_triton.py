@@ -1,4 +1,4 @@
-"""Linear attention through states, on the Triton path: the gradients of values and of gates."""
+"""Linear attention through states, on the Triton path: the gradients of values."""
 
 from __future__ import annotations
 
@@ -151,41 +151,6 @@ def _linear_value_gradient_kernel(
     pointers = dv_ptr + (at + place)[:, None] * VALUE_DIM + value * BLOCK_V + column[None, :]
     known = inside[:, None] & (value * BLOCK_V + column < VALUE_DIM)[None, :]
     tl.store(pointers, d_value.to(dv_ptr.dtype.element_ty), mask=known)
-
-
-@_jit
-def _linear_gates_kernel(
-    query_shares_ptr,
-    key_shares_ptr,
-    left_ptr,
-    through_ptr,
-    d_gate_ptr,
-    n,
-    chunks,
-    head_count,
-    CHUNK: tl.constexpr,
-    COUNT: tl.constexpr,
-    BLOCK_COUNT: tl.constexpr,
-    EXCLUSIVE: tl.constexpr,
-):
-    """Gradients of gates: what goes through the whole chunk, what its keys before a gate leave behind it, and
-    its own pairs, so that nothing large is taken from anything large.
-    """
-    program = tl.program_id(0)
-    chunk, i = program % chunks, (program // chunks).to(tl.int64)
-    place = chunk * CHUNK + tl.arange(0, CHUNK)
-    inside = place < n
-    queries = tl.load(query_shares_ptr + i * chunks * CHUNK + place, mask=inside, other=0.0)
-    keys = tl.load(key_shares_ptr + i * chunks * CHUNK + place, mask=inside, other=0.0)
-    some = tl.arange(0, BLOCK_COUNT)
-    through = tl.sum(
-        tl.load(through_ptr + (i * chunks + chunk) * COUNT + some, mask=some < COUNT, other=0.0), 0
-    )
-    left = tl.load(left_ptr + i * chunks * CHUNK + place, mask=inside, other=0.0)
-    found = through + (tl.cumsum(left, 0) - left) + tl.cumsum(queries - keys, 0, reverse=True)
-    if EXCLUSIVE:
-        found -= queries
-    tl.store(d_gate_ptr + i * n + place, found, mask=inside)
 
 
 # --- end ---

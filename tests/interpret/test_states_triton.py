@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from tests import weights_oracle as oracle
-from tests.test_states import PATTERNS, VANISHING, check_vanishing_sums, pattern
+from tests.test_states import (
+    PATTERNS,
+    VANISHING,
+    check_vanishing_sums,
+    closed,
+    drawn_gates,
+    gates_of_a_document,
+    lost_beside_strong_gates,
+    pattern,
+)
 from tests.weights_oracle import Given
 
 if os.environ.get("TRITON_INTERPRET") != "1":
@@ -24,8 +33,7 @@ def _one_thread() -> None:
 def test_states_are_the_definition(name: str) -> None:
     """Several chunks, some of them without a query, dims that are no powers of two."""
     dim = 9 if "taylor" in PATTERNS[name] else 20  # whose features are its square
-    again = name != "gated documents"  # whose gradients then are sums of far more; tests of gates have them
-    given = Given(n=140, n_q=70, heads=2, key_heads=1, dim=dim, value_dim=40, batch=1, again=again)
+    given = Given(n=140, n_q=70, heads=2, key_heads=1, dim=dim, value_dim=40, batch=1, again=True)
     assert oracle.check(pattern(name), given, "triton") == []
 
 
@@ -41,6 +49,38 @@ def test_half_precision(name: str) -> None:
 def test_strong_and_weak_decays(name: str) -> None:
     given = Given(n=70, heads=2, batch=1, gates=(-50.0, -1e-4))
     assert oracle.check(pattern(name), given, "triton") == []
+
+
+@pytest.mark.parametrize("name", ["token gates", "gates and a sum", "gated documents", "head gates"])
+def test_a_gate_may_let_nothing_through(name: str) -> None:
+    given = Given(n=100, n_q=90, heads=2, key_heads=1, batch=1, again=True)
+    assert oracle.check(pattern(name), given, "triton", tables=closed(name, given)) == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_gates_at_random(seed: int) -> None:
+    name, given = drawn_gates(seed)
+    dtype = torch.bfloat16 if seed % 3 == 0 else torch.float32
+    assert oracle.check(pattern(name), given, "triton", dtype) == []
+
+
+@pytest.mark.parametrize("ends", ["", "exclusive"])
+def test_gates_of_chunks_with_many_tiles(ends: str) -> None:
+    text = f"input g: float[n, H] attend causal kernel cosine(400) normalize none decay g {ends}"
+    given = Given(n=140, n_q=90, heads=1, key_heads=1, dim=132, value_dim=8, batch=1)
+    assert oracle.check(f"pattern p() {{ {text} }}", given, "triton") == []
+
+
+@pytest.mark.parametrize("name", ["token gates", "gated documents"])
+def test_weak_gates_are_not_lost_beside_strong_ones(name: str) -> None:
+    got, wanted = lost_beside_strong_gates(name, "triton")
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_gates_gradients_take_nothing_from_other_documents() -> None:
+    first, second = gates_of_a_document("gated documents", "triton")
+    assert torch.equal(first, second)
+    assert first.any()
 
 
 @pytest.mark.parametrize("name", ["linear", "retention", "token gates", "taylor", "favor"])
