@@ -131,8 +131,9 @@ class PairWriter(KernelText):
     def _pairs(self, sums: list[str]) -> str:
         """A tile of queries and one of keys, by the program."""
         at = "((batch * heads + h) * rows + (q - first))[:, None] * n + k[None, :]"
+        # Where is no edge, zeros are stored.
         stores = (
-            f"tl.store({name}_ptr + {at}, {value}, mask=mask)"
+            f"tl.store({name}_ptr + {at}, {value}, mask=inside[:, None] & k_inside[None, :])"
             for name, value in zip(sums, self._slopes("pair"), strict=True)
         )
         lines = [

@@ -354,6 +354,11 @@ WEIGHED = {
     "gates in fp64": ("attend causal kernel x normalize none decay log(0.9)", {"dtype": torch.float64}),
     # PyTorch's softplus is infinite above 88, unless it is told to be the argument itself from there on.
     "a large softplus": ("attend window(9) score softplus(s)", {"scale": 1.0, "size": 6.0}),
+    # A condition on head and length alone made no mask that Triton's interpreter stores by.
+    "a choice of heads in a mask": (
+        "input t: float[7] attend where max(h, n) <= n + 11 or q - k > 5 score s + t[abs(q - 2 * k) % 7]",
+        {"heads": 2, "key_heads": 1},
+    ),
     # A choice between numbers that are known came as a plain truth, where a tensor was wanted.
     "a choice that is known": ("attend causal score s * select(0.75 > 0.25, 0.5, 2.0)", {}),
     "a choice that a parameter makes": (
