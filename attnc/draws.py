@@ -25,6 +25,8 @@ and with ``m <= count`` the row gets every column there is: ``pick[i] = i if i <
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import numpy.typing as npt
 
@@ -41,8 +43,13 @@ START = 0x9E3779B9
 FIRST_MULTIPLIER = 0x2C1B3C6D
 SECOND_MULTIPLIER = 0x297A2D39
 
-# What a draw for some rows takes in steps of work, and how many comparisons of numbers numpy makes in one.
-DRAW, COMPARED = 60, 600
+# How many draws numpy makes in one step of work, how many it finds in a table, and how many it compares; and
+# what each loop takes besides.
+DRAWS, FOUND, COMPARED, LOOP = 4, 150, 600, 30
+# How many draws are made together, and how large a table of them may be, for each pair that is asked about.
+TOGETHER, TABLE = 1 << 18, 4
+
+COMPARING = "comparing positions with what was drawn"
 
 Ints = npt.NDArray[np.int64]
 
@@ -91,21 +98,44 @@ def picks(
     if past:
         sizes = rows + 1
     use(work(count, heads.size), "drawing at random for so many rows")
-    state = _row_state(seed, heads, rows)
-    chosen = np.full((*heads.shape, count), -1, dtype=np.int64)
-    for i in range(count):
-        last = sizes - count + i
-        # Rows with too few columns take them all; their remainder is never used, but must not divide by zero.
-        value = _mix(state ^ np.int64(i)) % np.maximum(last + 1, 1)
-        taken = (chosen[..., :i] == value[..., None]).any(axis=-1)
-        everything = np.where(i < sizes, i, -1)
-        chosen[..., i] = np.where(sizes <= count, everything, np.where(taken, last, value))
-    return chosen
+    parts = [part.reshape(-1, 1) for part in (heads, rows, sizes)]
+    chosen = np.empty((heads.size, count), dtype=np.int64)
+    step = max(1, TOGETHER // count)
+    for start in range(0, heads.size, step):
+        chosen[start : start + step] = _picks(count, seed, *(part[start : start + step] for part in parts))
+    return chosen.reshape(*heads.shape, count)
+
+
+def _picks(count: int, seed: int, heads: Ints, rows: Ints, sizes: Ints) -> Ints:
+    """The picks of rows that stand below each other, all draws at once."""
+    slots = np.arange(count, dtype=np.int64)
+    last = sizes - count + slots
+    # Rows with too few columns take them all; their remainder is never used, but must not divide by zero.
+    values = _mix(_row_state(seed, heads, rows) ^ slots) % np.maximum(last + 1, 1)
+    chosen = np.where(_taken(values, values - last[:, :1]), last, values)
+    return np.where(sizes > count, chosen, np.where(slots < sizes, slots, -1))
+
+
+def _taken(values: Ints, column: Ints) -> npt.NDArray[np.bool_]:
+    """Whether each of a row's values ``t`` is among the picks before.
+
+    These are the values before, and columns ``j`` in the place of such as were taken: ``column`` is the draw
+    whose ``j`` a value is, and is negative where it is none's.
+    """
+    order = np.argsort(values, axis=1, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=1)
+    taken = np.zeros(values.shape, dtype=np.bool_)
+    np.put_along_axis(taken, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], axis=1)
+    row, draw = np.nonzero((column >= 0) & (column < np.arange(values.shape[1])))
+    placed = column[row, draw]
+    while (new := taken[row, placed] & ~taken[row, draw]).any():
+        taken[row[new], draw[new]] = True
+    return taken
 
 
 def work(count: int, rows: int) -> int:
-    """What drawing for so many rows takes in steps: every draw is compared with all that came before it."""
-    return count * (DRAW + count * rows // COMPARED)
+    """What drawing for so many rows takes in steps."""
+    return LOOP + count * (2 + rows) // DRAWS
 
 
 def drawn(
@@ -121,8 +151,21 @@ def drawn(
         raise ValueError("random(count, seed) needs a count and a seed that are known when compiling")
     columns = np.asarray(column, dtype=np.int64)
     chosen = picks(count, seed, expr.past, head, row, population)
-    found = np.zeros(np.broadcast_shapes(columns.shape, chosen.shape[:-1]), dtype=np.bool_)
-    for slot in range(count):
+    shape = np.broadcast_shapes(columns.shape, chosen.shape[:-1])
+    pairs = prod(shape)
+    first, width = (int(columns.min()), int(np.ptp(columns)) + 1) if columns.size else (0, 1)
+    if chosen.size // count * width <= TABLE * pairs:
+        use(LOOP + chosen.size // DRAWS + pairs // FOUND, COMPARING)
+        # A table of what every row drew, where it is no larger than what is asked for.
+        table = np.zeros((chosen.size // count, width), dtype=np.bool_)
+        places = chosen.reshape(-1, count) - first
+        row, slot = np.nonzero((chosen.reshape(-1, count) >= 0) & (places >= 0) & (places < width))
+        table[row, places[row, slot]] = True
+        rows = np.arange(len(table)).reshape(chosen.shape[:-1])
+        return np.broadcast_to(table[rows, columns - first], shape)
+    use(count * (LOOP + pairs // COMPARED), COMPARING)
+    found = np.zeros(shape, dtype=np.bool_)
+    for draw in range(count):
         # An empty slot holds -1, and columns are never negative where they mean anything.
-        found |= (chosen[..., slot] == columns) & (columns >= 0)
+        found |= (chosen[..., draw] == columns) & (columns >= 0)
     return found

@@ -32,7 +32,7 @@ from attnc.expression import (
     negate,
     walk,
 )
-from attnc.solver import satisfiable, valid
+from attnc.solver import decided, satisfiable
 
 # The last position of a sequence.
 LAST = add(N, -1)
@@ -40,14 +40,17 @@ LAST = add(N, -1)
 
 def holds(claim: Expr, *given: Expr) -> bool:
     """Whether ``claim`` is proven to follow; an undecided question counts as no."""
-    claim, given = fold(claim), tuple(map(fold, given))
-    return not _met(conj(*given, negate(claim))) and valid(claim, given).outcome == "proven"
+    return _never(conj(*map(fold, given), negate(fold(claim))))
 
 
 def impossible(*conditions: Expr) -> bool:
     """Whether the conditions are proven never to hold together."""
-    condition = fold(conj(*conditions))
-    return not _met(condition) and satisfiable(condition).outcome == "proven"
+    return _never(fold(conj(*conditions)))
+
+
+def _never(condition: Expr) -> bool:
+    known = decided(condition)
+    return not _met(condition) and satisfiable(condition).outcome == "proven" if known is None else known
 
 
 # Lengths that places are tried in, and how many of each.

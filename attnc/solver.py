@@ -21,6 +21,7 @@ from typing import Any, Literal
 import z3
 
 from attnc import budget
+from attnc.differences import contradictory
 from attnc.expression import (
     Expr,
     Truth,
@@ -37,8 +38,12 @@ WORK = 400_000
 # answer soon is asked again.
 QUICK_WORK = 150_000
 PLAIN = {"auto_config": False, "arith.solver": 2}
+# The other way does more in a step: cuts and divisibility, with numbers of any size.
+CAREFUL = 6
 # How often an assignment that gets products wrong is set right.
 CORRECTIONS = 40
+# What one question costs at most, but for what it takes to write it down.
+DEAREST = QUICK_WORK + CAREFUL * WORK
 # What it takes to begin a question, and to make one term of the solver, in its steps.
 QUESTION, TERM = 6_000, 100
 KEPT_ANSWERS = 4096
@@ -146,7 +151,7 @@ class Question:
             answer = _model(model, self._translation, self._variables)
             return replace(answer, minimal=minimal)
         finally:
-            budget.charge(self._steps() - started)
+            budget.charge((self._steps() - started) * (CAREFUL if self._careful else 1))
 
     def _descend(self, model: Any, order: Iterable[Var], ends: int) -> tuple[Any, bool]:
         solver, minimal = self._solver, True
@@ -203,6 +208,11 @@ class Question:
         return "the solver found no answer within its budget of work"
 
 
+def decided(condition: Expr) -> bool | None:
+    """Whether a condition never holds (True), or does somewhere (False), where its differences tell."""
+    return contradictory(condition) if budget.allows(0, ASKING) else None
+
+
 def satisfiable(condition: Expr, work: int = WORK) -> Answer:
     """Is there any assignment under which ``condition`` holds?
 
@@ -220,6 +230,8 @@ def least(condition: Expr, order: tuple[Var, ...], work: int = WORK) -> Answer:
     """
     if isinstance(condition, Truth):
         return Answer("refuted" if condition.value else "proven")
+    if decided(condition):
+        return Answer("proven", minimal=True)
     return Question(condition, work).least(order)
 
 

@@ -57,6 +57,34 @@ def test_agrees_with_python_integers(count: int, seed: int, population: int, pas
             assert got[head, row].tolist() == plain_picks(count, seed, head, row, columns)
 
 
+@pytest.mark.parametrize(("count", "columns"), [(300, 301), (300, 330), (300, 5000), (2, 3), (1, 2)])
+def test_many_draws_among_few_columns(count: int, columns: int) -> None:
+    """Where most draws meet a pick before, or what stands in the place of one."""
+    rows = np.arange(5)
+    got = draws.picks(count, 9, False, 1, rows, columns)
+    assert got.tolist() == [plain_picks(count, 9, 1, row, columns) for row in rows.tolist()]
+
+
+@pytest.mark.parametrize("shape", ["table", "row", "pairs", "far", "one"])
+@pytest.mark.parametrize(("count", "population"), [(3, 40), (5, 3), (40, 41)])
+def test_what_is_drawn_is_what_was_picked(count: int, population: int, shape: str) -> None:
+    """However many columns are asked about at once, and where they lie."""
+    expr = Drawn(Const(count), Const(4), False, Q, K, N)
+    rows = np.arange(50)
+    row, column = {
+        "table": (rows[:, None], np.arange(-2, population + 3)[None, :]),
+        "row": (rows[:1], np.arange(population)),
+        "pairs": (rows, rows[::-1] % population),
+        "far": (rows, rows * 10**9),
+        "one": (rows[:, None], np.array([[2]])),
+    }[shape]
+    got = draws.drawn(expr, row, column, population, 2)
+    wanted = [set(plain_picks(count, 4, 2, r, population)) - {-1} for r in range(50)]
+    at, asked = np.broadcast_arrays(row, column)
+    assert got.shape == at.shape and got.dtype == np.bool_
+    assert got.ravel().tolist() == [c in wanted[r] for r, c in zip(at.ravel(), asked.ravel(), strict=True)]
+
+
 def test_known_values() -> None:
     """The draws are part of the language: a change of them changes every model that uses them."""
     assert draws.picks(4, 0, False, 0, np.arange(3), 100).tolist() == [
