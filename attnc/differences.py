@@ -32,8 +32,8 @@ from attnc.expression import (
 
 # How many cases a condition may fall into, and of how many differences each may be made.
 CASES, DIFFERENCES = 24, 48
-# What it takes to make one difference, and how many of them are compared in one step of work.
-MADE, COMPARED = 6, 6
+# What it takes to make one difference, in steps of work; to compare it takes one.
+MADE = 40
 
 # One number, another, and by how much the one exceeds the other at most; None stands for zero.
 Difference = tuple[Expr | None, Expr | None, int]
@@ -145,7 +145,7 @@ def _contradict(conditions: tuple[Expr, ...]) -> bool:
     # How far above the others each number may lie. What still falls after so many rounds falls forever.
     above = {number: 0 for pair in most for number in pair}
     for _ in range(len(above) + 1):
-        budget.charge(1 + len(most) // COMPARED)
+        budget.charge(len(most))
         fell = False
         for (one, other), by in most.items():
             if above[other] + by < above[one]:

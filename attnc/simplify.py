@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from attnc import budget
 from attnc.evaluation import WORD, Env, evaluate, farthest
 from attnc.expression import (
     HEAD,
@@ -49,9 +50,13 @@ def impossible(*conditions: Expr) -> bool:
 
 
 def _never(condition: Expr) -> bool:
+    budget.charge(WRITTEN)
     known = decided(condition)
     return not _met(condition) and satisfiable(condition).outcome == "proven" if known is None else known
 
+
+# What it takes to write a question down, in steps of work.
+WRITTEN = 400
 
 # Lengths that places are tried in, and how many of each.
 LENGTHS = (1, 2, 3, 5, 8, 63, 64, 65, 130, 200, 513, 1000, 4097, 70000)

@@ -112,6 +112,13 @@ LARGE = {
     ),
     "grid of a huge axis": "grid(y: 9, x: 2147483647) attend window(1, 1, axis=y) & window(1, axis=x)",
     "reach in very many layers": "attend offsets({2, 3, 65537}) - offsets({3}) assume reach <= 2147483647",
+    "scores written out": _lets("s + 1.0", "{0} * sigmoid({0})", "attend causal score {}", 8),
+    "offsets with a bound on edges": "attend offsets({"
+    + ", ".join(map(str, PRIMES))
+    + "}) require edges <= 20 * n",
+    "random beside blocks": "attend blocks(255, window(16)) & (random(1024, seed=1, past=true)"
+    + "".join(f" | window({prime}, dilation={prime})" for prime in PRIMES[:8])
+    + ")",
     "huge distances": "attend window(2147483647, 2147483647, dilation=2147483647)",
 }
 
@@ -123,7 +130,7 @@ def test_short_files_end_soon(name: str, tmp_path: Path) -> None:
     assert len(text) < 1000
     path = tmp_path / "large.attn"
     path.write_text(text)
-    commands = "graph" if "grid" in name else "check"
+    commands = "graph" if "grid" in name else "compile" if "written" in name else "check"
     words = [sys.executable, "tools/fuzz_compiler.py", str(path), "--commands", commands]
     ran = subprocess.run(
         words, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
