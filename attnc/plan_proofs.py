@@ -61,7 +61,7 @@ from attnc.planner import begun, masked_plan
 from attnc.relation import POSITIONS
 from attnc.schedule import SHIFT, BodyPlan, Pass, Scatter, Schedule, Sweep, tile_ends
 from attnc.simplify import LAST
-from attnc.solver import Answer, satisfiable, valid
+from attnc.solver import SPENT, Answer, satisfiable, valid
 
 HEAD_RANGE = conj(le(0, Var("h")), lt(Var("h"), Var("H")))
 
@@ -85,13 +85,23 @@ def _settle(item: BodyPlan) -> tuple[BodyPlan, list[str]]:
         plain = begun(plain, item.factors, item.whole)
     if item == plain:  # right by construction
         return item, []
-    lost = failures(item)
+    lost = _once(failures(item))
     if not lost:
         return item, []
     cautious = replace(item, query=tuple(map(_masked, item.query)), key=tuple(map(_masked, item.key)))
     if not failures(cautious):
         return cautious, [f"{reason}; every visited tile is masked instead" for reason in lost]
     return plain, [f"{reason}; all tiles are visited and masked instead" for reason in lost]
+
+
+def _once(reasons: list[str]) -> list[str]:
+    """Each reason once; of the questions that nothing was left for, the first and the number of others."""
+    different = list(dict.fromkeys(reasons))
+    unasked = [reason for reason in different if reason.endswith(f"({SPENT})")]
+    kept = [reason for reason in different if reason not in unasked]
+    if len(unasked) > 1:
+        unasked = [f"{unasked[0]}, like {len(unasked) - 1} other questions about the plan"]
+    return kept + unasked
 
 
 def _masked(part: Pass) -> Pass:
