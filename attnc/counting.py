@@ -184,7 +184,7 @@ def _tiles(part: Pass, n: int, tile: int) -> tuple[dict[str, Ints], int]:
     if walked.radix == PLAIN:
         first = np.arange(0, max(n, 1), tile)
         return {"first": first, "last": np.minimum(first + tile, n) - 1}, len(first)
-    inner = int(np.prod(part.extents))
+    inner = prod(part.extents)
     spans = [max(1, tile // inner), *part.extents]
     limits = [(0, (n - 1) // walked.radix.weights[0])]
     limits += [(constant(low) or 0, constant(high) or 0) for low, high in walked.ranges]

@@ -169,7 +169,10 @@ def _packed_passes(side: Side, own: Var, axis: Axis, terms: list[Term], n: int) 
     for radix in radices(axis.selection())[1:]:
         ranges = ranges_of(axis, radix)
         if ranges is not None:
-            spans = _spans([1 + (constant(sub(high, low)) or 0) for low, high in ranges])
+            sizes = [1 + (constant(sub(high, low)) or 0) for low, high in ranges]
+            if min(sizes) < 1:
+                return []  # no position is chosen
+            spans = _spans(sizes)
             frame = Pass(side, Walk(own, radix, ranges), spans, axis.interval(), ())
             return _finished(frame, [_best(frame, term, n)[1] for term in terms], n)
     frame = Pass(side, Walk(own, members=axis.condition()), (), TRUE, ())

@@ -19,6 +19,11 @@ CASES = {
     "no queries": ("attend window(3)", {"n": 20, "n_q": 0}),
     "a pass without rows": ("attend from(first(3))", {"n_q": 20}),
     "heads without rows": ("heads 0..1 { attend from(first(0)) } heads rest { attend causal }", {}),
+    # Digits of which none is chosen were divided by their number.
+    "rows and digits that are none": (
+        "grid(z: 8, y: 5, x: 4) attend window(9) | where (q.y % 6) % 5 > 4 | where k.y % 8 > 5",
+        {},
+    ),
     # A mask that hangs on neither position came as a plain truth, where a tensor was wanted.
     "a mask of the head alone": ("attend where abs(h) // 6 <= 24", {}),
     "a mask of the number of heads": ("heads even { attend where H < 2 } heads rest { attend self }", {}),
@@ -373,6 +378,17 @@ def check_weighed(name: str, backend: str) -> list[str]:
     given = Given(**{"n": 37, "batch": 1, **{key: x for key, x in changes.items() if key != "dtype"}})
     text = f"pattern p(low: float = 0.5) {{ {text} }}"
     return weights_oracle.check(text, given, backend, changes.get("dtype", torch.float32))
+
+
+@pytest.mark.parametrize("scale", [1e-46, -1e-300, 1e-31])
+def test_scales_that_round_to_zero(scale: float) -> None:
+    """Handed on, they were zero for PyTorch's kernel and not for its caller, and gave NaN."""
+    function = oracle.compiled("pattern p() { attend causal }").module.p
+    q, k, v = (x.requires_grad_() for x in torch.randn(3, 1, 1, 5, 8))
+    out, other = function(q, k, v, scale=scale), function(q, k, v, scale=0.0)
+    assert torch.equal(out, other)
+    grads = torch.autograd.grad(out.sum(), (q, k, v))
+    assert all(map(torch.equal, grads, torch.autograd.grad(other.sum(), (q, k, v))))
 
 
 @pytest.mark.parametrize("name", WEIGHED)

@@ -348,7 +348,7 @@ def test_functions_are_compiled_whole() -> None:
 
 
 def check_vanishing_sums(gates: str, backend: str) -> None:
-    """Rows fade by 1e-13 a step: to sums that are no normal numbers of fp32, and then to nothing at all."""
+    """Rows fade by about 1e-13 a step: to sums by which nothing can be divided in fp32, and to nothing."""
     function = oracle.compiled(f"pattern p() {{ {gates} }}").module.p
     q, k, v = torch.ones(3, 1, 2, 90, 8)
     k[:, :, 1:] = -1.0  # without a feature
@@ -362,6 +362,7 @@ def check_vanishing_sums(gates: str, backend: str) -> None:
 
 VANISHING = (
     "attend causal kernel relu(x) decay -30.0",
+    "attend causal kernel relu(x) decay -28.9",
     "input g: float[n, H, d] attend causal kernel relu(x) decay g",
 )
 

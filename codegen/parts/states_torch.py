@@ -211,12 +211,17 @@ def _linear_forward_torch(body, moved, inner, outer):
     return *_divided_by_sums(out[..., :-1], total, body.summed), state
 
 
+def _least_sum(dtype):
+    """The least sum of weights that rows are divided by: 2**-100 in fp32."""
+    return torch.finfo(dtype).tiny * 2.0**26
+
+
 def _divided_by_sums(out, total, summed):
     """Rows divided by their sums of weights, and those sums, or their logarithms unless summed.
 
-    A sum that is no normal number is one of nothing: gradients divided by it would not be finite.
+    A sum that is hardly a number is one of nothing: gradients divided by it would not be finite.
     """
-    some = total.abs() >= torch.finfo(total.dtype).tiny
+    some = total.abs() >= _least_sum(total.dtype)
     out = (out / torch.where(some, total, 1.0)[..., None]).masked_fill(~some[..., None], 0.0)
     if summed:
         return out, total.masked_fill(~some, 0.0)
@@ -240,7 +245,7 @@ def _row_weights(body, grad, lse_grad, out, lse, outer, dtype):
         weight = torch.where(some, 1 / torch.where(some, lse, 1.0), 0.0)
         return torch.cat([grad * weight[..., None], (lse_grad - delta * weight)[..., None]], 3)
     # Less than the least number is no weight of anything in states: such a row has scores alone.
-    weight = torch.where(lse < math.log(torch.finfo(lse.dtype).tiny), 0.0, torch.exp(-lse))
+    weight = torch.where(lse < math.log(_least_sum(lse.dtype)), 0.0, torch.exp(-lse))
     return torch.cat([grad, (lse_grad - delta)[..., None]], 3) * weight[..., None]
 
 

@@ -178,8 +178,9 @@ def _normalized(row: Row, logits: list[Tensor], products: list[Tensor], sink: Te
     """Weights divided by their sum; rows that weigh nothing are zero."""
     shape = row.q.shape[:3]
     top = torch.full(shape, -torch.inf, dtype=row.q.dtype)
-    if products:
-        top = torch.zeros(shape, dtype=row.q.dtype)
+    for x in products:
+        if x.shape[3]:  # beside weights that are nothing scores are compared with scores alone
+            top = torch.where((x != 0).any(3), 0.0, top)
     for x in logits:
         if x.shape[3]:
             top = torch.maximum(top, x.detach().amax(3))

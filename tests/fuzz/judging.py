@@ -214,7 +214,7 @@ def definition(
     leaves = {**_leaves(args, wide), **_leaves(inputs, wide)}
     sums = torch.float64 if shape.dtype == "float64" else torch.float32
     given = {name: leaves[name] for name in inputs}
-    call = Call(leaves["q"], leaves["k"], leaves["v"], given, shape.scale, torch.finfo(sums).tiny)
+    call = Call(leaves["q"], leaves["k"], leaves["v"], given, shape.scale, torch.finfo(sums).tiny * 2.0**26)
     found = _results(attention(text, call, dtype, noise, seed), leaves, pull)
     if dtype == torch.float64 and not noise:
         for name, x in found.items():
