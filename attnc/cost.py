@@ -124,6 +124,11 @@ class Cost:
         """The same with another upper bound."""
         return _bounded_cost(bound, self.growth, self.most)
 
+    @property
+    def of_inputs(self) -> bool:
+        """Whether it depends on how many entries of inputs are true."""
+        return bool(self.expr.has(count))
+
     def at(self, length: int, **counts: int) -> int:
         """The value for a length and for the true entries of each input, as in ``at(4096, is_global=3)``."""
         values = {count(sympy.Symbol(name)): value for name, value in counts.items()}
@@ -132,7 +137,7 @@ class Cost:
         except KeyError as missing:
             name = str(missing.args[0].args[0])
             raise ValueError(
-                f"the cost hangs on how many entries of `{name}` are true: give `{name}=` to `at`"
+                f"the cost depends on how many entries of `{name}` are true: give `{name}=` to `at`"
             ) from None
         return value
 

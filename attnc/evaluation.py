@@ -51,8 +51,8 @@ class Env:
     drawn: Callable[[Drawn, Any, Any, Any, Any], Any] | None = None
 
 
-# What one operation takes in steps of work, and how many numbers numpy works out in one.
-OPERATION, NUMBERS = 12, 128
+# What one operation takes in steps of work; how many numbers numpy works out in one, and how many Python.
+OPERATION, NUMBERS, EXACT = 12, 128, 4
 
 
 def evaluate(expr: Expr, env: Env) -> Any:
@@ -118,7 +118,9 @@ def _evaluated(expr: Expr, env: Env) -> Any:
         if part in values:
             return values[part]
         value = _value(part, env, of)
-        use(OPERATION + getattr(value, "size", 1) // NUMBERS, "trying out so many positions")
+        exact = isinstance(value, np.ndarray) and value.dtype.kind == "O"
+        numbers = getattr(value, "size", 1) // (EXACT if exact else NUMBERS)
+        use(OPERATION + numbers, "trying out so many positions")
         if part in often:
             values[part] = value
         return value

@@ -50,11 +50,16 @@ from attnc.expression import (
     remembered,
     scale,
     select,
+    size,
     substitute,
 )
 
 Range = tuple[Expr | None, Expr | None]
 UNKNOWN: Range = (None, None)
+
+# A bound that is longer when written out is none: the ends of products of products come to four times the
+# length with every factor.
+LONGEST = 1000
 
 
 @dataclass(frozen=True)
@@ -131,11 +136,16 @@ def _bounds(expr: Expr, tile: Tile) -> Range:
         return substitute(expr, at_low), substitute(expr, at_high)
     if isinstance(expr, Lookup):
         return (TileMin(expr), TileMax(expr)) if moving == [tile.reduced] else UNKNOWN
-    return combined(
+    low, high = combined(
         expr,
         lambda part: bounds(part, tile),
         lambda condition: (must(condition, tile), may(condition, tile)),
     )
+    return _written(low), _written(high)
+
+
+def _written(end: Expr | None) -> Expr | None:
+    return None if end is None or size(end) > LONGEST else end
 
 
 def combined(expr: Expr, ends: Callable[[Expr], Range], truth: Callable[[Expr], tuple[Expr, Expr]]) -> Range:

@@ -305,7 +305,7 @@ def _waste(planned: Planned) -> Iterator[Waste]:
         if any(item.factors):
             continue
         heads, cost, pairs = terms.body.heads.text, edges_of(terms), computed(item.query, n)
-        if pairs is not None and cost.exact:
+        if pairs is not None and cost.exact and not cost.of_inputs:
             if needed := cost.at(n):
                 yield Waste(heads, n, int(pairs), needed, pairs / needed)
             continue

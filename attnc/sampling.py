@@ -19,7 +19,7 @@ from attnc import draws
 from attnc.counting import STEP, TILE, edges_each
 from attnc.digits import PLAIN
 from attnc.draws import block_size
-from attnc.evaluation import Env, evaluate
+from attnc.evaluation import WORD, Env, evaluate, farthest
 from attnc.expression import (
     TRUE,
     Const,
@@ -41,6 +41,8 @@ from attnc.tiles import equal_entries
 # The longest sequence whose mask is looked at, and how many of its rows at a time.
 LONGEST = 1 << 11
 ROWS = 1 << 8
+# The longest for relations with numbers of more than 64 bits, which Python counts one by one.
+FEW = 1 << 8
 
 Ints = npt.NDArray[np.int64]
 
@@ -62,6 +64,8 @@ class Sample:
     def of(pattern: Pattern, body: Body, n: int = LONGEST) -> Sample | None:
         """None where no head of eight or fewer has the body."""
         condition = fold(body.heads.condition)
+        if farthest(formula(body.relation), n) > WORD:
+            n = min(n, FEW)
         for heads in range(1, 9):
             for head in range(heads):
                 if evaluate(condition, Env({"h": head, "H": heads})):

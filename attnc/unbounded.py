@@ -38,9 +38,12 @@ def masked_sweeps(pattern: Pattern, schedule: Schedule) -> tuple[Diagnostic, ...
                 conditions = _unbounded(part, sweep)
                 if not conditions:
                     continue
-                ratio, inputs = _pairs_for_an_edge(pattern, plan.body, plan.query)
+                sample = Sample.of(pattern, plan.body, SAMPLE)
+                if sample is None:
+                    continue
+                ratio = sample.computed(plan.query) / max(sample.edges(), 1)
                 if ratio > FEW:
-                    return (_warning(pattern, plan.body, conditions, ratio, inputs, schedule.reports),)
+                    return (_warning(plan.body, conditions, ratio, sample, schedule.reports),)
     return ()
 
 
@@ -73,24 +76,16 @@ def _read(condition: Expr) -> set[Var]:
     return {var for part in walk(condition) for var in mentioned(part)}
 
 
-def _pairs_for_an_edge(pattern: Pattern, body: Body, passes: tuple[Pass, ...]) -> tuple[float, str]:
-    """How many pairs are computed for an edge, and for which sample inputs."""
-    sample = Sample.of(pattern, body, SAMPLE)
-    if sample is None:
-        return 0.0, ""
-    return sample.computed(passes) / max(sample.edges(), 1), sample.words()
-
-
 def _warning(
-    pattern: Pattern,
     body: Body,
     conditions: tuple[Expr, ...],
     ratio: float,
-    inputs: str,
+    sample: Sample,
     reports: tuple[str, ...],
 ) -> Diagnostic:
     shown = min((show(condition) for condition in conditions), key=len)
     reason = f"`{shown}`" if len(shown) <= LONGEST else "its condition"
+    pattern, inputs = sample.pattern, sample.words()
     given = f", for sample inputs ({inputs})" if inputs else ""
     return Diagnostic(
         code="masked-sweep",
@@ -100,7 +95,7 @@ def _warning(
         source=pattern.source,
         span=body.relation.span,
         label="all tiles are computed",
-        notes=(f"{ratio:.3g} pairs computed for an edge at n = {SAMPLE}{given}", *reports),
+        notes=(f"{ratio:.3g} pairs computed for an edge at n = {sample.n}{given}", *reports),
         help="write it as windows, chunks, residues, coordinates of a grid or sets, or bound it by one: "
         "`& window(512)`; `# allow: masked-sweep` in the source says that it is meant",
     )

@@ -110,6 +110,7 @@ LARGE = {
     "scores used three times": _lets(
         "s + 1.0", "{0} * sigmoid({0}) + tanh({0})", "attend causal score {}", 16
     ),
+    "a product of many": "attend where " + " * ".join(("q", "k") * 8) + " < n * n // 2",
     "grid of a huge axis": "grid(y: 9, x: 2147483647) attend window(1, 1, axis=y) & window(1, axis=x)",
     "reach in very many layers": "attend offsets({2, 3, 65537}) - offsets({3}) assume reach <= 2147483647",
     "scores written out": _lets("s + 1.0", "{0} * sigmoid({0})", "attend causal score {}", 8),

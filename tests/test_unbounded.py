@@ -80,3 +80,8 @@ def test_once_for_a_pattern_and_not_where_it_is_meant(
         (tmp_path / "odd.attn").write_text(source, encoding="utf-8")
         assert main(["compile", str(tmp_path / "odd.attn"), "-o", str(tmp_path / "odd.py")]) == 0
         assert capsys.readouterr().err.count("masked-sweep]") == words
+
+
+def test_edges_that_inputs_count_are_counted_in_a_sample() -> None:
+    (found,) = attnc.check("pattern p() { input flag: bool[n] attend !from(flag) }").patterns
+    assert found.waste and found.waste[0].inputs
