@@ -36,7 +36,7 @@ from attnc.expression import (
 )
 from attnc.names import meant
 from attnc.pattern import Body, Claim, ClaimKind, Heads
-from attnc.scope import Scope
+from attnc.scope import Scope, bound_terms
 from attnc.values import integer, number
 
 # Numbers of heads for which the cover is checked when compiling; the emitted function checks its own.
@@ -252,12 +252,11 @@ def _bound(scope: Scope, kind: ClaimKind, node: tree.Expression) -> Expr:
     beyond = sorted(name for name in variables(expr) - allowed if not name.startswith("count("))
     if beyond or any(isinstance(part, Lookup) for part in walk(expr)):
         shown = f"`{beyond[0]}`" if beyond else "an entry of an input"
-        names = "`n`, `d`, parameters" if kind == "flops" else "`n`, parameters"
         raise scope.error(
             "bad-bound",
             f"the bound of `{kind}` cannot hang on {shown}",
             node.span,
-            help=f"it is in terms of {names} and `count(x)` of bool inputs",
+            help=bound_terms(kind),
         )
     if any(isinstance(part, Mod) for part in walk(expr)):
         raise scope.error("bad-bound", "a bound has no `%`", node.span, help="use `+ - * / // min max`")

@@ -96,15 +96,23 @@ def _refuted(
                 _raised(pattern, result, bodies) or "raise the bound, or let the relation have fewer edges",
             )
         case "reach":
-            there = f"key {at.get('k')} does not reach query {at.get('q')} when n = {at.get('n')}"
+            k, q, n = (at.get(name) for name in "kqn")
             # A token that reads all reads the future.
             causal = any(other.kind == "causal" for other in pattern.claims)
-            way = f"let fewer steps lead from key {at.get('k')} to query {at.get('q')}"
             hub = "add a token that all read and that reads all: `| to({0}) | from({0})`"
+            if finding.never:
+                way = f"let edges lead from key {k} to query {q}" if causal else hub
+                return (
+                    "reach-exceeded",
+                    f"`{name}` claims `{claim.text}`, but no number of layers is enough",
+                    f"key {k} never reaches query {q} when n = {n}",
+                    f"however many layers, information gets there only over edges between positions: {way}",
+                )
+            way = f"let fewer steps lead from key {k} to query {q}"
             return (
                 "reach-exceeded",
                 f"`{name}` claims `{claim.text}`, but needs more layers",
-                there,
+                f"key {k} does not reach query {q} when n = {n}",
                 f"claim more layers, or {way if causal else hub}",
             )
     raise ValueError(f"a claim of unknown kind: {claim.kind}")

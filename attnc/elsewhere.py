@@ -13,7 +13,10 @@ _BATCH = (
     "a pattern is the same for all of a batch; what differs is read from an input, to which a batch axis may "
     "be added: `input doc: int[n]`, `doc[q]`"
 )
-_INFINITE = "no score is infinite: take the edge out where edges are chosen, as in `attend causal & where …`"
+_INFINITE = (
+    "there is no word for infinity: take the edge out where edges are chosen, as in `attend causal & where …`"
+    "; a table may hold -inf"
+)
 _MASK = (
     "who reads whom stands after `attend`, as in `attend causal & window(63)`; keys told by a tensor "
     "are `to(keep)`, with `input keep: bool[n]`"

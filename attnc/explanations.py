@@ -347,7 +347,8 @@ _TEXTS: dict[str, str] = {
         The pattern claims that with so many layers on top of one another every token has reached every
         token that it may legally reach (with a causal pattern: every later one, and itself), and the
         pair told is still apart. Claim more layers, or add tokens that everything reads and that read
-        everything.
+        everything. Where the message says that no number of layers is enough, no edges lead from the one
+        to the other at all.
         """,
     "undecided-claim": """
         The claim could neither be proven for every length and every input, nor refuted; the message says

@@ -149,6 +149,9 @@ def choose(parsed: Parsed) -> str:
     if request.pattern is not None:
         return request.pattern
     names = [pattern.name.text for pattern in patterns]
+    for name in names:
+        if names.count(name) > 1:
+            return name  # which the resolver refuses: no choice would help
     if len(names) == 1 or request.prefer in names:
         return names[0] if len(names) == 1 else str(request.prefer)
     raise AttncError(

@@ -171,12 +171,13 @@ def _decide(pattern: Pattern, bodies: tuple[BodyTerms, ...], claim: Claim) -> Fi
 
 
 def _reach(pattern: Pattern, layers: int) -> Finding:
-    from attnc.reach import prove_reach
+    from attnc.reach import never_arrives, prove_reach
 
     answer = prove_reach(pattern, layers)
     if answer.outcome == "proven":
         return Finding("proven", note="proven for every n")
     if answer.outcome == "undecided":
         return Finding("undecided", note=answer.reason)
-    at = answer.variables
-    return Finding("refuted", {name: int(at[name]) for name in at}, f"refuted for n = {at['n']}")
+    at = {name: int(value) for name, value in answer.variables.items()}
+    never = never_arrives(pattern, at["n"], at["q"], at["k"])
+    return Finding("refuted", at, f"refuted for n = {at['n']}", never=never)

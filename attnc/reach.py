@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attnc.budget import spend
+from attnc.budget import OutOfWork, share, spend
 from attnc.decompose import decompose
 from attnc.evaluation import (
     Env,
@@ -160,6 +160,21 @@ def prove_reach(pattern: Pattern, layers: int) -> Answer:
         pair = f"from key {at.get('k', 0)} to query {at.get('q', 0)} when n = {at.get('n', 1)}"
         return Answer("undecided", reason=f"no path was found {pair}, which is not to say that there is none")
     return answer
+
+
+def never_arrives(pattern: Pattern, n: int, q: int, k: int) -> bool:
+    """Whether query ``q`` never hears of key ``k`` at length ``n``, however many layers and for some inputs.
+
+    False where that is too much work to say.
+    """
+    # Sizes are mostly powers of two: tiles of such a size lie within them, and join less.
+    tile = 1 if n <= LONGEST_MASK else 1 << (ceil(n / MOST_TILES) - 1).bit_length()
+    try:
+        with share(0.25):  # only for a better message
+            flows = _masks(pattern, n) if tile == 1 else _tiles(pattern, decompose(pattern), n, tile)
+            return any(not _power(flow, n)[q // tile, k // tile] for flow in flows)
+    except OutOfWork:
+        return False
 
 
 def is_causal(pattern: Pattern) -> bool:

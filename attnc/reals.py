@@ -8,9 +8,20 @@ from attnc import real
 from attnc import syntax as tree
 from attnc.diagnostics import Span
 from attnc.expression import Expr, add, constant, ge, minimum, select
-from attnc.names import REAL_FUNCTIONS, WEIGHING_FUNCTIONS, meant
+from attnc.names import REAL_FUNCTIONS, WEIGHING_FUNCTIONS
 from attnc.real import Greater, Real
-from attnc.scope import KIND_NAMES, Floating, InputDef, Integer, LetDef, ParameterDef, Scope, Value, Weighing
+from attnc.scope import (
+    KIND_NAMES,
+    Floating,
+    InputDef,
+    Integer,
+    LetDef,
+    ParameterDef,
+    Scope,
+    Value,
+    Weighing,
+    bound_terms,
+)
 
 # Each of the ever wider ones takes a comparison in every kernel.
 MOST_BUCKETS = 256
@@ -159,14 +170,18 @@ def bucket(scope: Scope, place: Expr, sizes: tuple[int, int, int], span: Span) -
 
 
 def refused(scope: Scope, name: str, span: Span) -> Exception:
-    """A function of reals where edges are chosen."""
+    """A function of reals where edges are chosen, or in the bound of a claim."""
+    if scope.bound is not None:
+        beside = "; there are no logarithms" if name in ("log", "log2") else ""
+        help = bound_terms(scope.bound) + beside
+        return scope.error("float-value", f"`{name}` cannot stand in a bound", span, help=help)
     return scope.error(
         "float-value",
         f"`{name}` is a function of floats: floats weigh edges, they don't choose them",
         span,
         help="write both cases as conditions: `C and q - k < 8 or not C and q - k < 64`"
         if name == "select"
-        else meant(name, REAL_FUNCTIONS) or "it stands in `score`, `sink`, `kernel` and `decay`",
+        else "it stands in `score`, `sink`, `kernel` and `decay`",
     )
 
 

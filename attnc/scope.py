@@ -115,6 +115,14 @@ def article(role: str) -> str:
     return f"an {role}" if role[0] in "aeiou" else f"a {role}"
 
 
+def bound_terms(kind: str) -> str:
+    """What the bound of a claim of this kind is made of, in words."""
+    if kind == "reach":
+        return "the bound of `reach` is a number of layers, made of numbers and parameters"
+    names = "`n`, `d`, parameters" if kind == "flops" else "`n`, parameters"
+    return f"bounds are made of {names}, `count(x)` of bool inputs, numbers and `+ - * // min max`"
+
+
 class Mistake(Exception):
     """A diagnostic on its way to the report; None when it has been reported before."""
 

@@ -64,6 +64,7 @@ from attnc.scope import (
     Value,
     Weighing,
     article,
+    bound_terms,
 )
 
 
@@ -188,6 +189,13 @@ def _index(scope: Scope, index: tree.Index) -> Value:
             )
         case "float" if scope.weighing is not None:
             return Weighing(Entry(entries.name, places))
+        case "float" if scope.bound is not None:
+            raise scope.error(
+                "float-value",
+                f"`{entries.name}` is a float input, which cannot stand in a bound",
+                index.span,
+                help=bound_terms(scope.bound),
+            )
         case "float":
             raise scope.error(
                 "float-value",
@@ -245,7 +253,7 @@ def _call(scope: Scope, call: tree.Call) -> Value:
         "unknown-name",
         f"there is no `{name}(…)`",
         call.name.span,
-        help=help or meant(name, (*known, *CONSTANT_RELATIONS)),
+        help=help or meant(name, (*known, *CONSTANT_RELATIONS)) or (scope.bound and bound_terms(scope.bound)),
         edits=edits,
     )
 

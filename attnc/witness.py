@@ -71,6 +71,7 @@ class Finding:
     inputs: what the runtime inputs hold in that witness, for every input of the pattern.
     span: the part of the relation that is to blame.
     head, heads: the head that the witness is about, and how many there are.
+    never: of a claim about reach, that no number of layers is enough.
     """
 
     verdict: Verdict
@@ -80,6 +81,7 @@ class Finding:
     span: Span | None = None
     head: int = 0
     heads: int = 1
+    never: bool = False
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ ANSWERS = [
     ("attend causal score «softcap(s, 50)»", "`score 50.0 * tanh(s / 50.0)`", None),
     ("attend causal «dropout» 0.1", "never dropped", None),
     ("attend causal score select(q > k, s, -«inf»)", "take the edge out", None),
+    ("attend causal score s - «inf»", "no word for infinity", None),
     ('attend causal score s + float(«"»-inf")', "take the edge out", None),
     ("attend causal score q«@»k", "`s` is the product of query and key", None),
     ("attend where «select(q > k, 1, 2)» == 1", "write both cases as conditions", None),

@@ -149,6 +149,13 @@ MEANT = [
     ("attend «window»[3]", "is a word of the language", "parentheses: `window(…)`"),
     ("attend all require edges <= n * n * «0.5»", "made of whole numbers", "`x // 2`"),
     ("attend all require reach <= «1.5»", "made of whole numbers", "`x // 2`"),
+    ("attend all require edges <= n * «log(n)»", "cannot stand in a bound", "there are no logarithms"),
+    ("attend all require edges <= n * «log2(n)»", "cannot stand in a bound", "there are no logarithms"),
+    ("attend all require flops <= n * «sqrt(n)»", "cannot stand in a bound", "made of `n`, `d`, parameters"),
+    ("attend all require edges <= n * «ln»(n)", "there is no `ln(…)`", "`+ - * // min max`"),
+    ("attend all require reach <= «log2(n)»", "cannot stand in a bound", "a number of layers"),
+    ("input x: float[H] attend all require edges <= «x[h]»", "float input", "bounds are made of `n`"),
+    ("attend where «log(q)» > 1", "function of floats", "it stands in `score`"),
 ]
 
 

@@ -83,6 +83,8 @@ def test_which_pattern() -> None:
     assert compile_pattern(request(two, prefer="other")).pattern.name == "other"
     assert compile_pattern(request(SLIDING, prefer="other")).pattern.name == "sliding"
     assert codes(two, prefer="third") == ["several-patterns"]
+    twice = "pattern f() { attend all } pattern g() { attend all } pattern f() { attend self }"
+    assert codes(twice) == codes(twice, pattern="f") == ["duplicate-pattern"]
     assert codes(two, pattern="third") == ["unknown-pattern"]
 
 

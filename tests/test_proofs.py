@@ -314,6 +314,22 @@ def test_what_reaches_too_late_is_mended_without_reading_the_future() -> None:
     assert either.help is not None and either.help.endswith("`| to({0}) | from({0})`")
 
 
+APART = [
+    ("self", "reach <= 3", "key 0 never reaches query 1 when n = 2", "from({0})"),
+    ("causal & chunk(8)", "causal reach <= 9", "key 0 never reaches query 8 when n = 9", "key 0 to query 8"),
+    ("chunk(2048)", "reach <= 3", "never reaches", "from({0})"),
+    ("to(b) | from(b)", "reach <= 2", "key 1 never reaches query 0 when n = 2", "from({0})"),
+]
+
+
+@pytest.mark.parametrize(("body", "claims", "label", "help"), APART)
+def test_what_no_number_of_layers_connects_is_not_answered_by_more(body, claims, label, help) -> None:
+    found = complaint(body, *re.split(r" (?=reach)", claims))
+    assert found.message.endswith("but no number of layers is enough")
+    assert label in found.label and "more layers" not in found.help
+    assert "edges between positions" in found.help and help in found.help
+
+
 # --- assumed claims, undecided claims -------------------------------------------------------------------
 
 
