@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attnc import elsewhere
 from attnc import syntax as tree
 from attnc.atoms import Slot
 from attnc.diagnostics import Label
@@ -35,7 +36,9 @@ def arguments(scope: Scope, call: tree.Call, slots: tuple[Slot, ...]) -> dict[st
                 "unknown-argument",
                 f"`{name}` has no argument `{word}`",
                 arg.keyword.span,
-                help=meant(word, (slot.name for slot in slots)) or f"write `{name}({takes})`",
+                help=elsewhere.KEYWORDS.get(word)
+                or meant(word, (slot.name for slot in slots))
+                or f"write `{name}({takes})`",
             )
         if word in bound:
             raise scope.error(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from attnc.diagnostics import Edit, Source, Span
+from attnc.names import CONSTANT_RELATIONS
 
 _BATCH = (
     "a pattern is the same for all of a batch; what differs is read from an input, to which a batch axis may "
@@ -21,6 +22,10 @@ _MASK = (
     "who reads whom stands after `attend`, as in `attend causal & window(63)`; keys told by a tensor "
     "are `to(keep)`, with `input keep: bool[n]`"
 )
+_SOFTMAX = (
+    "without `kernel` scores are put through softmax: leave it out; a kernel is a function, as in "
+    "`kernel elu(x) + 1`"
+)
 _DROPOUT = "weights of attention are never dropped: leave it out"
 _CAP = "a soft cap is a score: `score 50.0 * tanh(s / 50.0)`"
 _SLOPES = "slopes are a score: `score s - exp2(-8.0 * (h + 1) / H) * (q - k)`"
@@ -28,6 +33,10 @@ _DOCUMENTS = "documents come from an input: `input doc: int[n]`, and `same(doc)`
 _WINDOW = (
     "a window of `w` keys that ends at the query, itself one of them, is `window(w - 1)`; one to both sides "
     "is `window(w, w)`"
+)
+LAMBDA = (
+    "conditions on `q` and `k` stand after `where`, without a function around them; of a function in Python, "
+    "`attnc.from_mask_mod` makes a pattern"
 )
 _CHOICE = "a number is chosen in a score by `select(C, a, b)`; which edges there are, by `where C`"
 
@@ -55,6 +64,7 @@ _MEANINGS: dict[tuple[str, ...], str] = {
     ("alibi",): _SLOPES,
     ("document_mask", "doc_mask", "document_id", "doc_ids", "segment_ids"): _DOCUMENTS,
     ("sliding_window", "window_size", "local", "band"): _WINDOW,
+    ("softmax",): _SOFTMAX,
     ("None",): "there is no value for nothing: leave it out",
 }
 NAMES: dict[str, str] = {word: help for words, help in _MEANINGS.items() for word in words}
@@ -82,9 +92,19 @@ _CALLED: dict[tuple[str, ...], str] = {
         "minimum",
         "clip",
     ): "the larger and the smaller number are `max(a, b)` and `min(a, b)`",
+    ("softmax",): _SOFTMAX,
     ("len",): "the number of keys is `n`",
 }
 CALLS: dict[str, str] = {word: help for words, help in _CALLED.items() for word in words}
+
+# Arguments of relations by name.
+_CAUSAL = (
+    "a relation is restricted to keys up to the query by `& causal`; `window(a)` has no later ones anyway"
+)
+KEYWORDS: dict[str, str] = dict.fromkeys(("causal", "is_causal"), _CAUSAL)
+
+# What a comment of C begins with, behind a relation.
+COMMENT = rf"(?:\b(?:{'|'.join(CONSTANT_RELATIONS)})|\))\s*//[ \t]*"
 
 # Words within an expression that make no sense there.
 WORDS: dict[str, str] = {
@@ -93,7 +113,7 @@ WORDS: dict[str, str] = {
     "else": _CHOICE,
     "is": "compare by `==`",
     "xor": CALLS["xor"],
-    "lambda": "conditions on `q` and `k` stand after `where`, without a function around them",
+    "lambda": LAMBDA,
 }
 
 

@@ -40,7 +40,8 @@ def input_named(scope: Scope, node: tree.Expression, why: str, declared: str = "
             )
         if definition is None and inner.name not in VARIABLES:
             inputs = tuple(name for name, d in scope.names.items() if isinstance(d, InputDef))
-            raise scope.unknown(inner.name, inner.span, inputs)
+            otherwise = None if why == "indexing" else f"declare `input {inner.name}: {declared}`"
+            raise scope.unknown(inner.name, inner.span, inputs, otherwise)
     help = f"declare one, as in `input x: {declared}`" if why != "indexing" else None
     raise scope.error("type-mismatch", f"{why} takes the name of an input", node.span, help=help)
 

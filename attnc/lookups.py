@@ -39,8 +39,11 @@ from attnc.scope import (
 _VARIABLES: dict[str, Expr] = {"q": Q, "k": K, "n": N, "h": HEAD, "H": HEADS}
 
 
-def named(scope: Scope, name: str, span: Span) -> Value | LetDef:
-    """What a name stands for; a ``let`` is left to be resolved where it is used."""
+def named(scope: Scope, name: str, span: Span, otherwise: str | None = None) -> Value | LetDef:
+    """What a name stands for; a ``let`` is left to be resolved where it is used.
+
+    otherwise: the help where there is no such name, and none that is near.
+    """
     if name in (scope.weighing or ()):
         return _weighing(scope, name, span)
     definition = scope.names.get(name)
@@ -86,7 +89,7 @@ def named(scope: Scope, name: str, span: Span) -> Value | LetDef:
         raise scope.error(
             "unknown-name", f"there is no `{name}` by itself", span, help=f"write `q.{name}` or `k.{name}`"
         )
-    raise scope.unknown(name, span, (*VARIABLES, *CONSTANT_RELATIONS, "true", "false"))
+    raise scope.unknown(name, span, (*VARIABLES, *CONSTANT_RELATIONS, "true", "false"), otherwise)
 
 
 def _weighing(scope: Scope, name: str, span: Span) -> Weighing:

@@ -7,6 +7,8 @@ operator, a type …) without guessing, and each position words its own message.
 from __future__ import annotations
 
 import re
+import unicodedata
+from dataclasses import replace
 
 from lark import Token
 
@@ -39,7 +41,7 @@ def unexpected_token(source: Source, token: Token, accepts: frozenset[str]) -> D
     if token.type == "$END":
         return _unfinished(source, accepts)
     where = _Place(source, token, accepts, previous_word(source, token.start_pos or 0))
-    for look in (_reserved, _doubled, _equals, _item, _name, _operand, _separator):
+    for look in (_reserved, _comment, _doubled, _equals, _item, _name, _operand, _separator):
         found = look(where)
         if found is not None:
             return reworded(found)
@@ -81,6 +83,16 @@ def _reserved(p: _Place) -> Diagnostic | None:
     if p.token.type == "NAME" and p.token in RESERVED:
         return reserved(p.source, str(p.token), p.span)
     return None
+
+
+def _comment(p: _Place) -> Diagnostic | None:
+    """Comments of C and SQL, where no operand stands before them."""
+    found = p.source.text[p.span.start : p.span.start + 2]
+    if found not in ("//", "/*", "--") or (found == "--" and p.at_operand):
+        return None
+    expected = "an item" if p.at_item else wanted_words(p.accepts)
+    said = p.say(f"expected {expected}, found `{found}`", "comments start with `#`")
+    return replace(said, span=Span(p.span.start, p.span.start + 2))
 
 
 def _doubled(p: _Place) -> Diagnostic | None:
@@ -138,8 +150,6 @@ def _item(p: _Place) -> Diagnostic | None:
             return _side_by_side(p)
     if p.token.type == "NAME":
         return _unknown_item(p)
-    if p.token.type in ("SLASHSLASH", "SLASH"):
-        return p.say(f"expected an item, found `{p.token}`", "comments start with `#`")
     if not p.after_operand:
         return p.say(f"expected an item ({item_words()}) or `}}`, found {found_words(p.token)}")
     return None
@@ -168,8 +178,6 @@ def _top_level(p: _Place) -> Diagnostic:
         return p.say("this `}` closes nothing", "remove it, or open the pattern with `pattern name() {`")
     if p.token.type == "NAME" and nearest(str(p.token), ("pattern",)):
         return p.say(f"expected `pattern`, found `{p.token}`", "did you mean `pattern`?")
-    if p.token.type == "SLASHSLASH":
-        return p.say("expected `pattern`, found `//`", "comments start with `#`")
     if p.token.type in _KEYWORDS:
         return p.say(
             f"`{p.token}` stands outside of any pattern",
@@ -280,8 +288,12 @@ def bad_character(source: Source, offset: int) -> Diagnostic:
         ";": "items need no separator: start a new one, or a new line",
         "^": "there is no exclusive or; multiply powers out",
         "~": "write `!` for the complement of a relation, `not` for a condition",
-        "'": "there are no strings",
-        '"': "there are no strings",
+        **dict.fromkeys("'\"\u2018\u2019\u201c\u201d`", "there are no strings: leave the quotes out"),
+        "?": "a number is chosen in a score by `select(C, a, b)`; conditions are joined by `and` and `or`",
+        "\\": "a line needs no mark at its end to go on in the next",
+        "\u2192": "which keys a query attends to is written as a condition: `where k <= q`",
+        "\u00d7": "write `*`",
+        "\u221e": elsewhere.NAMES["inf"],
         "@": "`s` is the product of query and key, scaled: `score s`; comments start with `#`",
         "\u2264": "write `<=`",
         "\u2265": "write `>=`",
@@ -293,6 +305,8 @@ def bad_character(source: Source, offset: int) -> Diagnostic:
         helps |= dict.fromkeys("\"'", elsewhere.CALLS["float"])
     shown = f"`{char}`" if char.isprintable() and not char.isspace() else f"U+{ord(char):04X}"
     help = helps.get(char)
+    if help is None and "\uff01" <= char <= "\uff5e":  # ASCII as wide as a Chinese character
+        help = f"write `{unicodedata.normalize('NFKC', char)}`"
     if help is None and char.isspace():
         help = "write an ordinary space"
     if help is None and not char.isascii():

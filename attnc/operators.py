@@ -51,7 +51,8 @@ def expect(scope: Scope, node: tree.Expression, value: Value, kind: type[_V]) ->
             Positions,
             Boolean,
         ): "a condition on positions stands after `where`, in the place of `to(…)` or `from(…)`",
-        (Integer, Boolean): "only numbers are computed with and compared",
+        (Integer, Boolean): "only numbers are computed with and compared; "
+        f"`{scope.brief(node.span)}` is a condition already, as it stands",
         (
             Positions,
             Edges,

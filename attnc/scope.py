@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -131,6 +132,10 @@ class Mistake(Exception):
         self.diagnostic = diagnostic
 
 
+_SCORES = "`s`, the scaled dot product of query and key, stands in `score` alone"
+_PER_HEAD = "a sink is a number for each head, as in `input sinks: float[H]` and `sink sinks[h]`"
+
+
 @dataclass
 class Report:
     """Every error and warning found so far, none twice."""
@@ -252,7 +257,10 @@ class Scope:
             )
         self.names[name.text] = definition
 
-    def unknown(self, name: str, span: Span, candidates: tuple[str, ...]) -> Mistake:
+    def unknown(
+        self, name: str, span: Span, candidates: tuple[str, ...], otherwise: str | None = None
+    ) -> Mistake:
+        """There is no such name; ``otherwise`` is the help where no known word is near."""
         below = self.later.get(name)
         if below is not None and below.start < span.start:
             # What is defined above has a name by now, unless this is its own definition.
@@ -271,8 +279,14 @@ class Scope:
                 secondary=(Label(below, "defined only here"),),
                 help="move its definition up",
             )
-        help = elsewhere.NAMES.get(name) or meant(name, (*self.names, *candidates))
-        return self.error("unknown-name", f"there is no `{name}`", span, help=help)
+        near = meant(name, (*self.names, *candidates))
+        help = elsewhere.NAMES.get(name) or near
+        if name == "s":
+            help = _SCORES if self.weighing != frozenset() else f"{_SCORES}; {_PER_HEAD}"
+        before = self.source.text[max(0, span.start - LONGEST_QUOTE) : span.start]
+        if near is None and re.search(rf"{elsewhere.COMMENT}\Z", before):
+            help = "comments start with `#`"
+        return self.error("unknown-name", f"there is no `{name}`", span, help=help or otherwise)
 
     def check_size(self, value: Value, span: Span) -> None:
         """Raises for a value that is too deep, or when uses of lets have added up to too much."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from attnc import elsewhere
 from attnc.diagnostics import Diagnostic
 from attnc.names import RELATIONS, SETS
 
@@ -58,7 +59,7 @@ SLIPS = (
     ),
     Slip(_CLAIM, r"causal|nonempty|edges|flops|reach", None, "every claim is an item: write `{1} {0}`"),
     Slip(_CLAIM, r",|and|&", None, "every claim is an item: write `{1} causal {1} nonempty`"),
-    Slip(_CLAIM, r"[-+*/%(]|//", None, "a bound stands behind `<=`, as in `{1} edges <= n * 64`"),
+    Slip(_CLAIM, r"[-+*/%(]", None, "a bound stands behind `<=`, as in `{1} edges <= n * 64`"),
     # Expressions.
     Slip(r"\(\s*(?:[^()]*,\s*)?(\w+)\s*", r":", None, "an argument is named by `=`, as in `{1}=…`"),
     Slip(rf"\b({_CALLED})\s+", r"[0-9]+", None, "`{1}` takes its arguments in parentheses: `{1}({0})`"),
@@ -83,6 +84,14 @@ SLIPS = (
         "functions have no module before them",
         "write `{1}(…)`",
     ),
+    Slip(
+        r"-",
+        r">",
+        "`->` is not an operator",
+        "which keys a query attends to is written as a condition: `where k <= q`",
+    ),
+    Slip(r"\blambda\s*", r"\w+|:", "there are no lambdas", elsewhere.LAMBDA),
+    Slip(elsewhere.COMMENT + r"\w+[ \t]+", r"\w+", None, "comments start with `#`"),
     Slip(r"<\s*", r">", "`<>` is not an operator", "write `!=`"),
     Slip(r"/", r"\*", "expected an expression, found `/*`", "comments start with `#`"),
 )

@@ -68,8 +68,11 @@ from attnc.scope import (
 )
 
 
-def resolve(scope: Scope, node: tree.Expression) -> Value:
-    """What an expression stands for; raises ``Mistake``."""
+def resolve(scope: Scope, node: tree.Expression, otherwise: str | None = None) -> Value:
+    """What an expression stands for; raises ``Mistake``.
+
+    otherwise: the help where it is a name that stands for nothing, and near to none.
+    """
     match tree.ungroup(node):
         case tree.Number(value, span):
             return Integer(checked(scope, Const(value), span))
@@ -78,7 +81,7 @@ def resolve(scope: Scope, node: tree.Expression) -> Value:
         case tree.Flag(value):
             return Boolean(Truth(value))
         case tree.Name(name, span):
-            found = named(scope, name, span)
+            found = named(scope, name, span, otherwise)
             return _use(scope, found, span) if isinstance(found, LetDef) else found
         case tree.Member() as node_:
             return member(scope, node_)
@@ -290,7 +293,8 @@ def _slot(scope: Scope, owner: str, slot: Slot, arg: tree.Argument) -> Any:
                 raise scope.error(code, f"{what} must be true or false when compiling", node.span, help=help)
             return value.expr.value
         case "set":
-            return members(scope, node, expect(scope, node, resolve(scope, node), Positions), checked=True)
+            value = resolve(scope, node, f"declare `input {scope.brief(tree.ungroup(node).span)}: bool[n]`")
+            return members(scope, node, expect(scope, node, value, Positions), checked=True)
         case "offsets":
             numbers = expect(scope, node, resolve(scope, node), Positions)
             if not numbers.listed:
@@ -329,6 +333,7 @@ def _slot(scope: Scope, owner: str, slot: Slot, arg: tree.Argument) -> Any:
                     f"`{owner}` takes an int[n] input, and `{entries.name}` is {shape_text(entries)}",
                     node.span,
                     secondary=(Label(entries.span, "declared here"),),
+                    help=f"declare `input {entries.name}: int[n]`, with a number for each document",
                 )
             check_place(scope, entries, 0, POSITION, node.span)
             return entries

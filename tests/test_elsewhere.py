@@ -39,6 +39,8 @@ ANSWERS = [
     ("attend causal «dropout» 0.1", "never dropped", None),
     ("attend causal score select(q > k, s, -«inf»)", "take the edge out", None),
     ("attend causal score s - «inf»", "no word for infinity", None),
+    ("attend causal kernel «softmax»(x)", "as in `kernel elu(x) + 1`", None),
+    ("attend causal «lambda» q, k: q > k", "after `where`", None),
     ('attend causal score s + float(«"»-inf")', "take the edge out", None),
     ("attend causal score q«@»k", "`s` is the product of query and key", None),
     ("attend where «select(q > k, 1, 2)» == 1", "write both cases as conditions", None),
@@ -101,6 +103,8 @@ def test_what_help_says_is_in_the_language() -> None:
                     "attend",
                     "score",
                     "flops",
+                    "kernel",
+                    "attnc.from_mask_mod",
                 }
                 items = ("input ", "grid(", "where C", "d")
                 assert code in operators or code.startswith(items) or code == "w", code

@@ -111,6 +111,10 @@ HABITS = [
     ("pattern f() { attend all score torch.tanh«(»s) }", "functions have no module", "write `tanh(…)`"),
     ("pattern f() { attend where q <«>» k }", "`<>` is not an operator", "write `!=`"),
     ("pattern f() { attend all /«*» all */ }", "found `/*`", "comments start with `#`"),
+    ("pattern f() { attend window(3) // the «latest» keys\n}", "operator is missing", "comments start"),
+    ("pattern f() { attend q -«>» k }", "`->` is not an operator", "condition: `where k <= q`"),
+    ("pattern f() { attend lambda «b», h, q, k: q >= k }", "there are no lambdas", "`attnc.from_mask_mod`"),
+    ("pattern f() { attend all score lambda«:» s }", "there are no lambdas", "`attnc.from_mask_mod`"),
 ]
 
 
@@ -155,6 +159,17 @@ MEANT = [
     ("attend all require edges <= n * «ln»(n)", "there is no `ln(…)`", "`+ - * // min max`"),
     ("attend all require reach <= «log2(n)»", "cannot stand in a bound", "a number of layers"),
     ("input x: float[H] attend all require edges <= «x[h]»", "float input", "bounds are made of `n`"),
+    ("attend all // «everything»", "there is no `everything`", "comments start with `#`"),
+    ("let wide = 4 let a = (n + 3) // «wied» attend all", "there is no `wied`", "did you mean `wide`?"),
+    ("attend window(3) // «latest»", "there is no `latest`", "comments start with `#`"),
+    ("attend window(3, «causal»=true)", "no argument `causal`", "`& causal`; `window(a)` has no later ones"),
+    ("attend all sink «s»", "there is no `s`", "`input sinks: float[H]` and `sink sinks[h]`"),
+    ("attend all kernel «s»", "there is no `s`", "stands in `score` alone"),
+    ("attend where «s» > 0", "there is no `s`", "stands in `score` alone"),
+    ("attend to((«globals»))", "there is no `globals`", "declare `input globals: bool[n]`"),
+    ("attend same(«doc»)", "there is no `doc`", "declare `input doc: int[n]`"),
+    ("input x: bool[n] attend same(«x»)", "takes an int[n] input", "declare `input x: int[n]`"),
+    ("input x: bool[n] attend where «x[q]» > 0", "found a condition", "`x[q]` is a condition already"),
     ("attend where «log(q)» > 1", "function of floats", "it stands in `score`"),
 ]
 
