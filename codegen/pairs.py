@@ -40,10 +40,11 @@ lse = _from_natural(_load_row(lse_ptr + head_rows, {start}, row, inside, False))
 delta = _load_row(delta_ptr + head_rows, {start}, row, inside, False)
 """
 
+# Compared with zero, because Triton's interpreter makes integers of a condition on heads or lengths.
 _MASK = """\
 k = begin + row
 k_inside = (k >= 0) & (k < n)
-mask = inside[:, None] & k_inside[None, :] & {mask}
+mask = (inside[:, None] & k_inside[None, :] & {mask}) != 0
 """
 
 _GRADIENT = """\
@@ -131,9 +132,8 @@ class PairWriter(KernelText):
     def _pairs(self, sums: list[str]) -> str:
         """A tile of queries and one of keys, by the program."""
         at = "((batch * heads + h) * rows + (q - first))[:, None] * n + k[None, :]"
-        # Where is no edge, zeros are stored.
         stores = (
-            f"tl.store({name}_ptr + {at}, {value}, mask=inside[:, None] & k_inside[None, :])"
+            f"tl.store({name}_ptr + {at}, {value}, mask=mask)"
             for name, value in zip(sums, self._slopes("pair"), strict=True)
         )
         lines = [
