@@ -346,8 +346,8 @@ def _function(pattern: Pattern, facts: Facts, sinks: bool, undivided: bool) -> s
     factor = "factor of the scores"
     if undivided:
         result = (
-            f"wide = _without_fp16(q, k, v)\n    out, lse = {call.replace('(q, k, v,', '(*wide,', 1)}\n"
-            "    return _not_divided(out, lse, scale).to(q.dtype)"
+            f"dtype, (q, k, v) = q.dtype, _without_fp16(q, k, v)\n    out, lse = {call}\n"
+            "    return _not_divided(out, lse, scale).to(dtype)"
         )
         factor = (
             "factor of the scores, or of weights that are products of features and not divided by their sum"

@@ -380,10 +380,9 @@ def states_function(pattern: Pattern, schedule: Schedule) -> str:
         turn = f"    final = _turned(final, k.shape[2], {turned})\n" if turned else ""
         result = f"    out, _, final = {result}\n{turn}    return (out, final) if return_state else out\n"
     elif rest is not None and any(not plan.body.weights.normalized for plan in rest.bodies):
-        result = result.replace("(q, k, v,", "(*wide,", 1)
         result = (
-            f"    wide = _without_fp16(q, k, v)\n    out, lse, _ = {result}\n"
-            "    return _not_divided(out, lse, scale).to(q.dtype)\n"
+            f"    dtype, (q, k, v) = q.dtype, _without_fp16(q, k, v)\n    out, lse, _ = {result}\n"
+            "    return _not_divided(out, lse, scale).to(dtype)\n"
         )
     else:
         result = f"    return {result}[0]\n"
