@@ -357,7 +357,7 @@ WEIGHED = {
     ),
     # A gate that is a number was made in fp32, whatever the dtype.
     "gates in fp64": ("attend causal kernel x normalize none decay log(0.9)", {"dtype": torch.float64}),
-    # PyTorch's softplus is infinite above 88, unless it is told to be the argument itself from there on.
+    # PyTorch's softplus overflows above 88 where its threshold for large arguments is raised.
     "a large softplus": ("attend window(9) score softplus(s)", {"scale": 1.0, "size": 6.0}),
     # A condition on head and length alone made no mask that Triton's interpreter stores by.
     "a choice of heads in a mask": (

@@ -140,7 +140,7 @@ def _linear_outputs_kernel(
                 total += tl.sum(pairs, 1)
     rows = i * n_q + place - offset
     if NORMALIZED:
-        # A sum of less than 2**-100 is one of nothing: gradients divided by it would not be finite.
+        # A sum of less than 2**-100 counts as zero: gradients divided by it would not be finite.
         total = tl.where(tl.abs(total) >= 7.888609052210118e-31, total, 0.0)
         result = result / tl.where(total == 0.0, 1.0, total)[:, None]
         result = tl.where((total == 0.0)[:, None], 0.0, result)
@@ -203,7 +203,7 @@ def _linear_rows_kernel(
             weight = tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))
             pull = total_grad - delta * weight
         else:
-            # Less than the least number is no weight of anything in states: such a row has scores alone.
+            # A sum of less than 2**-100 has no share from states: such a row has scores alone.
             weight = tl.where(total < -69.3147181, 0.0, tl.exp(-total))
             pull = (total_grad - delta) * weight
     tl.store(weight_ptr + i * n_q + row, weight, mask=inside)

@@ -219,7 +219,7 @@ def _least_sum(dtype):
 def _divided_by_sums(out, total, summed):
     """Rows divided by their sums of weights, and those sums, or their logarithms unless summed.
 
-    A sum that is hardly a number is one of nothing: gradients divided by it would not be finite.
+    A smaller sum than the least one counts as zero: gradients divided by it would not be finite.
     """
     some = total.abs() >= _least_sum(total.dtype)
     out = (out / torch.where(some, total, 1.0)[..., None]).masked_fill(~some[..., None], 0.0)
@@ -244,7 +244,7 @@ def _row_weights(body, grad, lse_grad, out, lse, outer, dtype):
         some = lse != 0
         weight = torch.where(some, 1 / torch.where(some, lse, 1.0), 0.0)
         return torch.cat([grad * weight[..., None], (lse_grad - delta * weight)[..., None]], 3)
-    # Less than the least number is no weight of anything in states: such a row has scores alone.
+    # A sum below the least one has no share from states: such a row has scores alone.
     weight = torch.where(lse < math.log(_least_sum(lse.dtype)), 0.0, torch.exp(-lse))
     return torch.cat([grad, (lse_grad - delta)[..., None]], 3) * weight[..., None]
 
