@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import re
@@ -127,19 +128,16 @@ class Campaign:
         return int(any(tally.failures for tally in self.tallies.values()))
 
     def _chunks(self, what: tuple[str, str]) -> None:
-        """Runs chunk after chunk until there are enough cases, or the time is over."""
-        ends = time.monotonic() + 60 * self.args.minutes if self.args.minutes else None
-        done, cases = 0, self.args.cases
+        """Runs chunk after chunk until there are enough cases, or they took enough processor time."""
+        tally, done, cases = self.tallies[what], 0, self.args.cases
+        most = math.inf if self.args.minutes is None else 60 * self.args.minutes
         if cases is not None and what[1] == "triton":
             cases = -(-cases // SLOWER)
-        while cases is None or done < cases:
+        while tally.seconds < most and (cases is None or done < cases):
             count = CHUNK if cases is None else min(CHUNK, cases - done)
-            ran = self._chunk(*what, self.args.first + done, count, ends)
-            done += ran
-            if ends is not None and time.monotonic() >= ends:
-                break
+            done += self._chunk(*what, self.args.first + done, count, most)
 
-    def _chunk(self, kind: str, path: str, first: int, count: int, ends: float | None) -> int:
+    def _chunk(self, kind: str, path: str, first: int, count: int, most: float) -> int:
         """How many cases were run: fewer where a process dies or hangs, or time is over."""
         env = {**os.environ, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1" if path == "triton" else ""}
         if path == "torch":
@@ -159,7 +157,7 @@ class Campaign:
             for line in process.stdout:
                 found = json.loads(line)
                 if "begins" in found:
-                    if ends is not None and time.monotonic() >= ends:
+                    if tally.seconds >= most:
                         break
                     begun = found
                     continue
@@ -247,7 +245,7 @@ def main() -> int:
     parser.add_argument(
         "--path", choices=(*PATHS, "all"), default="all", help="triton: in Triton's interpreter"
     )
-    parser.add_argument("--minutes", type=float, help="of each kind on each path")
+    parser.add_argument("--minutes", type=float, help="of processor time, for each kind on each path")
     parser.add_argument(
         "--cases",
         type=int,
