@@ -250,7 +250,8 @@ def _forward_torch(q, k, v, inputs, scale):
             # --- only: plain ---
             # Pieces of a row are joined by their log-sum-exps.
             joined = torch.logaddexp(so_far_lse, part_lse)
-            weight = (part_lse - joined).exp_().masked_fill_(part_lse == float("-inf"), 0.0)
+            weight = torch.sigmoid(part_lse - so_far_lse)  # not by `joined`, which is rounded
+            weight.masked_fill_(part_lse == float("-inf"), 0.0)
             # --- only: weights ---
             joined, weight = _joined_sums(so_far_lse, part_lse)
             # --- only: end ---
