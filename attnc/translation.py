@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import numpy as np
 import z3
 
 from attnc.expression import (
@@ -50,6 +51,11 @@ from attnc.expression import (
 MOST_MONOMIALS = 16
 # Products are compared with each other as long as they are few.
 MOST_COMPARED = 6
+
+# A context takes 17 MB. The C library of Linux gives the system back what is free beyond twice the largest
+# block that was ever freed, and this one makes that 48 MB: without it every question gives back its pages and
+# fetches them again, which takes ten times as long as all else that making a context does.
+np.empty(24 << 20, np.uint8)
 
 
 class NotLinear(ValueError):

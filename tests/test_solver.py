@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import pytest
 
 from attnc.budget import compiling
@@ -179,3 +183,23 @@ def test_the_same_question_takes_the_same_work_whatever_was_asked_before() -> No
             least(first, (N, Q, K))
         spent.append(left.spent)
     assert len(set(spent)) == 1 and spent[0] > 0
+
+
+FAULTS = """
+import resource
+import attnc.codegen.module, attnc.pipeline
+from attnc.expression import K, N, Q, add, conj, le, lt
+from attnc.solver import Question
+taken = []
+for distance in range(8):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    Question(conj(le(0, Q), lt(Q, K), lt(K, N), le(add(Q, distance), K))).least((N,))
+    taken.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(sorted(taken)[4])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about the C library of Linux")
+def test_a_question_takes_the_memory_that_the_one_before_it_left() -> None:
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000  # pages; a context has some 4,000
