@@ -6,6 +6,7 @@ or on all that a query attends to.
 
 from __future__ import annotations
 
+import torch
 from hypothesis import strategies as st
 
 from tests import oracle, weights_oracle
@@ -65,3 +66,24 @@ def check(case: Case, backend: str) -> list[str]:
     tables = oracle.inputs(done.pattern, call)
     dtype = getattr(oracle.torch, call.dtype)
     return weights_oracle.check(case.text, given, backend, dtype, tables, small=case.weighed_small)
+
+
+FUNCTIONS = ("exp", "exp2", "log", "log2", "sqrt", "tanh", "sigmoid", "softplus", "relu", "elu", "sin", "cos")
+
+
+def error_of(function: str, backend: str) -> float:
+    """How far a function of features is off at most, beside its result, in units of fp32's epsilon."""
+    x = torch.cat([sign * torch.logspace(-6, 1.4, 300) for sign in (-1.0, 1.0)])
+    if function in ("log", "log2", "sqrt"):
+        x = x.abs()
+    if function in ("sin", "cos"):  # near the zeros of these the argument's own rounding decides
+        x = x[x.abs() < 1.5]
+    # Every query attends to the first key alone: all other values are zero.
+    done = oracle.compiled(f"pattern p() {{ attend causal kernel {function}(x) normalize none }}")
+    q = x[None, None, :, None]
+    one, v = q[:, :, -1:].expand(-1, -1, len(x), -1), torch.zeros_like(q)
+    v[:, :, 0] = 1.0
+    out = done.module.p(q, one, v, backend=backend)[0, 0, :, 0].double()
+    exact = getattr(torch, function, None) or getattr(torch.nn.functional, function)
+    wide = exact(x.double()) * exact(x.double()[-1])
+    return float(((out - wide).abs() / wide.abs().clamp(min=1e-30)).max()) / torch.finfo(torch.float32).eps

@@ -130,6 +130,25 @@ def _body(row: Row, items: Iterable[tree.Item]) -> Tensor:
     parts = [item for item in items if isinstance(item, tree.Attend)]
     if "update" in weights:
         return _delta(row, weights, parts[0].relation)
+    normalize = weights["normalize"].mode if "normalize" in weights else None
+    if normalize is not None and normalize.text == "none":
+        return _times(row, _parts(row, weights, parts)[1][0], row.v)
+    sink = _sink(row, weights)
+    out, logs = _normalized(row, *_parts(row, weights, parts), sink)
+    if not row.meaning.noise:
+        return out
+    # Gradients come from weights that are computed again, with other noise, and divided by that sum.
+    off = row.meaning.off
+    row = replace(row, q=off(row.q), k=off(row.k))
+    again, logs_again = _normalized(row, *_parts(row, weights, parts), sink)
+    again = again * torch.exp(logs_again - logs).detach()[..., None]
+    return out.detach() + (again - again.detach())
+
+
+def _parts(
+    row: Row, weights: Mapping[str, tree.Weight], parts: list[tree.Attend]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """What softmax takes of every edge, and the products of features, of all parts that have them."""
     logits, products = [], []
     for part in parts:
         edges = _edges(row, part.relation)
@@ -143,10 +162,7 @@ def _body(row: Row, items: Iterable[tree.Item]) -> Tensor:
             if not own and "score" in weights:
                 value = weights["score"].value
             logits.append(_scores(row, value, edges))
-    normalize = weights["normalize"].mode if "normalize" in weights else None
-    if normalize is not None and normalize.text == "none":
-        return _times(row, products[0], row.v)
-    return _normalized(row, logits, products, _sink(row, weights))
+    return logits, products
 
 
 def _sink(row: Row, weights: Mapping[str, tree.Weight]) -> Tensor | None:
@@ -174,8 +190,10 @@ def _scores(row: Row, score: tree.Expression | None, edges: Tensor) -> Tensor:
     return torch.full(edges.shape, -torch.inf, dtype=s.dtype).index_put(where, found)
 
 
-def _normalized(row: Row, logits: list[Tensor], products: list[Tensor], sink: Tensor | None) -> Tensor:
-    """Weights divided by their sum; rows that weigh nothing are zero."""
+def _normalized(
+    row: Row, logits: list[Tensor], products: list[Tensor], sink: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Values by weights divided by their sum, and its logarithm; both are zero in rows of no weight."""
     shape = row.q.shape[:3]
     top = torch.full(shape, -torch.inf, dtype=row.q.dtype)
     for x in products:
@@ -204,7 +222,8 @@ def _normalized(row: Row, logits: list[Tensor], products: list[Tensor], sink: Te
     divisor = torch.where(some, total, 1.0)
     out = sum(_times(row, x / divisor[..., None], row.v) for x in weights)
     assert isinstance(out, Tensor)
-    return torch.where((some & ~drowned)[..., None], out, 0.0)
+    some = some & ~drowned
+    return torch.where(some[..., None], out, 0.0), torch.where(some, base + torch.log(divisor.abs()), 0.0)
 
 
 def _times(row: Row, weights: Tensor, values: Tensor) -> Tensor:

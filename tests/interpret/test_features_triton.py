@@ -49,3 +49,8 @@ def test_rows_of_zero_weight_are_zeros(name: str) -> None:
 @pytest.mark.parametrize(("relation", "feature", "size"), half.CASES)
 def test_half_precision(relation: str, feature: str, size: float) -> None:
     assert half.check(relation, feature, size, "triton") == []
+
+
+@pytest.mark.parametrize("function", features.FUNCTIONS)
+def test_functions_keep_their_digits(function: str) -> None:
+    assert features.error_of(function, "triton") < 2.5
