@@ -103,8 +103,8 @@ _CAUSAL = (
 )
 KEYWORDS: dict[str, str] = dict.fromkeys(("causal", "is_causal"), _CAUSAL)
 
-# What a comment of C begins with, behind a relation.
-COMMENT = rf"(?:\b(?:{'|'.join(CONSTANT_RELATIONS)})|\))\s*//[ \t]*"
+# What a comment of C or SQL begins with, behind a relation.
+COMMENT = rf"(?:\b(?:{'|'.join(CONSTANT_RELATIONS)})|\))\s*(?://|--)[ \t]*"
 
 # Words within an expression that make no sense there.
 WORDS: dict[str, str] = {

@@ -161,6 +161,7 @@ MEANT = [
     ("input x: float[H] attend all require edges <= «x[h]»", "float input", "bounds are made of `n`"),
     ("attend all // «everything»", "there is no `everything`", "comments start with `#`"),
     ("let wide = 4 let a = (n + 3) // «wied» attend all", "there is no `wied`", "did you mean `wide`?"),
+    ("attend causal -- «everything»", "there is no `everything`", "comments start with `#`"),
     ("attend window(3) // «latest»", "there is no `latest`", "comments start with `#`"),
     ("attend window(3, «causal»=true)", "no argument `causal`", "`& causal`; `window(a)` has no later ones"),
     ("attend all sink «s»", "there is no `s`", "`input sinks: float[H]` and `sink sinks[h]`"),

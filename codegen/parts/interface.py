@@ -104,8 +104,9 @@ def _check(q, k, v, inputs, scale, backend):
             f"{NAME}: queries are the last of the keys' positions, so there cannot be more queries "
             f"({q.shape[2]}) than keys ({k.shape[2]})"
         )
-    if not isinstance(scale, (int, float, type(None))) and (
-        not hasattr(scale, "__float__") or hasattr(scale, "__len__")
+    if isinstance(scale, bool) or (
+        not isinstance(scale, (int, float, type(None)))
+        and (not hasattr(scale, "__float__") or hasattr(scale, "__len__"))
     ):
         wanted = "a number (of a tensor take scale.item())" if hasattr(scale, "item") else "a number"
         raise TypeError(f"{NAME}: scale must be {wanted}, not {type(scale).__name__}")
