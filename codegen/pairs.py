@@ -40,11 +40,10 @@ lse = _from_natural(_load_row(lse_ptr + head_rows, {start}, row, inside, False))
 delta = _load_row(delta_ptr + head_rows, {start}, row, inside, False)
 """
 
-# Compared with zero, because Triton's interpreter makes integers of a condition on heads or lengths.
 _MASK = """\
 k = begin + row
 k_inside = (k >= 0) & (k < n)
-mask = (inside[:, None] & k_inside[None, :] & {mask}) != 0
+mask = inside[:, None] & k_inside[None, :] & {mask}
 """
 
 _GRADIENT = """\

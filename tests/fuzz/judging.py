@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+import tests.interpreting  # noqa: F401
 from attnc.diagnostics import AttncError
 from attnc.pipeline import compile_pattern
 from attnc.request import Request, Source
