@@ -14,9 +14,14 @@ count its loops and multiply by what one turn takes in steps:
 - ``if allows(steps, "what it is for"):`` spends and says whether it may be done, where there is a cheaper
   way: a claim stays undecided, a plan is masked, a bound is wider. After the first refusal all is refused,
   so that a lot of small work does not go on for long.
-- ``charge(steps)`` after it, where only then it is known what it took: ask ``allows(0, …)`` before.
+- ``charge(steps, "what it is for")`` after it, where only then it is known what it took: ask ``allows(0, …)``
+  before. What is charged may go beyond the limit by ``OVERRUN``, as a question that was begun within it is
+  answered; further on it raises ``OutOfWork``, so that much small work does not go on without end.
 - ``use(steps, "what it is for")`` for what is needed everywhere and mostly small: only large work is refused.
 - ``with share(0.5):`` keeps the rest of what is left for what comes later.
+- ``with within(0.25):`` is for what can be left out altogether: it raises ``OutOfWork`` soon after this part
+  of what is left, and nothing that comes later has less for it.
+- ``with at(span):`` says which statement the work inside is for; an error points there.
 - ``@priced(size)`` in place of ``lru_cache``: what is found in the cache costs what it cost to make, and
   nothing is kept that was made with too little. A function that draws on the budget must not be cached in
   any other way, nor open a ``share``.
@@ -35,53 +40,69 @@ from functools import wraps
 from threading import Lock
 from typing import Any, TypeVar, cast
 
+from attnc.diagnostics import Span
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 PER_SECOND = 3_000_000
 # What all of a pattern may cost: no example takes a tenth of it.
 LIMIT = 7 * PER_SECOND
 LARGE = PER_SECOND // 20
+# How far work that is counted only when it is done may go beyond the limit.
+OVERRUN = PER_SECOND
 
 
 class OutOfWork(Exception):
-    """The budget does not allow what has to be done; ``what`` it was."""
+    """The budget does not allow what has to be done; ``what`` it was, and the statement it was for."""
 
-    def __init__(self, what: str, limit: int) -> None:
+    def __init__(self, what: str, limit: int, place: Span | None = None) -> None:
         super().__init__(f"{what} takes more than the {limit:,} steps of work that a pattern may cost")
-        self.what, self.limit = what, limit
+        self.what, self.limit, self.place = what, limit, place
 
 
 @dataclass
 class Budget:
-    """limit: of all the work; spent: so far; refused: what first found too little left, if anything did.
+    """limit: of all the work; overrun: how far what is counted when it is done may exceed it.
+
+    spent: so far; refused: what first found too little left, if anything did.
 
     refusals: how often there was too little, in shares that have ended, too.
     losses: what was done in a cheaper way for that, in words.
+    place: the statement that is worked on, where that is known.
     """
 
     limit: int = LIMIT
+    overrun: int = OVERRUN
     spent: int = 0
     refused: str = ""
     refusals: int = 0
     losses: list[str] = field(default_factory=list)
     # Where a share ends; what is beyond is kept for later.
     ends: list[int] = field(default_factory=list)
+    place: Span | None = None
 
     @property
     def left(self) -> int:
         return max(0, min([self.limit, *self.ends]) - self.spent)
+
+    def charge(self, steps: int, what: str) -> None:
+        self.spent += steps
+        if self.spent > self.limit + self.overrun:
+            self.refused = self.refused or what
+            self.refusals += 1
+            raise OutOfWork(what, self.limit, self.place)
 
 
 _current: ContextVar[Budget | None] = ContextVar("budget", default=None)
 
 
 @contextmanager
-def compiling(limit: int = LIMIT) -> Iterator[Budget]:
+def compiling(limit: int = LIMIT, overrun: int = OVERRUN) -> Iterator[Budget]:
     """A budget of its own for what is done inside, which is the compile of one pattern.
 
     What is spent of it counts outside, too, where there is another one.
     """
-    budget = Budget(limit)
+    budget = Budget(limit, overrun)
     token = _current.set(budget)
     try:
         yield budget
@@ -112,14 +133,18 @@ def spend(steps: int, what: str) -> None:
     """Spends this many steps; raises ``OutOfWork`` when there are not so many left."""
     if not allows(steps, what):
         budget = _current.get()
-        raise OutOfWork(what, LIMIT if budget is None else budget.limit)
+        assert budget is not None  # without one all is allowed
+        raise OutOfWork(what, budget.limit, budget.place)
 
 
-def charge(steps: int) -> None:
-    """Counts work that is done already; what comes next is refused if that was too much."""
+def charge(steps: int, what: str = "compiling it") -> None:
+    """Counts work that is done already; what comes next is refused if that was too much.
+
+    Raises ``OutOfWork`` where that is far too much.
+    """
     budget = _current.get()
     if budget is not None:
-        budget.spent += steps
+        budget.charge(steps, what)
 
 
 def lose(error: OutOfWork, instead: str) -> None:
@@ -132,7 +157,7 @@ def lose(error: OutOfWork, instead: str) -> None:
 def use(steps: int, what: str) -> None:
     """Charges for small work, and spends large work, which is refused when there is too little left."""
     if steps < LARGE:
-        charge(steps)
+        charge(steps, what)
     else:
         spend(steps, what)
 
@@ -153,6 +178,34 @@ def share(part: float) -> Iterator[None]:
         budget.refused = before
 
 
+@contextmanager
+def within(part: float) -> Iterator[None]:
+    """At most about this part of what is left is spent inside, or ``OutOfWork`` is raised."""
+    budget = _current.get()
+    if budget is None:
+        yield
+        return
+    spend(0, "what can be left out")
+    most = int(part * budget.left)
+    with compiling(most, most // 2) as inner:
+        inner.place = budget.place
+        yield
+
+
+@contextmanager
+def at(place: Span) -> Iterator[None]:
+    """The statement that the work inside is for."""
+    budget = _current.get()
+    if budget is None:
+        yield
+        return
+    before, budget.place = budget.place, place
+    try:
+        yield
+    finally:
+        budget.place = before
+
+
 def priced(size: int) -> Callable[[F], F]:
     """A cache of so many results, which charges for each what it cost to find, however often it is used."""
 
@@ -170,7 +223,7 @@ def priced(size: int) -> Callable[[F], F]:
                     kept.move_to_end(key)
             if found is not None and (budget is None or (not budget.refused and found[1] <= budget.left)):
                 if budget is not None:
-                    budget.spent += found[1]
+                    budget.spent += found[1]  # no more than is left
                 return found[0]
             if budget is None:  # counted, and not limited
                 with compiling(1 << 62) as budget:

@@ -287,8 +287,9 @@ def _alternatives(expr: Expr) -> list[tuple[Expr, ...]]:
         case Or(args):
             picks = [arg for arg in args if _depends_on(arg, K) and not _bounded(arg)]
             equal = [arg for arg in args if isinstance(arg, Eq0) and _depends_on(arg, K)]
-            picks += [arg for arg in equal if len(equal) > 2 and arg not in picks]
-            rest = [arg for arg in args if arg not in picks]
+            picks = list(dict.fromkeys((*picks, *equal))) if len(equal) > 2 else picks
+            picked = set(picks)
+            rest = [arg for arg in args if arg not in picked]
             if len(picks) > 1 or (picks and not rest):
                 return [(disj(*picks),), *(literals for arg in rest for literals in _alternatives(arg))]
             return [literals for arg in args for literals in _alternatives(arg)]

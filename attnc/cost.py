@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import sympy
 import sympy.tensor.tensor  # which sympy itself imports at its first sum
 
+from attnc.budget import allows, charge
 from attnc.expression import (
     HEAD,
     HEADS,
@@ -51,6 +52,9 @@ from attnc.steady import MOST_EXTREMA, expanded, multiples, steady_form, value_o
 
 n = positive("n")
 d = sympy.Symbol("d", integer=True, positive=True)
+# What it takes to count one term, and to write out one part of a formula, in steps of work.
+COUNTED, PART = 15_000, 60
+COUNTING = "counting edges"
 FEW_SUMS = 6
 LONGEST_FORM = 100
 SAMPLE_LENGTHS = (1024, 16384)
@@ -163,6 +167,8 @@ def edges(terms: Iterable[Term], work: int = MOST_WORK) -> Cost:
     """
     terms = tuple(terms)
     sizes = Sizes(work=work)
+    if not allows(COUNTED * len(terms), COUNTING):
+        return _bounded_cost(n**2, "O(n^2)", n**2)
     counted = [_term_edges(term, sizes) for term in terms]
     expr = sympy.Add(*(part for part, _ in counted))
     growth = joined(term_growth(term) for term in terms)
@@ -243,6 +249,7 @@ def traffic(itemsize: int = 2) -> sympy.Expr:
 
 
 def _cost(expr: sympy.Expr, exact: bool, growth: str) -> Cost:
+    charge(PART * sum(1 for _ in sympy.preorder_traversal(expr)), COUNTING)
     repeated, period = multiples(expr, n)
     # Long sums with remainders are no shorter where they are steady, and take long to write out.
     steady, steady_from = (expr, 0) if period > 1 and _long(expr) else steady_form(expr, n)

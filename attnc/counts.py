@@ -18,6 +18,8 @@ from attnc.polynomial import Poly
 from attnc.relation import BodyTerms
 from attnc.steady import value_of
 
+# More than a pattern has bodies, as all of them are asked for several times.
+KEPT_COSTS = 512
 MOST_PARTS = 64  # of a relation multiplied out; beyond that only its closed form is looked at
 # Bounds are compared where there are this many keys, and of each bool input so many true entries.
 FAR, TRUE_ENTRIES = 1 << 20, 1 << 8
@@ -28,7 +30,7 @@ def cost_of(bodies: tuple[BodyTerms, ...]) -> Cost:
     return combine([edges_of(body) for body in bodies])
 
 
-@priced(64)
+@priced(KEPT_COSTS)
 def edges_of(item: BodyTerms) -> Cost:
     """The number of edges of one head of a body."""
     counted = edges(item.terms)

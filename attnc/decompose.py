@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
 
-from attnc.budget import OutOfWork, lose, spend
+from attnc.budget import OutOfWork, at, lose, spend
 from attnc.classes import Branch, RowClass, branches, picks_keys, row_classes, selected
 from attnc.expression import (
     TRUE,
@@ -38,8 +38,11 @@ from attnc.pattern import Atom, Pattern, Relation, Union, formula
 from attnc.relation import POSITIONS, Axis, BodyTerms, Term
 from attnc.simplify import LAST, holds, impossible, widest, without_idle
 
+TAKING_APART = "taking the relation apart"
 # What it takes to compare two terms, in steps of work.
 PAIR = 20
+# Terms of one class of rows: with more of them a plan has more sweeps than can be proven disjoint.
+MOST_JOINED = 64
 MAX_TERMS = 16  # per class of rows; beyond that what overlaps is masked instead of split
 
 
@@ -62,7 +65,8 @@ def by_weights(bodies: Iterable[BodyTerms]) -> tuple[BodyTerms, ...]:
 
 def _body_terms(relation: Relation) -> tuple[Term, ...]:
     try:
-        return tuple(_taken_apart(relation))
+        with at(relation.span):
+            return tuple(_taken_apart(relation))
     except OutOfWork as error:
         lose(error, "all of it is masked instead")
         return (_whole(relation, Axis(Q)),)
@@ -77,7 +81,8 @@ def _taken_apart(relation: Relation) -> list[Term]:
             terms.append(_masked(item))
             continue
         drafts = [term for branch in found if (term := _solve(branch, item.rows)) is not None]
-        terms += _disjoint(_joined(_apart(sorted(drafts, key=_rank))))
+        drafts = _bands_joined(_apart(sorted(drafts, key=_rank)))
+        terms += _disjoint(_joined(drafts)) if len(drafts) <= MOST_JOINED else [_masked(item)]
     return terms
 
 
@@ -131,7 +136,7 @@ def _solve(branch: Branch, rows: Axis) -> Term | None:
 
 def _clipped(term: Term) -> Term | None:
     """The term with no bound that another makes idle, bounded by causality if that follows; None if empty."""
-    spend(0, "taking the relation apart")
+    spend(0, TAKING_APART)
     if impossible(POSITIONS, term.formula()):
         return None
     given = (POSITIONS, term.rows.condition())
@@ -177,29 +182,78 @@ def _origin(relation: Relation) -> str:
 def _apart(terms: list[Term]) -> list[Term]:
     """Without the intervals that lie in what must be masked: taken out of it, they would spoil its shape."""
 
-    def within(term: Term, other: Term) -> bool:
-        masked = other.leftover and other.drawn is None and not other.columns.packed
-        return bool(masked) and holds(other.formula(), POSITIONS, term.formula())
+    masked = [term for term in terms if term.leftover and term.drawn is None and not term.columns.packed]
 
-    return [term for term in terms if not (term.plain and any(within(term, other) for other in terms))]
+    def within(term: Term) -> bool:
+        return any(holds(other.formula(), POSITIONS, term.formula()) for other in masked)
+
+    return [term for term in terms if not (term.plain and within(term))]
 
 
 def _joined(terms: list[Term]) -> list[Term]:
-    """Intervals joined while two of them make an interval."""
-    done: list[Term] = []
-    for position, term in enumerate(terms):
-        for i, earlier in enumerate(done):
-            joined = _union(earlier, term)
+    """Intervals joined while two of them make an interval; bands are joined already."""
+    todo = [(term, _is_apart(term)) for term in reversed(terms)]
+    done: list[tuple[Term, bool]] = []
+    while todo:
+        term, apart = todo.pop()
+        for i, (earlier, known) in enumerate(done):
+            joined = None if apart and known else _union(earlier, term)
             if joined is not None:
-                # One term fewer; a longer interval may now meet others that it did not meet before.
-                done[i] = joined
-                return _joined([*done, *terms[position + 1 :]])
-        done.append(term)
-    return done
+                # A longer interval may now meet others that it did not meet before.
+                todo += [*reversed(done[i + 1 :]), (joined, _is_apart(joined))]
+                del done[i:]
+                break
+        else:
+            done.append((term, apart))
+    return [term for term, _ in done]
+
+
+def _is_apart(term: Term) -> bool:
+    """Whether it is no interval together with any other of these, once bands are joined.
+
+    Where only some rows are meant, what lies between two bands may be no edge of any.
+    """
+    return term.rows == Axis(Q) and _band(term) is not None
+
+
+def _band(term: Term) -> tuple[int, int] | None:
+    """Least and greatest ``k - q`` of a term that is nothing but these, for all of its rows."""
+    if not term.plain or term.columns != Axis(K):
+        return None
+    low, high = constant(sub(term.low, Q)), constant(sub(term.high, Q))
+    return None if low is None or high is None else (low, high)
+
+
+def _bands_joined(terms: list[Term]) -> list[Term]:
+    """Bands that overlap or touch as one, which stands where the first of them stood.
+
+    Sorted by where they begin they are joined in one walk: a list of offsets makes more of them than could be
+    compared in pairs.
+    """
+    spend(PAIR * len(terms), TAKING_APART)
+    bands = {place: band for place, term in enumerate(terms) if (band := _band(term)) is not None}
+    # Of each band that is made, those that it needs: what lies in the ones before is left out.
+    groups: list[list[int]] = []
+    for place in sorted(bands, key=lambda place: (bands[place][0], -bands[place][1], place)):
+        first, end = bands[place]
+        if not groups or first > bands[groups[-1][-1]][1] + 1:
+            groups.append([place])
+        elif end > bands[groups[-1][-1]][1]:
+            groups[-1].append(place)
+    made = {
+        min(group): replace(
+            terms[min(group)],
+            low=terms[group[0]].low,
+            high=terms[group[-1]].high,
+            origin=" | ".join(dict.fromkeys(terms[place].origin for place in sorted(group))),
+        )
+        for group in groups
+    }
+    return [made.get(place, term) for place, term in enumerate(terms) if place in made or place not in bands]
 
 
 def _union(one: Term, two: Term) -> Term | None:
-    spend(PAIR, "taking the relation apart")
+    spend(PAIR, TAKING_APART)
     if one.leftover != two.leftover or one.drawn or two.drawn or one.columns != two.columns:
         return None
     if one.leftover and any(isinstance(item, Not) for item in one.leftover):
@@ -222,19 +276,22 @@ def _either(one: Term, two: Term) -> str:
 def _disjoint(terms: list[Term]) -> list[Term]:
     done: list[Term] = []
     taken: list[Term] = []
+    others: list[Term] = []  # of these all but the bands, which are disjoint once they are joined
     for term in terms:
         pieces = [term]
-        for earlier in taken:
+        for earlier in taken if _band(term) is None else others:
             pieces = [part for piece in pieces for part in _without(piece, earlier, len(done) + len(pieces))]
         done += pieces
         # What a piece gave up was taken before: said again for every later term, it would double each time.
-        taken += [replace(piece, leftover=term.leftover) for piece in pieces]
+        new = [replace(piece, leftover=term.leftover) for piece in pieces]
+        taken += new
+        others += [piece for piece in new if _band(piece) is None]
     return done
 
 
 def _without(term: Term, earlier: Term, count: int) -> list[Term]:
     """``term`` without the edges of ``earlier``, which has the same rows."""
-    spend(0, "taking the relation apart")
+    spend(0, TAKING_APART)
     if impossible(POSITIONS, term.formula(), earlier.formula()):
         return [term]
     if earlier.plain and term.drawn is None:

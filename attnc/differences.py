@@ -103,7 +103,7 @@ def _either(conditions: Iterable[Expr]) -> Cases:
 
 def _split(body: Expr) -> Cases:
     """The cases of ``body <= 0``, in which no least or greatest of several is left."""
-    budget.charge(MADE)
+    budget.charge(MADE, "a question about positions")
     terms, _ = _sum(body)
     for factor, atom in terms:
         if isinstance(atom, (Min, Max)):
@@ -145,7 +145,7 @@ def _contradict(conditions: tuple[Expr, ...]) -> bool:
     # How far above the others each number may lie. What still falls after so many rounds falls forever.
     above = {number: 0 for pair in most for number in pair}
     for _ in range(len(above) + 1):
-        budget.charge(len(most))
+        budget.charge(len(most), "a question about positions")
         fell = False
         for (one, other), by in most.items():
             if above[other] + by < above[one]:

@@ -11,7 +11,7 @@ _TEXTS: dict[str, str] = {
         does not exist, is a folder, or may not be read.
         """,
     "file-too-large": """
-        Pattern files are at most 1 MiB. A pattern says which token reads which by rules, not by listing
+        Pattern files are at most 256 KiB. A pattern says which token reads which by rules, not by listing
         edges; edges that are data belong into an `input`, given at call time.
         """,
     "not-text": """
@@ -62,8 +62,10 @@ _TEXTS: dict[str, str] = {
         """,
     "too-large": """
         A `let` stands for what it was defined as wherever it is used, so lets made of lets grow quickly.
-        This pattern has grown beyond what can be analysed. The same is said where a relation takes more work
-        than any pattern may cost: the work is counted in steps, so that a busy machine changes nothing.
+        This pattern has grown beyond what can be analysed. The same is said of a list of more than 4096
+        numbers, where a relation takes more work than any pattern may cost, and where the patterns of one
+        file take more than they may cost together. The work is counted in steps, so that a busy machine
+        changes nothing.
         """,
     # --- names ---
     "unknown-name": """

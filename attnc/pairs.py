@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
+from attnc.budget import charge
 from attnc.cells import MOST_CELLS, cells, flat
 from attnc.expression import (
     ONE,
@@ -46,6 +47,9 @@ from attnc.polynomial import Poly, number
 from attnc.separable import branching, flattened, separated, shifted
 from attnc.sizes import NoFormula, Sizes, greatest, least, linear, numeric, pruned
 from attnc.splitting import Splitter
+
+# What one sum takes, in steps of work.
+SUM = 6_000
 
 
 def count_pairs(conditions: Iterable[Expr], rows: Expr, columns: Expr, sizes: Sizes) -> Poly:
@@ -139,6 +143,7 @@ def _linear_count(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Size
     sizes.work -= 1
     if sizes.work < 0:
         raise NoFormula
+    charge(SUM, "counting edges")
     ranges = sizes.ranges
     bodies: list[Expr] = []
     for condition in cell:

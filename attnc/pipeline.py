@@ -18,7 +18,7 @@ from types import CodeType
 from typing import Any
 
 from attnc import debug, indexing, plan_proofs, planner, proofs, schedule
-from attnc.budget import OutOfWork, compiling, current, share
+from attnc.budget import OutOfWork, at, charge, compiling, current, share, within
 from attnc.codegen import module
 from attnc.codegen.layout import laid_out
 from attnc.counts import cost_of
@@ -27,6 +27,7 @@ from attnc.diagnostics import AttncError, Diagnostic, Source, Span
 from attnc.expression import (
     tables,
     variables,
+    walk,
 )
 from attnc.overlaps import overlaps
 from attnc.parser import parse, parse_body
@@ -211,7 +212,12 @@ def check_claims(judged: Judged) -> Problems:
 
 def check_schedule(planned: Planned) -> Problems:
     # The proof itself is part of the pass, because a plan that cannot be proven is replaced by a safer one.
-    return *unswept(planned.pattern, planned.schedule), *masked_sweeps(planned.pattern, planned.schedule)
+    found = unswept(planned.pattern, planned.schedule)
+    try:
+        with within(0.5):
+            return *found, *masked_sweeps(planned.pattern, planned.schedule)
+    except OutOfWork:  # an advice less
+        return found
 
 
 def check_module(emitted: Emitted) -> Problems:
@@ -272,13 +278,30 @@ PASSES = (
 )
 
 
+# What it takes a pass to walk through one part of a relation, and to begin with one body, in steps of work.
+WALKED, BODY = 400, 10_000
+
+
+@contextmanager
+def _counted(step: Pass, value: Any) -> Iterator[None]:
+    """Charges for walking through the pattern, as every pass does; errors point at its largest body."""
+    if not isinstance(value, Settled):
+        yield
+        return
+    sizes = [sum(1 for _ in walk(formula(body.relation))) for body in value.pattern.bodies]
+    with at(value.pattern.bodies[sizes.index(max(sizes))].relation.span):
+        charge(WALKED * sum(sizes) + BODY * len(sizes), f"the pass `{step.name}`")
+        yield
+
+
 def advance(step: Pass, value: Any) -> tuple[Any, Problems]:
     """Runs one pass and verifies its outcome; says so on standard error when ``ATTNC_DEBUG`` is set."""
     level = debug.level()
     started = time.perf_counter()
-    outcome = step.run(value)
-    ran = time.perf_counter()
-    problems = step.verify(outcome)
+    with _counted(step, value):
+        outcome = step.run(value)
+        ran = time.perf_counter()
+        problems = step.verify(outcome)
     if level:
         verified = time.perf_counter()
         debug.say(
@@ -302,13 +325,13 @@ def run(request: Request, last: str = "module", derive: Callable[[Pattern], Patt
 
 
 def too_large(source: Source, span: Span, error: OutOfWork) -> Diagnostic:
-    """The diagnostic for a pattern that exceeds the work budget."""
+    """The diagnostic for a pattern that exceeds the work budget; ``span`` where no statement is known."""
     return Diagnostic(
         code="too-large",
         level="error",
         message=str(error),
         source=source,
-        span=span,
+        span=error.place or span,
         help="write the relation in fewer parts, or with smaller numbers",
     )
 

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 
+from attnc.budget import OutOfWork, at
 from attnc.digits import PLAIN, Digits, Radix
 from attnc.expression import (
     FALSE,
@@ -71,7 +72,11 @@ def verify(pattern: Pattern, schedule: Schedule) -> Schedule:
     bodies: list[BodyPlan] = []
     reports = list(schedule.reports)
     for item in schedule.bodies:
-        proven, lost = _settle(item)
+        try:
+            with at(item.body.relation.span):
+                proven, lost = _settle(item)
+        except OutOfWork as error:
+            proven, lost = _plain(item), [f"{error}; all tiles are visited and masked instead"]
         bodies.append(proven)
         reports += lost
     return replace(schedule, bodies=tuple(bodies), reports=tuple(reports))
@@ -80,9 +85,7 @@ def verify(pattern: Pattern, schedule: Schedule) -> Schedule:
 def _settle(item: BodyPlan) -> tuple[BodyPlan, list[str]]:
     if item.factors and all(item.factors):
         return item, []  # nothing is swept, and states are only found where they are proven
-    plain = masked_plan(item.body)
-    if item.whole is not None:
-        plain = begun(plain, item.factors, item.whole)
+    plain = _plain(item)
     if item == plain:  # right by construction
         return item, []
     lost = _once(failures(item))
@@ -92,6 +95,12 @@ def _settle(item: BodyPlan) -> tuple[BodyPlan, list[str]]:
     if not failures(cautious):
         return cautious, [f"{reason}; every visited tile is masked instead" for reason in lost]
     return plain, [f"{reason}; all tiles are visited and masked instead" for reason in lost]
+
+
+def _plain(item: BodyPlan) -> BodyPlan:
+    """The plan that visits everything and masks it by the relation itself."""
+    plain = masked_plan(item.body)
+    return plain if item.whole is None else begun(plain, item.factors, item.whole)
 
 
 def _once(reasons: list[str]) -> list[str]:

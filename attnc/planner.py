@@ -273,7 +273,7 @@ def _sweep(frame: Pass, term: Term, radix: Radix) -> Sweep:
         for expr in (*bounds, sweep.when, sweep.full_when, sweep.mask, sweep.worth)
         for part in walk(expr)
     }
-    charge(SWEEP_STEPS * len(parts))
+    charge(SWEEP_STEPS * len(parts), CHOOSING)
     return sweep
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from attnc import factorise, indexing, proofs
-from attnc.budget import OutOfWork, compiling, share
+from attnc.budget import LIMIT, OVERRUN, OutOfWork, charge, compiling, share, within
 from attnc.cost import Cost
 from attnc.counting import computed
 from attnc.counts import cost_of, edges_of
@@ -235,20 +235,49 @@ def examine(request: Request, bar: Bar | None = None) -> Report:
     reports: list[PatternReport] = []
     diagnostics: list[Diagnostic] = list(resolved.warnings)
     bar.more(_STEPS * len(resolved.patterns))
+    left = LIMIT
     for pattern in resolved.patterns:
-        try:
-            with compiling():
-                report, problems = _examine(parsed, pattern, bar)
-            reports.append(report)
-            diagnostics += problems
-        except AttncError as error:
-            diagnostics += error.diagnostics
-        except OutOfWork as error:
-            diagnostics.append(too_large(pattern.source, pattern.span, error))
+        with compiling(left, OVERRUN if left == LIMIT else 0) as work:
+            report, found = _examined(parsed, pattern, bar)
+        if left < LIMIT and work.refusals:
+            # Alone it may have been answered: what it is to be told may not depend on the patterns before.
+            diagnostics.append(_too_many(pattern))
+            break
+        left -= work.spent
+        reports += [] if report is None else [report]
+        diagnostics += found
     return Report(tuple(reports), tuple(diagnostics))
 
 
 _STEPS = 5
+# What it takes to begin with a pattern, in steps of work.
+BEGUN = 50_000
+
+
+def _examined(
+    parsed: Parsed, pattern: Pattern, bar: Bar
+) -> tuple[PatternReport | None, Sequence[Diagnostic]]:
+    """The report on one pattern, or what is wrong with it."""
+    try:
+        charge(BEGUN, "the pattern")
+        return _examine(parsed, pattern, bar)
+    except AttncError as error:
+        return None, error.diagnostics
+    except OutOfWork as error:
+        return None, (too_large(pattern.source, pattern.span, error),)
+
+
+def _too_many(pattern: Pattern) -> Diagnostic:
+    return Diagnostic(
+        code="too-large",
+        level="error",
+        message=f"the patterns of this file, up to `{pattern.name}`, together take more than the "
+        f"{LIMIT:,} steps of work that a file may cost",
+        source=pattern.source,
+        span=pattern.span,
+        label="neither this one nor those below were looked at",
+        help=f"ask for it alone, with `--pattern {pattern.name}`, or give it a file of its own",
+    )
 
 
 def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport, list[Diagnostic]]:
@@ -270,7 +299,7 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
     if not any(problem.level == "error" for problem in problems):
         made = planned = _advance("schedule", judged, problems)
         plan, lost = _pass("schedule").show(planned), planned.schedule.reports
-        waste = tuple(_waste(planned))
+        waste = _waste(planned)
         states = tuple(_states(planned))
     step("whether it is causal, whether rows are empty")
     with share(0.5):
@@ -299,7 +328,16 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
     return report, problems
 
 
-def _waste(planned: Planned) -> Iterator[Waste]:
+def _waste(planned: Planned) -> tuple[Waste, ...]:
+    """How many pairs the tiles of each body compute; of none where counting them takes too much work."""
+    try:
+        with within(0.25):
+            return tuple(_computed(planned))
+    except OutOfWork:
+        return ()
+
+
+def _computed(planned: Planned) -> Iterator[Waste]:
     n = 1 << 16 if not planned.pattern.grid else usual_length(planned.pattern)
     for item, terms in zip(planned.schedule.bodies, planned.bodies, strict=True):
         if any(item.factors):

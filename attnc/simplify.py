@@ -50,7 +50,7 @@ def impossible(*conditions: Expr) -> bool:
 
 
 def _never(condition: Expr) -> bool:
-    budget.charge(WRITTEN)
+    budget.charge(WRITTEN, "a question about positions")
     known = decided(condition)
     return not _met(condition) and satisfiable(condition).outcome == "proven" if known is None else known
 

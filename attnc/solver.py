@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from math import lcm
 from typing import Any, Literal
 
 import z3
@@ -23,7 +25,11 @@ import z3
 from attnc import budget
 from attnc.differences import contradictory
 from attnc.expression import (
+    Const,
+    Drawn,
     Expr,
+    FloorDiv,
+    Mod,
     Truth,
     Var,
     conj,
@@ -40,12 +46,16 @@ QUICK_WORK = 150_000
 PLAIN = {"auto_config": False, "arith.solver": 2}
 # The other way does more in a step: cuts and divisibility, with numbers of any size.
 CAREFUL = 6
+# It works with numbers as long as the period of all remainders together, in bits: where that is longer, a
+# step may take a thousand times as long as another.
+LONGEST_PERIOD = 128
 # How often an assignment that gets products wrong is set right.
 CORRECTIONS = 40
 # What one question costs at most, but for what it takes to write it down.
 DEAREST = QUICK_WORK + CAREFUL * WORK
-# What it takes to begin a question, and to make one term of the solver, in its steps.
-QUESTION, TERM = 6_000, 100
+# What it takes to begin a question, to make one term of the solver, and to say what is known of one draw, in
+# its steps.
+QUESTION, TERM, DRAW = 6_000, 100, 3_000
 KEPT_ANSWERS = 4096
 
 ASKING, SPENT = "a question to the solver", "the work that a pattern may cost is spent"
@@ -89,7 +99,7 @@ class Question:
         self._known = 0
         self._variables: set[Var] = set()
         self._corrections: list[Any] = []
-        budget.charge(QUESTION)
+        budget.charge(QUESTION, ASKING)
         self.learn(condition)
 
     def learn(self, fact: Expr) -> None:
@@ -107,7 +117,9 @@ class Question:
             self._solver.add(*self._translation.input_facts())
         self._solver.add(*self._translation.facts[self._known :])
         self._known = len(self._translation.facts)
-        budget.charge((len(self._translation.cache) - terms) * TERM)
+        new = list(islice(self._translation.cache, terms, None))
+        draws = sum(isinstance(part, Drawn) for part in new)
+        budget.charge(len(new) * TERM + draws * DRAW, ASKING)
 
     def least(self, order: Iterable[Var]) -> Answer:
         """The assignment with the least first variable, then the least second, …; as in ``least``."""
@@ -117,7 +129,8 @@ class Question:
             return Answer("undecided", reason=SPENT)
         order = tuple(order)
         answer = self._least(order)
-        if not self._careful and (answer.outcome == "undecided" or not answer.minimal):
+        unanswered = answer.outcome == "undecided" or not answer.minimal
+        if unanswered and not self._careful and _period_bits(self._translation.cache) <= LONGEST_PERIOD:
             careful = self._made({})
             careful.add(*self._solver.assertions())
             self._careful, self._solver, self._allowed = True, careful, self._work
@@ -151,7 +164,7 @@ class Question:
             answer = _model(model, self._translation, self._variables)
             return replace(answer, minimal=minimal)
         finally:
-            budget.charge((self._steps() - started) * (CAREFUL if self._careful else 1))
+            budget.charge((self._steps() - started) * (CAREFUL if self._careful else 1), ASKING)
 
     def _descend(self, model: Any, order: Iterable[Var], ends: int) -> tuple[Any, bool]:
         solver, minimal = self._solver, True
@@ -206,6 +219,12 @@ class Question:
             if "cancel" not in reason and "resource" not in reason:
                 return f"the solver gave up: {reason}"
         return "the solver found no answer within its budget of work"
+
+
+def _period_bits(parts: Iterable[Expr]) -> int:
+    """How many bits the least common multiple of all constant divisors has."""
+    divided = (part.right for part in parts if isinstance(part, (FloorDiv, Mod)))
+    return lcm(*{size.value for size in divided if isinstance(size, Const) and size.value}).bit_length()
 
 
 def decided(condition: Expr) -> bool | None:

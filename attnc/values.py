@@ -460,6 +460,8 @@ def _set(scope: Scope, call: tree.Call) -> Positions:
     return Positions(atoms.MEANINGS[name](args), listed=name == "powers")
 
 
+# Every number of a list becomes a comparison, wherever the list is used.
+MOST_LISTED = 4096
 _ENDS = "it is made of numbers and parameters; the last positions are `last(m)`"
 
 
@@ -467,6 +469,13 @@ def _listing(scope: Scope, listing: tree.Listing) -> Positions:
     if not listing.items:
         raise scope.error(
             "bad-argument", "an empty list names nothing", listing.span, help="for no edges, write `none`"
+        )
+    if len(listing.items) > MOST_LISTED:
+        raise scope.error(
+            "too-large",
+            f"a list of {len(listing.items)} numbers: at most {MOST_LISTED}",
+            listing.span,
+            help="say it by a rule (`every(8)`, `where q % 3 == 0`), or pass the positions as an `input`",
         )
     numbers = [number(scope, item, "a number in a list", help=_ENDS) for item in listing.items]
     values = [value for value in map(constant, numbers) if value is not None]
