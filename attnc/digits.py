@@ -1,8 +1,12 @@
 """Positions as digits: a residue class, a grid's axis and a block's inside are each one digit of a position.
 
-In the radix ``(s,)`` a position is ``s * d0 + d1``: ``d1`` is its residue and ``d0`` its place in the residue
-class. In the radix ``(Y, X)`` it is ``(Y * d0 + d1) * X + d2``, a place in a grid of three axes. What a
-pattern says of residues and coordinates becomes, digit by digit, a plain interval.
+In the radix ``(s, 1)`` a position is ``s * d0 + d1``: ``d1`` is its residue and ``d0`` its place in the
+residue class. In the radix ``(Y * X, X, 1)`` it is ``(Y * d0 + d1) * X + d2``, a place in a grid of three
+axes. What a pattern says of residues and coordinates becomes, digit by digit, a plain interval.
+
+A weight need not divide the one before it: in ``(40, 3, 1)`` rows of 40 pixels are told in residues of 3, and
+the last group of three in a row has one pixel. What the last digits come to together then stays below the
+weight before them, which their own values don't say.
 """
 
 from __future__ import annotations
@@ -48,20 +52,36 @@ from attnc.intervals import Tile, bounds
 
 
 @dataclass(frozen=True)
-class Radix:
-    """How many values every digit but the first takes; the first counts on. Empty: positions as they are."""
+class Tail:
+    """Digits in a row that are limited together.
 
-    sizes: tuple[int, ...] = ()
+    name: what they come to together. parts: the digits, and what one step of each comes to.
+    most: the most that they come to.
+    """
+
+    name: Var
+    parts: tuple[tuple[int, Var], ...]
+    most: int
+
+    def told(self) -> Expr:
+        return add(*(scale(weight, digit) for weight, digit in self.parts))
+
+
+@dataclass(frozen=True)
+class Radix:
+    """What one step of every digit comes to in positions, the first digit's first; the last one's is 1."""
+
+    weights: tuple[int, ...] = (1,)
 
     @property
-    def weights(self) -> tuple[int, ...]:
-        """What one step of every digit is worth, the first digit's first."""
-        return tuple(prod(self.sizes[i:]) for i in range(len(self.sizes) + 1))
+    def sizes(self) -> tuple[int, ...]:
+        """How many values every digit but the first takes; the first counts on."""
+        return tuple(-(-before // weight) for before, weight in pairwise(self.weights))
 
     def digits(self, var: Var) -> tuple[Var, ...]:
-        if not self.sizes:
+        if len(self.weights) == 1:
             return (var,)
-        return tuple(Var(f"{var.name}{i}") for i in range(len(self.sizes) + 1))
+        return tuple(Var(f"{var.name}{i}") for i in range(len(self.weights)))
 
     def position(self, digits: tuple[Expr, ...]) -> Expr:
         return add(*(scale(weight, digit) for weight, digit in zip(self.weights, digits, strict=True)))
@@ -73,23 +93,61 @@ class Radix:
             for digit, size in zip(self.digits(var)[1:], self.sizes, strict=True)
         }
 
+    def tails(self, var: Var) -> tuple[Tail, ...]:
+        """Digits that could together come to more than one step of the digit before them; most digits first.
+
+        They are counted in steps of the last of them.
+        """
+        return tuple(
+            self._tail(var, first, last)
+            for first in self._cut()
+            for last in reversed(range(first, len(self.weights)))
+            if all(weight % self.weights[last] == 0 for weight in self.weights[first:last])
+        )
+
+    def limits(self, var: Var) -> tuple[Expr, ...]:
+        """What digits in their ranges must meet together to be a position's."""
+        found = []
+        for first in self._cut():
+            # What follows never comes to a step of the last digit here.
+            last = next(
+                last
+                for last in range(first, len(self.weights))
+                if all(weight % self.weights[last] == 0 for weight in self.weights[first - 1 : last])
+            )
+            tail = self._tail(var, first, last)
+            found.append(le(tail.told(), tail.most))
+        return tuple(found)
+
+    def _cut(self) -> list[int]:
+        """The digits whose weight does not divide the one before."""
+        return [place for place, (before, weight) in enumerate(pairwise(self.weights), 1) if before % weight]
+
+    def _tail(self, var: Var, first: int, last: int) -> Tail:
+        step = self.weights[last]
+        places = range(first, last + 1)
+        parts = tuple((self.weights[place] // step, self.digits(var)[place]) for place in places)
+        return Tail(Var(f"{var.name}{first}..{last}"), parts, (self.weights[first - 1] - 1) // step)
+
     def of(self, position: Expr) -> tuple[Expr, ...]:
         """The digits of a position."""
-        weights = self.weights
-        first = floor_div(position, weights[0])
-        return (
-            first,
-            *(
-                mod(floor_div(position, weight), size)
-                for weight, size in zip(weights[1:], self.sizes, strict=True)
-            ),
-        )
+        found, inside = [floor_div(position, self.weights[0])], position
+        for before, weight in pairwise(self.weights):
+            if before % weight:
+                inside = mod(inside, before)
+                found.append(floor_div(inside, weight))
+            else:
+                found.append(mod(floor_div(inside, weight), before // weight))
+        return tuple(found)
+
+
+def sized(*sizes: int) -> Radix:
+    """The radix whose digits but the first take so many values each."""
+    return Radix(tuple(prod(sizes[i:]) for i in range(len(sizes) + 1)))
 
 
 PLAIN = Radix()
 
-# More digits than these, beside the first, are not worth their arithmetic in a kernel.
-MOST_DIGITS = 2
 LARGEST_WEIGHT = 1 << 31
 
 
@@ -113,12 +171,15 @@ class Digits:
         mapping: dict[Expr, Expr] = {}
         ranges: dict[Var, tuple[Expr, Expr]] = {}
         weights: set[int] = set()
+        tails: list[Tail] = []
         for var, radix in self.sides.items():
             if radix != PLAIN:
                 mapping[var] = radix.position(radix.digits(var))
                 ranges |= radix.ranges(var)
                 weights |= set(radix.weights[:-1])
-        return Known(Tile(ranges), tuple(sorted(weights - {1})), mapping) if mapping else None
+                tails += radix.tails(var)
+        ranges |= {tail.name: (Const(0), Const(tail.most)) for tail in tails}
+        return Known(Tile(ranges), tuple(sorted(weights - {1})), mapping, tuple(tails)) if mapping else None
 
 
 @dataclass(frozen=True)
@@ -127,11 +188,13 @@ class Known:
 
     weights: what digits are worth; a quotient or remainder is taken apart by them where nothing carries.
     mapping: expressions that are replaced on the way.
+    tails: digits of which more is known together than of each.
     """
 
     known: Tile
     weights: tuple[int, ...]
     mapping: Mapping[Expr, Expr] = field(default_factory=dict)
+    tails: tuple[Tail, ...] = ()
     # What was rewritten so far; parts of one expression are parts of many.
     rewritten: dict[Expr, Expr] = field(default_factory=dict, compare=False, repr=False)
 
@@ -173,9 +236,23 @@ class Known:
         return combine(*others)
 
     def _extent(self, expr: Expr) -> tuple[int, int] | None:
-        low, high = bounds(expr, self.known)
+        low, high = bounds(self._together(expr), self.known)
         a, b = (None if end is None else constant(end) for end in (low, high))
         return None if a is None or b is None else (a, b)
+
+    def _together(self, expr: Expr) -> Expr:
+        """A sum with the names of tails in place of their digits."""
+        if not isinstance(expr, Sum):
+            return expr
+        factors: dict[Expr, int] = {atom: factor for factor, atom in expr.terms}
+        for tail in self.tails:
+            (weight, first), *_ = tail.parts
+            times = factors.get(first, 0) // weight
+            if times and all(factors.get(digit) == times * weight for weight, digit in tail.parts):
+                for _, digit in tail.parts:
+                    del factors[digit]
+                factors[tail.name] = times
+        return add(expr.constant, *(scale(factor, atom) for atom, factor in factors.items()))
 
     def _quotient(self, left: Expr, right: int) -> Expr:
         whole, rest = _multiples(left, right)
@@ -267,21 +344,49 @@ def radices(condition: Expr) -> tuple[Radix, ...]:
     """Ways of counting positions in which a condition may be plain, the plain way first.
 
     A remainder names a digit: that of ``q % s`` and, in a grid of three axes, that of ``q // X % Y``. Numbers
-    that divide each other name several digits at once: chunks within a grid's rows (``q % 56 // 7``).
+    that divide each other name several digits at once: chunks within a grid's rows (``q % 56 // 7``). So do
+    those of residues within rows, by which the row's length cannot be divided (``q % 40 % 3``).
     """
     found: dict[Radix, None] = {PLAIN: None}
     weights: set[int] = set()
+    within: set[tuple[int, int]] = set()  # weights inside of what another one counts
     for part in walk(condition):
         match part:
             case Mod(left, Const(size)) if size > 1:
-                inner = constant(left.right) if isinstance(left, FloorDiv) else 1
-                found[Radix((size,) if inner == 1 or inner is None else (size, inner))] = None
-                if inner is not None and inner > 0:
-                    weights |= {inner, size * inner}
-            case FloorDiv(Mod(_, Const(size)), Const(inner)) if size > 1 and inner > 1:
-                weights |= {inner, size}
+                for step, whole in _steps(left):
+                    if whole is None or whole % (size * step) == 0:
+                        found[Radix((size * step, step, 1) if step > 1 else (size, 1))] = None
+                    if whole is None or size * step < whole:
+                        weights |= {step, size * step}
+                        within |= {(size * step, whole)} if whole is not None else set()
+            case FloorDiv(Mod() as left, Const(size)) if size > 1:
+                for step, whole in _steps(left):
+                    if whole is not None and size * step < whole:
+                        weights |= {step, size * step, whole}
+                        within.add((size * step, whole))
     chain = sorted(weights - {1})
-    if 1 < len(chain) <= MOST_DIGITS and not any(b % a for a, b in pairwise(chain)):
-        found[Radix(tuple(b // a for a, b in pairwise((1, *chain)))[::-1])] = None
+    if len(chain) > 1 and all(b % a == 0 or (a, b) in within for a, b in pairwise(chain)):
+        every = Radix((*reversed(chain), 1))
+        if len(chain) > 2 or every in found:
+            # Whatever some of the digits say of a tile, all of them say, too.
+            found = {
+                radix: None for radix in found if radix == PLAIN or not {*radix.weights} <= {*every.weights}
+            }
+        found[every] = None
     # In digits worth more than any position is, positions are no shorter.
     return tuple(radix for radix in found if radix.weights[0] < LARGEST_WEIGHT)
+
+
+def _steps(expr: Expr) -> tuple[tuple[int, int | None], ...]:
+    """What one step of a number comes to in positions, and after how many it begins anew.
+
+    That is 40, and 1920, for the coordinate ``q // 40 % 48``.
+    """
+    match expr:
+        case FloorDiv(left, Const(size)) if size > 0:
+            return tuple((size * step, whole) for step, whole in _steps(left))
+        case Mod(left, Const(size)) if size > 0:
+            return tuple(dict.fromkeys((step, size * step) for step, _ in _steps(left)))
+        case Sum(terms, _):
+            return tuple(dict.fromkeys(found for _, atom in terms for found in _steps(atom)))
+    return ((1, None),)

@@ -27,7 +27,8 @@ from dataclasses import replace
 from itertools import combinations
 
 from attnc.budget import OutOfWork, at
-from attnc.digits import PLAIN, Digits, Radix
+from attnc.digits import PLAIN, Digits, Radix, radices
+from attnc.division import Places
 from attnc.expression import (
     FALSE,
     TRUE,
@@ -44,6 +45,7 @@ from attnc.expression import (
     between,
     children,
     conj,
+    constant,
     disj,
     eq,
     floor_div,
@@ -55,6 +57,7 @@ from attnc.expression import (
     negate,
     rebuild,
     substitute,
+    walk,
 )
 from attnc.factorise import stands_for
 from attnc.pattern import Pattern, formula
@@ -185,18 +188,20 @@ def _shared(side: str, passes: tuple[Pass, ...], heads: Expr) -> list[str]:
 def _kept(part: Pass, sweep: Sweep, heads: Expr) -> list[str]:
     """That a sweep visits what it claims and nothing else, and stays in the sequence.
 
-    Where only one side is told in digits and that leaves something open, it is asked once more with both
-    sides, and the ends of a plain tile, in the same digits. Of three digits a plain side nearly always leaves
-    something open, and only after long work: there both are told in digits at once. What either way of asking
-    settles is settled.
+    Where a side is plain and that leaves something open, it is asked once more with both sides, and the ends
+    of a plain tile, in the same digits: those of the other side, or of what is claimed. Of three digits a
+    plain side nearly always leaves something open, and only after long work: there both are told in digits at
+    once. What either way of asking settles is settled.
     """
     own, other = part.walk.var, sweep.walk.var
     ways = [{own: part.walk.radix, other: sweep.walk.radix}]
-    radix = max(ways[0].values(), key=lambda radix: len(radix.sizes))
+    radix = max(ways[0].values(), key=lambda radix: len(radix.weights))
+    if radix == PLAIN and sweep.drawn is None and sweep.scatter is None:
+        radix = radices(sweep.claim)[-1]
     if radix != PLAIN and PLAIN in ways[0].values():
         ends = tile_ends(own, PLAIN, ())[own] if part.walk.radix == PLAIN else ()
         ways.append(dict.fromkeys((own, other, *ends), radix))
-    if len(radix.sizes) > 1:
+    if len(radix.weights) > 2:
         ways.reverse()
     found = _kept_in(ways[0], part, sweep, heads)
     for sides in ways[1:]:
@@ -209,12 +214,13 @@ def _kept(part: Pass, sweep: Sweep, heads: Expr) -> list[str]:
 def _kept_in(sides: dict[Var, Radix], part: Pass, sweep: Sweep, heads: Expr) -> list[list[str]]:
     """The same, put in the given digits of both sides: what is wrong by each question."""
     where = f"the {part.side} sweep `{sweep.origin}`"
-    claim, visits = _told(sweep.claim, sides), _told(_visits(sweep), sides)
-    mine = conj(POSITIONS, heads, part.owned, part.walk.condition(), _tile(part))
+    alone = _alone(part)
+    claim, visits = _told(sweep.claim, sides), substitute(_told(_visits(sweep), sides), alone)
+    mine = conj(POSITIONS, heads, part.owned, part.walk.condition(), _tile(part), _ordered(part, sweep))
     limits = conj(*(_ranges(var, radix) for var, radix in sides.items()))
-    question = conj(limits, _told(mine, sides))
-    missing = _asked(satisfiable(conj(question, claim, negate(visits))), f"{where} misses an edge")
-    wrong = _asked(satisfiable(conj(question, visits, negate(claim))), f"{where} visits what is no edge")
+    question = substitute(conj(limits, _told(mine, sides)), alone)
+    missing = _asked(_denied(conj(question, claim), visits), f"{where} misses an edge")
+    wrong = _asked(_denied(conj(question, visits), claim), f"{where} visits what is no edge")
     elsewhere: list[str] = []
     if sweep.scatter is not None:
         failure = f"{where} takes other positions than it is there for"
@@ -226,7 +232,18 @@ def _kept_in(sides: dict[Var, Radix], part: Pass, sweep: Sweep, heads: Expr) -> 
     own = {var: radix for var, radix in sides.items() if var != sweep.walk.var}
     limits = conj(*(_ranges(var, radix) for var, radix in own.items()))
     beyond = conj(le(1, N), limits, _told(conj(heads, _tile(part), _leaves(sweep)), own))
+    beyond = substitute(beyond, alone)
     return [missing, wrong, elsewhere, _asked(satisfiable(beyond), f"{where} leaves the sequence")]
+
+
+def _denied(given: Expr, claim: Expr) -> Answer:
+    """Whether a claim can fail where something is given; if need be, each way to fail is asked by itself."""
+    against = negate(claim)
+    answer = satisfiable(conj(given, against))
+    if answer.outcome == "undecided" and isinstance(against, Or):
+        ways = (satisfiable(conj(given, way)) for way in against.args)
+        answer = next((found for found in ways if found.outcome != "proven"), Answer("proven"))
+    return answer
 
 
 def _told(expr: Expr, sides: dict[Var, Radix]) -> Expr:
@@ -252,9 +269,13 @@ def _told(expr: Expr, sides: dict[Var, Radix]) -> Expr:
 
 
 def _retold(condition: Expr, told: Expr, rewrite: Digits) -> list[Expr]:
-    """What makes a condition on positions and the one on digits the same: first its quotients."""
+    """What makes a condition on positions and the one on digits the same, as far as division does not tell.
+
+    That is first about its quotients.
+    """
     if condition == told:
         return []
+    places = Places(rewrite.sides)
     quotients: dict[Expr, Expr] = {}
     lemmas = []
     # Innermost first: what is known of a quotient helps with what is divided further.
@@ -262,10 +283,12 @@ def _retold(condition: Expr, told: Expr, rewrite: Digits) -> list[Expr]:
         if isinstance(part, (FloorDiv, Mod)) and part not in quotients:
             inner = rebuild(part, tuple(substitute(child, quotients) for child in children(part)))
             quotients[part] = rewrite.expression(part)
-            lemmas.append(eq(inner, quotients[part]))
+            if not places.is_equal(inner, quotients[part]):
+                lemmas.append(eq(inner, quotients[part]))
     meanwhile = substitute(condition, quotients)
-    both = disj(conj(meanwhile, told), conj(negate(meanwhile), negate(told)))
-    return [lemma for lemma in (*lemmas, both) if lemma != TRUE]
+    if not places.is_same(meanwhile, told):
+        lemmas.append(disj(conj(meanwhile, told), conj(negate(meanwhile), negate(told))))
+    return [lemma for lemma in lemmas if lemma != TRUE]
 
 
 def _tile(part: Pass) -> Expr:
@@ -281,8 +304,31 @@ def _tile(part: Pass) -> Expr:
     )
 
 
+def _ordered(part: Pass, sweep: Sweep) -> Expr:
+    """That quotients of a tile's ends and of the position between them are in the same order as those."""
+    own = part.walk.var
+    [(first, last), *more] = tile_ends(own, part.walk.radix, part.extents).values()
+    if more or part.walk.members is not None:
+        return TRUE
+    divisors = {
+        inner.right: None
+        for bound in (*sweep.low, *sweep.high, sweep.when, sweep.full_when, sweep.full_low, sweep.full_high)
+        for inner in walk(bound)
+        if isinstance(inner, FloorDiv) and (constant(inner.right) or 0) > 0
+    }
+    quotients = ([floor_div(place, divisor) for place in (first, own, last)] for divisor in divisors)
+    return conj(*(conj(le(low, middle), le(middle, high)) for low, middle, high in quotients))
+
+
+def _alone(part: Pass) -> dict[Expr, Expr]:
+    """The ends of those digits of a tile that take one value, which is the position's own."""
+    ends = tile_ends(part.walk.var, part.walk.radix, part.extents).items()
+    return {first: digit for digit, (first, last) in ends if first == last}
+
+
 def _ranges(var: Var, radix: Radix) -> Expr:
-    return conj(*(between(low, digit, high) for digit, (low, high) in radix.ranges(var).items()))
+    ranges = (between(low, digit, high) for digit, (low, high) in radix.ranges(var).items())
+    return conj(*ranges, *radix.limits(var))
 
 
 def _counted(var: Var, radix: Radix) -> Expr:
@@ -338,7 +384,10 @@ def _leaves(sweep: Sweep) -> Expr:
     first, *later = walked.digits
     beyond = conj(_full(sweep), lt(LAST, walked.radix.position(walked.digits)))
     sizes = walked.radix.sizes
-    strange = (negate(between(0, digit, size - 1)) for digit, size in zip(later, sizes, strict=True))
+    strange = [negate(between(0, digit, size - 1)) for digit, size in zip(later, sizes, strict=True)]
+    masked = sweep.mask.args if isinstance(sweep.mask, And) else (sweep.mask,)
+    for limit in walked.radix.limits(walked.var):
+        strange.append(conj(_full(sweep) if limit in masked else TRUE, negate(limit)))
     return conj(_reached(sweep), disj(lt(first, 0), beyond, *strange))
 
 

@@ -25,7 +25,9 @@ from attnc.expression import (
     constant,
     disj,
     fold,
+    maximum,
     merged,
+    minimum,
     negate,
     sub,
     walk,
@@ -182,11 +184,12 @@ def _packed_passes(side: Side, own: Var, axis: Axis, terms: list[Term], n: int) 
 def _spread_passes(side: Side, own: Var, terms: list[Term], owned: Expr, n: int) -> list[Pass]:
     """Passes over all positions of one side; several, where no one way of tiling suits all terms."""
     frames = [Pass(side, Walk(own), (), owned, ())]
-    told = (ways for term in terms for ways in _ways(term))
+    told = [ways for term in terms for ways in _ways(term)]
     for radix in dict.fromkeys(radix for ways in told for radix in radices(ways.formula())[1:]):
         limits = tuple(radix.ranges(own).values())
+        rectangles = [_across(radix, ways, own) for ways in told] if len(radix.sizes) > 1 else []
         for spans in dict.fromkeys(
-            (tuple(1 for _ in radix.sizes), _spans(radix.sizes), *_chunks(radix.sizes))
+            (tuple(1 for _ in radix.sizes), _spans(radix.sizes), *_chunks(radix.sizes), *rectangles)
         ):
             frames.append(Pass(side, Walk(own, radix, limits), spans, owned, ()))
     if not terms:
@@ -217,7 +220,25 @@ def _spans(sizes: Sequence[int]) -> tuple[int, ...]:
     most = 16 if len(sizes) == 1 else 4
     if len(sizes) == 1 and sizes[0] > 16:
         most = 8
-    return tuple(min(size, most) for size in sizes)
+    if len(sizes) > 2:
+        most = 2
+    return tuple(min(size, most if place < 4 else 1) for place, size in enumerate(sizes))
+
+
+def _is_deep(radix: Radix) -> bool:
+    """Whether digits are so many, or so uneven, that only a tile in the same digits bounds them shortly."""
+    return len(radix.sizes) > 2 or bool(radix.limits(Q))
+
+
+def _across(radix: Radix, term: Term, own: Var) -> tuple[int, ...]:
+    """Extents in those digits that edges lead across; edges stay within one value of the others."""
+    digits = zip(view(term, own, TRUE, radix, radix).digits[1:], radix.ranges(own).items(), strict=True)
+    within = [
+        item.low == maximum(low, place) and item.high == minimum(place, high)
+        for item, (place, (low, high)) in digits
+    ]
+    spans = iter(_spans([size for size, alone in zip(radix.sizes, within, strict=True) if not alone]))
+    return tuple(1 if alone else next(spans) for alone in within)
 
 
 def _chunks(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -254,7 +275,8 @@ def _best_told(frame: Pass, term: Term, n: int) -> tuple[float, Sweep]:
         options += [
             radix
             for radix in radices(term.formula())[1:]
-            if not other.packed or ranges_of(other, radix) is not None
+            if (radix == walked.radix or not (_is_deep(radix) or _is_deep(walked.radix)))
+            and (not other.packed or ranges_of(other, radix) is not None)
         ]
     sweeps = [plain]
     for radix in options[1:]:

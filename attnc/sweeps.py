@@ -19,12 +19,13 @@ from attnc.expression import (
     conj,
     le,
     maximum,
+    mentioned,
     minimum,
 )
 from attnc.intervals import Tile, bounds, may, must
 from attnc.schedule import LEAST, MOST, Sweep, Walk, tile_ends
 from attnc.simplify import LAST
-from attnc.views import View
+from attnc.views import Digit, View
 
 
 def sweep_of(view: View, extents: tuple[int, ...] = ()) -> Sweep:
@@ -64,6 +65,7 @@ def sweep_of(view: View, extents: tuple[int, ...] = ()) -> Sweep:
     worth = _worth(view, ranges)
     whole = Tile({var: pair for var, pair in ranges.items() if var != own or view.own_radix == PLAIN})
     masked = [item for item in (*view.on_own, *view.mask) if must(item, whole) != TRUE]
+    masked += [limit for limit in view.limits if not _exact(limit, view.digits, ranges)]
     packed = Walk(other, members=conj(view.other.interval(), view.indexed)) if view.indexed != TRUE else None
     return Sweep(
         walk=packed or Walk(other, view.other_radix),
@@ -81,6 +83,12 @@ def sweep_of(view: View, extents: tuple[int, ...] = ()) -> Sweep:
         claim=term.formula(),
         origin=term.origin,
     )
+
+
+def _exact(limit: Expr, digits: tuple[Digit, ...], ranges: Mapping[Var, tuple[Expr, Expr]]) -> bool:
+    """Whether the range of the first digit that a limit mentions ends there, whatever the others are."""
+    _, *others = (digit.var for digit in digits if digit.var in mentioned(limit))
+    return all(ranges[digit][0] == ranges[digit][1] for digit in others)
 
 
 def _worth(view: View, ranges: Mapping[Var, tuple[Expr, Expr]]) -> Expr:

@@ -6,7 +6,7 @@ class of terms is closed under this up to conditions that cannot be solved; thos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attnc.budget import priced
@@ -71,6 +71,7 @@ class View:
     unsolved: what is left to be masked even where all digits lie within their inner bounds, in digits.
     on_own: what the own position alone must meet.
     mask: all that a pair must meet, each condition in the digits or the positions that say it shortest.
+    limits: what the other side's digits must meet together to be a position's.
     """
 
     term: Term
@@ -84,6 +85,7 @@ class View:
     unsolved: tuple[Expr, ...]
     on_own: tuple[Expr, ...]
     mask: tuple[Expr, ...]
+    limits: tuple[Expr, ...]
 
 
 @priced(256)
@@ -107,11 +109,12 @@ def view(
     literals = [part for item in conditions for part in _parts(_decided(expand(item, other), other))]
     found = [_Condition.of(item, rewrite, own, other) for item in (*literals, *term.leftover)]
     within = _Condition.of(le(other, LAST), rewrite, own, other)
+    limits = [_Condition(item, item, (item,), (item,)) for item in other_radix.limits(other)]
     names = {other.name, *(digit.name for digit in other_radix.digits(other))}
     pairs = [item for item in found if not names.isdisjoint(variables(item.mask))]
     alone = [item for item in found if names.isdisjoint(variables(item.mask))]
     drawn = () if term.drawn is None else (term.drawn,)
-    digits, unsolved = _digits([*pairs, within], other, other_radix)
+    digits, unsolved = _digits([*pairs, within], other, other_radix, limits)
     return View(
         term,
         own_axis,
@@ -124,6 +127,7 @@ def view(
         (*(item.told for item in unsolved), *drawn),
         tuple(item.mask for item in alone),
         (*(item.mask for item in pairs), *drawn),
+        tuple(item.mask for item in limits),
     )
 
 
@@ -206,9 +210,12 @@ def _parts(condition: Expr) -> tuple[Expr, ...]:
 
 
 def _digits(
-    conditions: list[_Condition], other: Var, radix: Radix
+    conditions: list[_Condition], other: Var, radix: Radix, limits: Sequence[_Condition] = ()
 ) -> tuple[tuple[Digit, ...], list[_Condition]]:
-    """Bounds for every digit of ``other``, and the conditions that the inner ones do not imply."""
+    """Bounds for every digit of ``other``, and the conditions that the inner ones do not imply.
+
+    limits: further conditions, of which each bounds the first digit that it mentions and no other.
+    """
     digits = radix.digits(other)
     known = radix.ranges(other)
     sizes = dict(zip(digits[1:], radix.sizes, strict=True))
@@ -216,6 +223,8 @@ def _digits(
     if len(digits) > 1:
         apart = [part for part in outer if not mentions(part, N)]
         outer += [part for digit in digits for part in _without(digit, apart)]
+    conditions = [*conditions, *limits]
+    outer += [part for limit in limits for part in limit.outer]
     unsolved: dict[int, _Condition] = {}
     found: list[Digit] = []
     for digit in digits:

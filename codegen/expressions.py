@@ -14,8 +14,22 @@ from attnc.schedule import LEAST, MOST
 
 FAR = 2**31 - 1  # beyond every position
 
-# The first and last position of a tile of one's own, and their digits.
-ENDS = tuple(f"{end}{i}" for end in ("first", "last") for i in ("", *range(3)))
+# The ends of a tile and of what it sweeps, and the digits of those: what goes by its own name.
+_END = re.compile(r"(?:first|last|low|high)\d*")
+
+
+class _Names(dict[str, str]):
+    """Texts of variables; the ends of tiles, of however many digits, go by their own names."""
+
+    def __missing__(self, name: str) -> str:
+        if _END.fullmatch(name) is None:
+            raise KeyError(name)
+        return name
+
+
+def ends_in(expr: Expr) -> list[str]:
+    """The names of a tile's ends that an expression mentions, in order."""
+    return sorted(name for name in variables(expr) if _END.fullmatch(name))
 
 
 class TensorText:
@@ -61,9 +75,9 @@ class TensorText:
         def scalar_lookup(table: str, index: tuple[str, ...], kind: str) -> str:
             return f"int({lookup(table, index, kind)})"
 
-        names = {name: name for name in ("n", "h", *ENDS)} | {"H": "heads"}
-        inner = Printer("tensor", names | {own: own}, lookup)
-        outer = Printer("host", names | {own: own}, scalar_lookup)
+        names = _Names({"n": "n", "h": "h", "H": "heads", own: own})
+        inner = Printer("tensor", names, lookup)
+        outer = Printer("host", names, scalar_lookup)
         return _HostPrinter(outer, inner)(expr)
 
 
@@ -76,9 +90,8 @@ class KernelText:
         self.inputs = {item.name: item for item in inputs}  # tables made of them go by names of their own
 
     def _printer(self, names: dict[str, str]) -> Printer:
-        ranges = (f"{end}{i}" for end in ("low", "high") for i in range(3))
-        scalars = {name: name for name in ("n", "h", LEAST.name, MOST.name, *ENDS, *ranges)} | {"H": "heads"}
-        return Printer("kernel", scalars | names, self._lookup, self._drawn, self._reduce)
+        scalars = {"n": "n", "h": "h", "H": "heads", LEAST.name: LEAST.name, MOST.name: MOST.name}
+        return Printer("kernel", _Names(scalars | names), self._lookup, self._drawn, self._reduce)
 
     def _scalar(self, expr: Expr) -> str:
         # Inside a reduction over the tile's rows the own position is a vector.
@@ -145,7 +158,7 @@ class _HostPrinter:
 
     def __call__(self, expr: Expr) -> str:
         reduced = dict.fromkeys(part for part in walk(expr) if isinstance(part, (TileMin, TileMax)))
-        names = dict(self.outer.names)
+        names = _Names(self.outer.names)
         mapping: dict[Expr, Expr] = {}
         for i, part in enumerate(reduced):
             kind = "min" if isinstance(part, TileMin) else "max"

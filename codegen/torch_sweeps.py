@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from math import lcm
 from textwrap import indent
 
-from attnc.codegen.expressions import ENDS, TensorText, first_row
-from attnc.digits import PLAIN
+from attnc.codegen.expressions import TensorText, ends_in, first_row
+from attnc.digits import PLAIN, Radix
 from attnc.expression import (
     FALSE,
     TRUE,
@@ -86,7 +86,8 @@ class SweepWriter(TensorText):
             runs = "[_range(n - n_q, n - 1)]"
         else:
             ranges = tuple((constant(low), constant(high)) for low, high in walked.ranges)
-            runs = f"_digit_runs(n - n_q, n, {walked.radix.sizes}, {ranges}, {part.extents}, device)"
+            name_of, told = _told(walked.radix, "runs")
+            runs = f"{name_of}(n - n_q, n, {told}, {ranges}, {part.extents}, device)"
         return (
             f"def {name}(n_q, n, h, heads, tables, device):\n"
             '    """Queries of this pass, ascending, in runs."""\n'
@@ -107,7 +108,8 @@ class SweepWriter(TensorText):
         if part.walk.radix != PLAIN:
             ends = tile_ends(part.walk.var, part.walk.radix, part.extents).values()
             names = ", ".join(f"({a.name}, {b.name if a != b else '_'})" for a, b in ends)
-            start = f"{names} = _digit_ends(rows, {part.walk.radix.sizes})\n"
+            name_of, told = _told(part.walk.radix, "ends")
+            start = f"{names} = {name_of}(rows, {told})\n"
         elif re.search(r"\b(first|last)\b", read):
             start = "first, last = int(rows[0]), int(rows[-1])\n"
         if re.search(r"\bq\b", read):
@@ -194,7 +196,10 @@ class SweepWriter(TensorText):
         names = {f"tile{i}": self.host(part, "q") for i, part in enumerate(reduced)}
         mapping: dict[Expr, Expr] = {part: Var(f"tile{i}") for i, part in enumerate(reduced)}
         # The tile's own ends are made tensors, so that every condition is one.
-        own = {name: f"(0 * least + {text})" for name, text in ({end: end for end in ENDS} | names).items()}
+        own = {
+            name: f"(0 * least + {text})"
+            for name, text in ({end: end for end in ends_in(sweep.worth)} | names).items()
+        }
         scalars = {LEAST.name: LEAST.name, MOST.name: MOST.name}
         return self.tensor(substitute(sweep.worth, mapping), scalars | own)
 
@@ -204,7 +209,15 @@ class SweepWriter(TensorText):
         if walk.radix == PLAIN:
             return f"_range({low[0]}, {high[0]})"
         bounds = (f"({', '.join(ends)})" for ends in (low, high))
-        return f"_digit_box({', '.join(bounds)}, {walk.radix.sizes}, n, device)"
+        name, told = _told(walk.radix, "box")
+        return f"{name}({', '.join(bounds)}, {told}, n, device)"
+
+
+def _told(radix: Radix, what: str) -> tuple[str, tuple[int, ...]]:
+    """The function that knows positions by their digits, and what it is told of those."""
+    if radix.limits(Q):
+        return f"_cut_{what}", radix.weights
+    return f"_digit_{what}", radix.sizes
 
 
 def _in_positions(condition: Expr, walks: Iterable[Walk]) -> Expr:
@@ -212,6 +225,7 @@ def _in_positions(condition: Expr, walks: Iterable[Walk]) -> Expr:
     mapping: dict[Expr, Expr] = {}
     for item in walks:
         if item.radix != PLAIN:
+            mapping |= dict.fromkeys(item.radix.limits(item.var), TRUE)  # a position's digits meet them
             mapping |= dict(zip(item.digits, item.radix.of(item.var), strict=True))
     return substitute(condition, mapping)
 

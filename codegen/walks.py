@@ -96,14 +96,17 @@ class WalkWriter(KernelText):
             within = place if later == 1 else f"{place} // {later}"
             digits.append(f"{own}{i} = first{i} + {within} % {extent}")
             inside.append(f"({own}{i} <= last{i})")
+        single = {i: f"first{i}" for i, extent in enumerate(extents, 1) if extent == 1}
         if start != "0":
-            single = {i: f"first{i}" for i, extent in enumerate(extents, 1) if extent == 1}
             least, most = _position(walk, "first"), _position(walk, "last", single)
             # One query has one residue: the tiles of all others have nothing to do.
             lines += [f"if ({most} < offset) | ({least} >= n):  # no query is among them", "    return"]
         within = place if span == 1 else f"{place} // {span}"
         lines += [*digits, f"{own}0 = first0 + {within}"]
         lines.append(f"{own} = {_position(walk, own)}")
+        if walk.radix.limits(walk.var):
+            names = {digit.name: single.get(i, digit.name) for i, digit in enumerate(walk.digits)}
+            inside += [self._vector(limit, names) for limit in walk.radix.limits(walk.var)]
         inside += [f"({own} < n)", *([f"({own} >= offset)"] if start != "0" else [])]
         lines.append(f"inside = {' & '.join(inside)}")
         return lines

@@ -5,6 +5,7 @@ This shares nothing with the proofs but the meaning of a sweep, and is what they
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from attnc.evaluation import (
     evaluate,
 )
 from attnc.expression import (
+    And,
     Const,
     Expr,
     Lookup,
@@ -127,10 +129,10 @@ def _tiles(
 def digits_of(radix: Radix, positions: Ints) -> list[Ints]:
     """The digits of positions, the first digit's first."""
     found: list[Ints] = []
-    for size in reversed(radix.sizes):
-        found.insert(0, positions % size)
-        positions = positions // size
-    return [positions, *found]
+    for weight in radix.weights:
+        found.append(positions // weight)
+        positions = positions % weight
+    return found
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,29 @@ def grids(part: Pass, sweep: Sweep, n: int, tile: int, tables: Tables) -> Iterat
     context: dict[str, Any] = {"n": n, "h": 0, "H": 1}
     for rows, ends in _tiles(part, n, tile, context, tables):
         yield Grid(part, sweep, rows, context | ends, derived(tables), n)
+
+
+def strays(part: Pass, n: int, tile: int) -> int:
+    """How many digits that are no position's are visited and not masked by what says so of digits."""
+    found = 0
+    for sweep in part.sweeps:
+        walked, weights = sweep.walk, sweep.walk.radix.weights
+        masked = sweep.mask.args if isinstance(sweep.mask, And) else (sweep.mask,)
+        kept = [limit for limit in walked.radix.limits(walked.var) if limit in masked]
+        for _, ends in _tiles(part, n, tile, {"n": n}, {}):
+            env = Env({"n": n} | ends)
+            ranges = (
+                range(int(evaluate(low, env)), int(evaluate(high, env)) + 1)
+                for low, high in zip(sweep.low, sweep.high, strict=True)
+            )
+            if not evaluate(sweep.when, env):
+                continue
+            for digits in itertools.product(*ranges):
+                position = sum(weight * digit for weight, digit in zip(weights, digits, strict=True))
+                if tuple(int(d) for d in digits_of(walked.radix, np.array(position))) != digits:
+                    names = {digit.name: value for digit, value in zip(walked.digits, digits, strict=True)}
+                    found += all(evaluate(limit, Env(names)) for limit in kept)
+    return found
 
 
 def _on_tile(expr: Expr, rows: dict[str, Any], tables: Tables) -> Expr:

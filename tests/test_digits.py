@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from math import prod
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnc.digits import PLAIN, Digits, Known, Radix, radices
+from attnc.digits import PLAIN, Digits, Known, Radix, radices, sized
 from attnc.evaluation import Env, evaluate
 from attnc.expression import (
     Const,
@@ -45,8 +46,10 @@ Q_PLACES, K_PLACES = np.arange(LENGTH)[:, None], np.arange(LENGTH)[None, :]
 
 radices_drawn = st.one_of(
     st.just(PLAIN),
-    st.integers(2, 12).map(lambda s: Radix((s,))),
-    st.tuples(st.integers(2, 5), st.integers(2, 5)).map(Radix),
+    st.integers(2, 12).map(sized),
+    st.tuples(st.integers(2, 5), st.integers(2, 5)).map(lambda sizes: sized(*sizes)),
+    # Weights that do not divide each other.
+    st.sets(st.integers(2, 40), min_size=2, max_size=4).map(lambda found: Radix((*sorted(found)[::-1], 1))),
 )
 # Divisors that digits have much to do with, and others.
 divisors = st.one_of(st.integers(1, 12), st.sampled_from((15, 16, 20, 24, 60)))
@@ -147,7 +150,7 @@ def test_digits_and_positions_are_the_same(radix: Radix, position: int) -> None:
 
 
 def test_every_position_has_digits_of_its_own() -> None:
-    for radix in (Radix((4,)), Radix((3, 5)), Radix((2, 3, 4))):
+    for radix in (sized(4), sized(3, 5), sized(2, 3, 4)):
         found = np.stack(digits_of(radix, np.arange(120)))
         assert len(set(map(tuple, found.T.tolist()))) == 120
         most = [120 // radix.weights[0], *radix.sizes]
@@ -155,10 +158,22 @@ def test_every_position_has_digits_of_its_own() -> None:
         assert radix.weights == tuple(prod(most[i + 1 :]) for i in range(len(most)))
 
 
+@given(radices_drawn)
+def test_limits_tell_the_digits_of_positions_from_others(radix: Radix) -> None:
+    found = {tuple(row) for row in np.stack(digits_of(radix, np.arange(2 * radix.weights[0]))).T.tolist()}
+    limits = conj(*radix.limits(Q))
+    names = [digit.name for digit in radix.digits(Q)]
+    for digits in itertools.product(range(2), *map(range, radix.sizes)):
+        assert bool(evaluate(limits, Env(dict(zip(names, digits, strict=True))))) == (digits in found)
+    for tail in radix.tails(Q):
+        sums = [int(evaluate(tail.told(), Env(dict(zip(names, digits, strict=True))))) for digits in found]
+        assert max(sums) == tail.most
+
+
 # --- what becomes of what patterns say ------------------------------------------------------------------
 
 q0, q1, q2, k0, k1, k2 = (Var(name) for name in ("q0", "q1", "q2", "k0", "k1", "k2"))
-ONE, TWO = Radix((8,)), Radix((4, 5))
+ONE, TWO = sized(8), sized(4, 5)
 
 TOLD: dict[str, tuple[Expr, Radix, Expr]] = {
     "a stride": (eq(mod(sub(Q, K), 8), 0), ONE, eq(q1, k1)),
@@ -201,7 +216,11 @@ def test_what_is_looked_up_keeps_its_position() -> None:
 
 def test_the_ways_of_counting_are_named_by_remainders() -> None:
     grid = conj(eq(mod(floor_div(Q, 5), 4), mod(floor_div(K, 5), 4)), le(N, 9))
-    assert radices(grid) == (PLAIN, Radix((4, 5)))
-    assert radices(conj(eq(mod(Q, 8), 3), le(mod(K, 6), 2))) == (PLAIN, Radix((8,)), Radix((6,)))
+    assert radices(grid) == (PLAIN, sized(4, 5))
+    assert radices(conj(eq(mod(Q, 8), 3), le(mod(K, 6), 2))) == (PLAIN, sized(8), sized(6))
     assert radices(le(Q, K)) == (PLAIN,)
+    rows = conj(eq(mod(mod(Q, 40), 3), mod(mod(K, 40), 3)), eq(mod(floor_div(Q, 40), 3), 0))
+    assert radices(rows) == (PLAIN, Radix((120, 40, 3, 1)))
+    # What is dilated further than an axis is long stays by itself.
+    assert radices(conj(eq(mod(mod(Q, 7), 8), 0), eq(mod(floor_div(Q, 7), 2), 0))) == (PLAIN, sized(2, 7))
     assert "n" not in variables(Digits({Q: ONE})(le(mod(Q, 8), 2)))

@@ -16,7 +16,7 @@ from attnc import plan_proofs, planner, rule_proofs
 from attnc.codegen.module import _sections as module_parts
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
-from attnc.digits import Digits, Radix
+from attnc.digits import Digits, sized
 from attnc.evaluation import (
     Env,
     evaluate,
@@ -24,6 +24,7 @@ from attnc.evaluation import (
 from attnc.expression import (
     FALSE,
     TRUE,
+    Const,
     Drawn,
     Expr,
     K,
@@ -32,6 +33,7 @@ from attnc.expression import (
     Var,
     add,
     fold,
+    mentioned,
     neg,
     negate,
     walk,
@@ -322,6 +324,47 @@ def test_shifts_reach_every_power_that_a_pair_can_have() -> None:
     assert any("takes other positions" in found for found in failures(damage))
 
 
+# Residues and chunks of rows and frames that are no multiple of them.
+UNEVEN = {
+    "rows": "grid(y: 9, x: 11) attend neighborhood(3, 2, axis=y) & neighborhood(2, 3, axis=x)",
+    "frames": "grid(t: 3, y: 5, x: 4) "
+    "attend neighborhood(2, 2, axis=t) & neighborhood(2, 3, axis=y) & neighborhood(2, 2, axis=x)",
+    "causal rows": "grid(y: 8, x: 7) attend window(2, dilation=3, axis=y) & neighborhood(2, 3, axis=x)",
+}
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_plans_in_uneven_digits_are_proven_and_visit_every_edge_once(name: str) -> None:
+    (item,) = small_bodies(f"pattern p() {{ {UNEVEN[name]} }}")
+    assert failures(item) == []
+    for part in (*item.query, *item.key):
+        assert part.walk.radix.limits(part.walk.var) or any(s.walk.radix.limits(K) for s in part.sweeps)
+    for n, tile in ((1, 4), (50, 8), (77, 16)):
+        assert enumeration.wrong(item, n, tile, 1, {}) == []
+        for part in (*item.query, *item.key):
+            assert enumeration.strays(part, n, tile) == 0
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_digits_that_are_no_position_are_not_visited(name: str) -> None:
+    """The first digit of those that are limited together ends where its own values do."""
+    (item,) = small_bodies(f"pattern p() {{ {UNEVEN[name]} }}")
+    found = 0
+    for part in item.query:
+        for sweep in part.sweeps:
+            for limit in sweep.walk.radix.limits(sweep.walk.var):
+                place, *_ = (i for i, digit in enumerate(sweep.walk.digits) if digit in mentioned(limit))
+                high = [*sweep.high]
+                high[place] = Const(sweep.walk.radix.sizes[place - 1] - 1)
+                loose = replace(part, sweeps=(replace(sweep, high=tuple(high)),))
+                assert enumeration.strays(loose, 77, 16)
+                assert any(
+                    "leaves the sequence" in reason for reason in failures(replace(item, query=(loose,)))
+                )
+                found += 1
+    assert found
+
+
 def test_an_unproven_plan_is_replaced() -> None:
     """A damaged plan comes back as one that is right and says what was lost; never as it was."""
     with oracle.weighed_small():  # with large tiles so short a window is masked everywhere
@@ -354,7 +397,7 @@ def test_a_side_without_digits_is_told_in_the_others() -> None:
     (own,) = decompose(pattern)
     (term,) = own.terms
     frame = Pass("query", Walk(Q), (), TRUE, ())
-    sweep = planner._sweep(frame, term, Radix((7, 6)))
+    sweep = planner._sweep(frame, term, sized(7, 6))
     item = replace(plan(pattern, [own]).bodies[0], query=(replace(frame, sweeps=(sweep,)),))
     assert failures(item) == []
     late = replace(sweep, low=(add(sweep.low[0], 1), *sweep.low[1:]))

@@ -14,7 +14,7 @@ from attnc import reference
 from attnc.counting import touched
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
-from attnc.digits import PLAIN, Radix
+from attnc.digits import PLAIN, sized
 from attnc.parser import parse
 from attnc.planner import STEP, TILE, plan
 from attnc.resolver import resolve
@@ -119,7 +119,7 @@ def test_what_no_one_tiling_suits_takes_two_passes(name: str) -> None:
     text, size = JOINED[name]
     item = planned(text)
     for passes in (item.query, item.key):
-        assert [part.walk.radix for part in passes] == [PLAIN, Radix((size,))]
+        assert [part.walk.radix for part in passes] == [PLAIN, sized(size)]
     assert [part.continues for part in item.query] == [False, True]
 
 

@@ -130,6 +130,29 @@ DIGITS = {
         "attend neighborhood(2, axis=t) & neighborhood(3, axis=y) & neighborhood(2, axis=x)",
         {"n": 48, "n_q": 48},
     ),
+    # Residues that no row or frame is a multiple of were told in no digits, and computed against everything.
+    "clamped windows of rows that no residue divides": (
+        "grid(y: 9, x: 11) attend neighborhood(3, dilation=2, axis=y) & neighborhood(2, dilation=3, axis=x)",
+        {"n": 97, "n_q": 61, "value_dim": 32},
+    ),
+    "clamped windows of an image's residues, causal in rows": (
+        "grid(y: 8, x: 10) attend window(2, dilation=3, axis=y) & neighborhood(3, dilation=4, axis=x)",
+        {"n": 80, "n_q": 80},
+    ),
+    "clamped windows of residues of a video": (
+        "grid(t: 4, y: 5, x: 5) attend neighborhood(2, dilation=2, axis=t) "
+        "& neighborhood(2, dilation=3, axis=y) & neighborhood(3, dilation=2, axis=x)",
+        {"n": 93, "n_q": 40},
+    ),
+    "clamped windows of residues of a video, causal in time": (
+        "grid(t: 4, y: 4, x: 7) attend window(1, dilation=2, axis=t) "
+        "& neighborhood(3, dilation=1, axis=y) & neighborhood(2, dilation=3, axis=x)",
+        {"n": 110, "n_q": 110},
+    ),
+    "chunks that divide no row": (
+        "grid(y: 6, x: 13) attend chunk(2, axis=y) & chunk(5, axis=x)",
+        {"n": 78, "n_q": 70},
+    ),
     # What is drawn beside residues on both sides is no list of tiles, and was counted as one.
     "a draw beside residues": ("attend from(every(7)) & to(every(7)) | random(4, seed=4)", {}),
 }

@@ -67,6 +67,52 @@ def _digit_box(low, high, sizes, n, device):
     return places[places < n]
 
 
+def _cut_runs(begin, end, weights, ranges, extents, device):
+    """As ``_digit_runs``, of digits that are worth ``weights``."""
+    sizes = _values(weights)
+    last = (end - 1) // weights[0] + 1
+    for places in _digit_runs(0, last * math.prod(sizes), sizes, ranges, extents, device):
+        found = _uncut(places, weights, device)
+        yield found[(found >= begin) & (found < end)]
+
+
+def _cut_ends(positions, weights):
+    """As ``_digit_ends``, of digits that are worth ``weights``."""
+    rest, found = _index(positions, None), []
+    for weight in weights:
+        digit = rest // weight
+        rest = rest - weight * digit
+        found.append((int(digit.min()), int(digit.max())))
+    return found
+
+
+def _cut_box(low, high, weights, n, device):
+    """As ``_digit_box``, of digits that are worth ``weights``."""
+    sizes = _values(weights)
+    places = _digit_box(low, high, sizes, ((n - 1) // weights[0] + 1) * math.prod(sizes), device)
+    found = _uncut(places, weights, device)
+    return found[found < n]
+
+
+def _values(weights):
+    """How many values every digit but the first takes."""
+    return tuple(-(-weights[i] // weights[i + 1]) for i in range(len(weights) - 1))
+
+
+def _uncut(places, weights, device):
+    """The positions at places that are counted as if every weight divided the one before it.
+
+    Where it does not, some digits that there could be together are no position's: those places are left out.
+    """
+    rest = _index(places, device)
+    found, there = torch.zeros_like(rest), torch.ones_like(rest, dtype=torch.bool)
+    for before, weight, size in reversed([*zip(weights[:-1], weights[1:], _values(weights), strict=True)]):
+        found = found + weight * (rest % size)
+        there = there & (found < before)
+        rest = rest // size
+    return (found + weights[0] * rest)[there]
+
+
 def _chosen(member, low, high):
     """Positions in ``low..high`` where ``member`` is true."""
     low = max(low, 0)

@@ -14,7 +14,9 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
 
 
-@pytest.mark.parametrize("name", [*CASES, *(name for name in DIGITS if "worth" in name or "clamped" in name)])
+@pytest.mark.parametrize(
+    "name", [*CASES, *(name for name in DIGITS if "worth" in name or "clamped" in name or "divide" in name)]
+)
 def test_on_the_triton_path(name: str) -> None:
     done, changes = planned(name)
     given = call(**{"n": 30, "n_q": 30, "dim": 16, "value_dim": 16, **changes})
