@@ -332,6 +332,13 @@ def _on_grid(names: _Names) -> str:
             f"where (q.{y} - k.{y}) * (q.{y} - k.{y}) + (q.{x} - k.{x}) * (q.{x} - k.{x})"
             f" <= {names.number(0, 20)}"
         )
+    if names.chance(20):  # dilated along all axes, as in images and videos of few residues each
+        return " & ".join(
+            f"neighborhood({names.number(1, 4)}, dilation={names.number(1, 4)}, axis={axis})"
+            if names.chance(85)
+            else f"window({names.number(0, 3)}, dilation={names.number(1, 4)}, axis={axis})"
+            for axis in names.grid
+        )
     parts = [_along(names, axis) for axis in names.grid if names.chance(80)]
     return " & ".join(parts) or f"window({names.number(0, 12)})"
 

@@ -202,7 +202,8 @@ def atom(d: Draw, depth: int = 1) -> str:
     if found := d.let("relation"):
         return found
     kinds = ["word", "causal", "causal", "window", "window", "window", "chunk", "stride", "to", "to", "from"]
-    kinds += ["offsets", "random", "where", "where", "where", "where"]
+    kinds += ["offsets", "random", "where", "where", "where", "where", "neighborhood"]
+    kinds += ["neighborhoods"] * (3 if d.grid and not d.block else 0)
     numbers = ((d.block_number,) if d.block_number else ()) if d.block else d.numbers
     kinds += ["same"] * (4 if numbers else 0) + ["blocks"] * (2 if depth and not d.block else 0)
     axis = f", axis={d.one(*d.grid)}" if d.grid and d.chance(65) else ""
@@ -217,6 +218,11 @@ def atom(d: Draw, depth: int = 1) -> str:
             return f"window({d.size(0)}{right}{dilation}{axis})"
         case "chunk" | "stride" as name:
             return f"{name}({d.size(1)}{axis})"
+        case "neighborhood":
+            dilation = f", dilation={d.number(1, 9)}" if d.chance(50) else ""
+            return f"neighborhood({d.size(1)}{dilation}{axis})"
+        case "neighborhoods":
+            return f"({' & '.join(_along(d, name) for name in d.grid)})"
         case "to" | "from" as name:
             return f"{name}({a_set(d)})"
         case "offsets":
@@ -234,6 +240,14 @@ def atom(d: Draw, depth: int = 1) -> str:
             d.block = False
             return f"blocks({size}, {inner})"
     return f"(where {condition(d)})"
+
+
+def _along(d: Draw, axis: str) -> str:
+    """The dilated neighborhood along one of several axes, of which some are causal."""
+    size, dilation = d.number(1, 7), d.number(1, 5)
+    if d.chance(15):
+        return f"window({size - 1}, dilation={dilation}, axis={axis})"
+    return f"neighborhood({size}, dilation={dilation}, axis={axis})"
 
 
 def past(d: Draw) -> str:

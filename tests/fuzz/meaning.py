@@ -239,9 +239,11 @@ class Meaning:
 
     def _relation(self, name: str, given: dict[str, tree.Expression], at: At) -> Any:
         axis = given.pop("axis", None)
-        q, k = at.q, at.k
+        q, k, length = at.q, at.k, at.n
         if axis is not None:
             assert isinstance(axis, tree.Name)
+            along = self.axes[axis.name]
+            length = along.size or -(-at.n // along.divisor)
             q, k = self._coordinate(axis.name, q), self._coordinate(axis.name, k)
         if name == "blocks":
             size = self.value(given["size"], at)
@@ -261,6 +263,8 @@ class Meaning:
                 return q // value["size"] == k // value["size"]
             case "stride":
                 return (q - k) % value["step"] == 0
+            case "neighborhood":
+                return _nearest(int(length), int(value["size"]), int(value.get("dilation", 1)))[q, k]
             case "to":
                 return value["set"].has(k)
             case "from":
@@ -331,10 +335,21 @@ _REAL: dict[str, Callable[..., Tensor]] = {
 }
 _SIGNATURES = {
     "window": ("left", "right", "dilation"), "chunk": ("size",), "stride": ("step",), "to": ("set",),
+    "neighborhood": ("size", "dilation"),
     "from": ("set",), "offsets": ("set",), "same": ("input",), "random": ("count", "seed", "past"),
     "blocks": ("size", "relation"), "first": ("count",), "last": ("count",), "every": ("step", "offset"),
     "powers": ("base",),
 }  # fmt: skip
+
+
+def _nearest(length: int, size: int, dilation: int) -> Any:
+    """Which keys a query attends to, (query, key): of its residue class as many in a row around it."""
+    found = np.zeros((length, length), dtype=np.bool_)
+    for query in range(length):
+        members = range(query % dilation, length, dilation)
+        start = max(0, min(members.index(query) - size // 2, len(members) - size))
+        found[query, members[start : start + size]] = True
+    return found
 
 
 def _bucket(x: Any, exact: int, buckets: int, most: int) -> Any:
