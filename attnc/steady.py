@@ -11,7 +11,7 @@ import sympy
 # A formula with more minima and maxima is nothing that people would read, and slow to work on.
 MOST_EXTREMA = 80
 MOST_PERIOD = 1 << 20
-MOST_PARTS = 8  # of a formula that is made shorter by hand
+MOST_NODES = 200  # of a formula that is made shorter by hand
 
 # slope * n + something between low and high
 Course = tuple[Fraction, Fraction, Fraction]
@@ -73,7 +73,7 @@ def rebuilt(part: sympy.Expr, args: Sequence[sympy.Expr]) -> sympy.Expr:
 
 def _without_remainders(expr: sympy.Expr, n: sympy.Symbol) -> sympy.Expr:
     """``n`` in place of its quotient times the divisor and its remainder, where that is shorter."""
-    if len(expr.args) > MOST_PARTS:
+    if sum(1 for _ in sympy.preorder_traversal(expr)) > MOST_NODES:
         return expr
     for part in expr.atoms(sympy.Mod):
         left, step = part.args

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import sympy
 
+import attnc
 from attnc import cost as costs
+from attnc import steady
 from attnc.cells import cells
 from attnc.cost import Cost, combine, d, edges, flops, n, traffic
 from attnc.counts import cost_of
@@ -182,8 +184,8 @@ def check(item: Pattern, lengths: list[int], exact: bool | None = None) -> None:
         assert told == most if cost.exact else told >= most, (length, told, most, cost.expr)
         assert told <= length * length
         if length >= cost.steady_from:
-            steady = replace(cost, expr=cost.steady)
-            assert steady.at(length, **counts) == told, (length, cost.steady)
+            settled = replace(cost, expr=cost.steady)
+            assert settled.at(length, **counts) == told, (length, cost.steady)
         if length >= cost.whole_from and length % cost.period == 0:
             whole = replace(cost, expr=cost.whole)
             assert whole.at(length, **counts) == told, (length, cost.whole)
@@ -322,3 +324,18 @@ def test_the_most_expensive_of_bodies_with_powers_is_found_in_little_time() -> N
     cost = combine(costs_)
     assert time.process_time() - start < 6.0
     assert cost.at(100) == max(one.at(100) for one in costs_)
+
+
+def test_long_formulas_are_not_made_shorter_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expanding extrema of extrema takes sympy seconds a remainder."""
+    sizes: list[int] = []
+    whole = steady.expanded
+
+    def expanded(expr: sympy.Expr) -> sympy.Expr:
+        sizes.append(sum(1 for _ in sympy.preorder_traversal(expr)))
+        return whole(expr)
+
+    monkeypatch.setattr(steady, "expanded", expanded)
+    strides = " | ".join(f"(where (q - k) % {step} == 2)" for step in (3, 7, 29, 2147483647, 10, 11))
+    attnc.check(f"pattern p() {{ attend {strides} }}")
+    assert max(sizes, default=0) < 3 * steady.MOST_NODES
