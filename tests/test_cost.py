@@ -338,4 +338,4 @@ def test_long_formulas_are_not_made_shorter_by_hand(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(steady, "expanded", expanded)
     strides = " | ".join(f"(where (q - k) % {step} == 2)" for step in (3, 7, 29, 2147483647, 10, 11))
     attnc.check(f"pattern p() {{ attend {strides} }}")
-    assert max(sizes, default=0) < 3 * steady.MOST_NODES
+    assert sum(size > steady.MOST_NODES for size in sizes) <= 2
