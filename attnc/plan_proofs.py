@@ -65,7 +65,7 @@ from attnc.planner import begun, masked_plan
 from attnc.relation import POSITIONS
 from attnc.schedule import SHIFT, BodyPlan, Pass, Scatter, Schedule, Sweep, tile_ends
 from attnc.simplify import LAST
-from attnc.solver import SPENT, Answer, satisfiable, valid
+from attnc.solver import SPENT, Answer, decided, satisfiable, valid
 
 HEAD_RANGE = conj(le(0, Var("h")), lt(Var("h"), Var("H")))
 
@@ -177,8 +177,10 @@ def _shared(side: str, passes: tuple[Pass, ...], heads: Expr) -> list[str]:
         if having == [TRUE]:
             continue
         given = conj(POSITIONS, heads, claim)
-        lost = satisfiable(conj(given, negate(disj(*having))))
-        found += _asked(lost, f"the {side} sweeps miss an edge")
+        nobody = conj(POSITIONS, negate(disj(*having)))
+        if not decided(nobody):  # else there is somebody for every position, whatever is claimed
+            lost = satisfiable(conj(given, nobody))
+            found += _asked(lost, f"the {side} sweeps miss an edge")
         if len(having) > 1:
             twice = disj(*(conj(a, b) for a, b in combinations(having, 2)))
             found += _asked(satisfiable(conj(given, twice)), f"the {side} sweeps visit one edge twice")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from attnc import plan_proofs, planner, rule_proofs
+from attnc import plan_proofs, planner, rule_proofs, solver
 from attnc.codegen.module import _sections as module_parts
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
@@ -299,6 +299,25 @@ def test_positions_taken_one_by_one_are_those_that_are_meant(text: str) -> None:
                     damage = replace(item, **{side: (*passes[:i], other, *passes[i + 1 :])})
                     assert any("takes other positions" in found for found in failures(damage))
     assert tried
+
+
+@pytest.mark.parametrize("name", ["natten_1d", "natten_2d", "natten_3d"])
+def test_few_questions_about_clamped_windows_are_left_to_the_solver(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What digits say is seen by division with remainder; each question takes milliseconds."""
+    asked: list[Expr] = []
+
+    class Counted(solver.Question):
+        def __init__(self, condition: Expr, work: int = solver.WORK) -> None:
+            asked.append(condition)
+            super().__init__(condition, work)
+
+    text = (EXAMPLES[0].parent / f"{name}.attn").read_text(encoding="utf-8")
+    solver.least.cache_clear()  # type: ignore[attr-defined]
+    monkeypatch.setattr(solver, "Question", Counted)
+    assert oracle.planned(text, {}, name).schedule.reports == ()
+    assert 0 < len(asked) <= 11
 
 
 def test_a_draw_taken_one_by_one_is_the_one_that_is_meant() -> None:
