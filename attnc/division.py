@@ -20,7 +20,6 @@ from attnc.expression import (
     Mod,
     Sum,
     Var,
-    add,
     constant,
     neg,
     scale,
@@ -45,9 +44,11 @@ class Places:
                 terms, start = _sum(sub(self._in_digits(left), told))
                 whole = start % size == 0 and all(factor % size == 0 for factor, _ in terms)
                 return whole and self._lies(told, 0, size - 1)
-            case Sum(((1, FloorDiv() as part), *more), start) | Sum((*more, (1, FloorDiv() as part)), start):
+            case Sum(terms, _):
                 # What is a multiple of the divisor was taken out of the quotient.
-                return self.is_equal(part, sub(told, add(start, *(scale(c, atom) for c, atom in more))))
+                for factor, atom in terms:
+                    if factor == 1 and isinstance(atom, FloorDiv):
+                        return self.is_equal(atom, sub(told, sub(number, atom)))
         return self._in_digits(number) == told
 
     def is_same(self, condition: Expr, told: Expr) -> bool:
