@@ -97,7 +97,8 @@ def test_products_are_asked_about_without_a_clock() -> None:
     with compiling() as left:
         answer = satisfiable(hard)
     assert answer == Answer("undecided", reason="the solver found no answer within its budget of work")
-    assert left.spent < 1.2 * DEAREST
+    # All that it did is charged, and it did no more than it may: the rest is writing the question down.
+    assert abs(left.spent - DEAREST) < DEAREST // 50
 
 
 def test_never_is_proven() -> None:
