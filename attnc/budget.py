@@ -69,6 +69,7 @@ class Budget:
     refusals: how often there was too little, in shares that have ended, too.
     losses: what was done in a cheaper way for that, in words.
     place: the statement that is worked on, where that is known.
+    said: the limit that errors name, which is that of all of the pattern's work.
     """
 
     limit: int = LIMIT
@@ -80,6 +81,7 @@ class Budget:
     # Where a share ends; what is beyond is kept for later.
     ends: list[int] = field(default_factory=list)
     place: Span | None = None
+    said: int | None = None
 
     @property
     def left(self) -> int:
@@ -90,7 +92,10 @@ class Budget:
         if self.spent > self.limit + self.overrun:
             self.refused = self.refused or what
             self.refusals += 1
-            raise OutOfWork(what, self.limit, self.place)
+            raise self.error(what)
+
+    def error(self, what: str) -> OutOfWork:
+        return OutOfWork(what, self.limit if self.said is None else self.said, self.place)
 
 
 _current: ContextVar[Budget | None] = ContextVar("budget", default=None)
@@ -134,7 +139,7 @@ def spend(steps: int, what: str) -> None:
     if not allows(steps, what):
         budget = _current.get()
         assert budget is not None  # without one all is allowed
-        raise OutOfWork(what, budget.limit, budget.place)
+        raise budget.error(what)
 
 
 def charge(steps: int, what: str = "compiling it") -> None:
@@ -187,8 +192,10 @@ def within(part: float) -> Iterator[None]:
         return
     spend(0, "what can be left out")
     most = int(part * budget.left)
-    with compiling(most, most // 2) as inner:
+    ends = int(part * (budget.limit + budget.overrun - budget.spent))
+    with compiling(most, ends - most) as inner:
         inner.place = budget.place
+        inner.said = budget.limit if budget.said is None else budget.said
         yield
 
 

@@ -171,6 +171,7 @@ def edges(terms: Iterable[Term], work: int = MOST_WORK) -> Cost:
         return _bounded_cost(n**2, "O(n^2)", n**2)
     counted = [_term_edges(term, sizes) for term in terms]
     expr = sympy.Add(*(part for part, _ in counted))
+    charge(PART * sum(1 for _ in sympy.preorder_traversal(expr)), COUNTING)
     growth = joined(term_growth(term) for term in terms)
     if all(exact for _, exact in counted):
         return _cost(expr, True, growth)
@@ -249,7 +250,6 @@ def traffic(itemsize: int = 2) -> sympy.Expr:
 
 
 def _cost(expr: sympy.Expr, exact: bool, growth: str) -> Cost:
-    charge(PART * sum(1 for _ in sympy.preorder_traversal(expr)), COUNTING)
     repeated, period = multiples(expr, n)
     # Long sums with remainders are no shorter where they are steady, and take long to write out.
     steady, steady_from = (expr, 0) if period > 1 and _long(expr) else steady_form(expr, n)

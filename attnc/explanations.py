@@ -11,7 +11,7 @@ _TEXTS: dict[str, str] = {
         does not exist, is a folder, or may not be read.
         """,
     "file-too-large": """
-        Pattern files are at most 256 KiB. A pattern says which token reads which by rules, not by listing
+        Pattern files are at most 128 KiB. A pattern says which token reads which by rules, not by listing
         edges; edges that are data belong into an `input`, given at call time.
         """,
     "not-text": """

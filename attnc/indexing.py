@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from attnc.budget import charge
 from attnc.diagnostics import Diagnostic, Span
 from attnc.expression import (
     HEAD,
@@ -54,6 +55,8 @@ from attnc.real import Entry, Real, everywhere, integers, rebuilt
 from attnc.solver import Answer, least
 
 Guards = tuple[Expr, ...]
+# What it takes to look for inputs in one condition, in steps of work.
+READ = 60
 
 
 def index_bounds(pattern: Pattern) -> tuple[Diagnostic, ...]:
@@ -171,6 +174,8 @@ def _in_weights(body: Body) -> Iterable[tuple[Span, Lookup, Guards]]:
 
 
 def _in_relation(relation: Relation, guards: Guards) -> Iterable[tuple[Span, Lookup, Guards]]:
+    if not tables(formula(relation)):
+        return
     match relation:
         case Atom(expr, _, span):
             for lookup, known in lookups(expr, guards):
@@ -180,8 +185,9 @@ def _in_relation(relation: Relation, guards: Guards) -> Iterable[tuple[Span, Loo
                 yield from _in_relation(arg, guards)
         case Intersection(args=args):
             for i, arg in enumerate(args):
-                beside = (formula(other) for j, other in enumerate(args) if i != j)
-                yield from _in_relation(arg, (*guards, *_plain(beside)))
+                if tables(formula(arg)):
+                    beside = (formula(other) for j, other in enumerate(args) if i != j)
+                    yield from _in_relation(arg, (*guards, *_plain(beside)))
         case Difference(left=left, right=right):
             yield from _in_relation(left, (*guards, *_plain([negate(formula(right))])))
             yield from _in_relation(right, (*guards, *_plain([formula(left)])))
@@ -191,7 +197,8 @@ def _in_relation(relation: Relation, guards: Guards) -> Iterable[tuple[Span, Loo
 
 def _plain(conditions: Iterable[Expr]) -> Guards:
     """The conditions that read no input themselves, so that no two of them lean on each other."""
-    parts = (part for c in conditions for part in (c.args if isinstance(c, And) else (c,)))
+    parts = [part for c in conditions for part in (c.args if isinstance(c, And) else (c,))]
+    charge(READ * len(parts), "what is known where an input is read")
     return tuple(part for part in parts if not tables(part) and part != TRUE)
 
 

@@ -15,7 +15,7 @@ from attnc import grammar, mistakes
 from attnc import syntax as tree
 from attnc.diagnostics import AttncError, Diagnostic, Source, Span
 
-LARGEST_FILE = 1 << 18  # laying one out takes a second for 30 KiB
+LARGEST_FILE = 1 << 17  # reading one takes a second for 30 KiB
 DEEPEST = 200
 
 
@@ -191,7 +191,7 @@ def read(path: str | Path) -> Source:
         raise _refused(
             "file-too-large",
             name,
-            f"`{name}` is larger than 256 KiB",
+            f"`{name}` is larger than 128 KiB",
             "is it a pattern file? Split it if it holds many patterns",
         )
     try:
@@ -280,7 +280,7 @@ def _run(source: Source, start: str) -> tuple[Any, ...]:
         raise _refused(
             "file-too-large",
             source.name,
-            f"`{source.name}` is larger than 256 KiB",
+            f"`{source.name}` is larger than 128 KiB",
             "is it a pattern? Split it if it holds many",
         )
     _check_depth(source)

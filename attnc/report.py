@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from attnc import factorise, indexing, proofs
-from attnc.budget import LIMIT, OVERRUN, OutOfWork, charge, compiling, share, within
+from attnc.budget import LIMIT, OVERRUN, OutOfWork, charge, compiling, within
 from attnc.cost import Cost
 from attnc.counting import computed
 from attnc.counts import cost_of, edges_of
@@ -302,10 +302,8 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
         waste = _waste(planned)
         states = tuple(_states(planned))
     step("whether it is causal, whether rows are empty")
-    with share(0.5):
-        causal = _known(judged, "causal", lambda: proofs.causal(pattern))
-    with share(0.5):
-        nonempty = _known(judged, "nonempty", lambda: proofs.nonempty(pattern, judged.bodies))
+    causal = _known(judged, "causal", lambda: proofs.causal(pattern))
+    nonempty = _known(judged, "nonempty", lambda: proofs.nonempty(pattern, judged.bodies))
     step("how information spreads")
     reach, unmeasured = _reach(judged)
     report = PatternReport(
@@ -380,7 +378,12 @@ def _advance(name: str, value: Any, problems: list[Diagnostic]) -> Any:
 def _known(judged: Judged, kind: str, ask: Callable[[], Finding]) -> Finding:
     """The finding of a claim of that kind when there is one, so that nothing is proven twice."""
     known = next((result.finding for result in judged.claims if result.claim.kind == kind), None)
-    return known or proofs.affordable(ask)
+
+    def asked() -> Finding:
+        with within(0.5):
+            return ask()
+
+    return known or proofs.affordable(asked)
 
 
 def _reach(judged: Judged) -> tuple[Reach | None, str]:

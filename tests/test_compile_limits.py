@@ -94,11 +94,11 @@ def test_much_small_work_ends_soon_after_the_limit() -> None:
 
 
 def test_what_can_be_left_out_leaves_the_rest_for_later() -> None:
-    with compiling(100) as left:
-        with pytest.raises(OutOfWork), within(0.5):
+    with compiling(100, 20) as left:
+        with pytest.raises(OutOfWork, match="more than the 100 steps"), within(0.5):
             for _ in range(100):
                 charge(1)
-        assert left.spent == 76 and not left.refused and allows(24, "what comes later")
+        assert left.spent == 61 and not left.refused and allows(39, "what comes later")
         with pytest.raises(OutOfWork), within(0.5):
             raise AssertionError("nothing is left")
 

@@ -3,7 +3,7 @@
     python tools/growth.py                                  # `attnc check` on every family
     python tools/growth.py --command compile --most 32      # another command, sizes 1, 2, 4, …, 32
     python tools/growth.py --families strides,blocks        # those whose names hold one of these words
-    python tools/growth.py --least 64 --most 65536 --bytes 262144     # up to the longest file there may be
+    python tools/growth.py --least 64 --most 65536 --bytes 131072     # up to the longest file there may be
 
 A family is a pattern that says the same thing 1, 2, 4, … times. Each file is given to the command in a
 process of its own, with the limits of ``tools/fuzz_compiler.py``. ``times`` is its processor time divided by
