@@ -279,7 +279,7 @@ PASSES = (
 
 
 # What it takes a pass to walk through one part of a relation, and to begin with one body, in steps of work.
-WALKED, BODY = 400, 10_000
+WALKED, BODY = 600, 10_000
 
 
 @contextmanager

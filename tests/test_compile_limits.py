@@ -82,14 +82,14 @@ def test_a_share_keeps_the_rest_for_later() -> None:
 
 def test_much_small_work_ends_soon_after_the_limit() -> None:
     place = Span(3, 5)
-    for work in (lambda: charge(7, "it"), lambda: use(7, "it")):
+    for work in (charge, use):
         with (
             compiling(100, 20) as left,
             pytest.raises(OutOfWork, match="it takes more than the 100") as ended,
             at(place),
         ):
             for _ in range(100):
-                work()
+                work(7, "it")
         assert 120 < left.spent <= 127 and left.refused == "it" and ended.value.place == place
 
 
