@@ -141,7 +141,11 @@ def _body(row: Row, items: Iterable[tree.Item]) -> Tensor:
     off = row.meaning.off
     row = replace(row, q=off(row.q), k=off(row.k))
     again, logs_again = _normalized(row, *_parts(row, weights, parts), sink)
-    again = again * torch.exp(logs_again - logs).detach()[..., None]
+    apart = (logs_again - logs).detach()
+    apart = torch.where(
+        apart.abs() < 1, apart, 0.0
+    )  # of scores like finfo.min nothing but their sign is left
+    again = again * torch.exp(apart)[..., None]
     return out.detach() + (again - again.detach())
 
 
