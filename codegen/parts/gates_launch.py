@@ -12,6 +12,7 @@ except ImportError:
 
 def _rows_contiguous(x): ...
 def _precision(dtype): ...
+def _unit(*tensors): ...
 
 
 # --- begin ---
@@ -41,9 +42,9 @@ class _GatedLaunch:
             gates = _rows_contiguous(gates)
         # Strides are counted in units, so that the compiler knows what they are multiples of without ever
         # specializing on a length.
-        self.unit, self.gate_unit = self.unit_of(self.q, self.k, self.v), 1
+        self.unit, self.gate_unit = _unit(self.q, self.k, self.v), 1
         if self.kind == "channel":
-            self.gate_unit = self.unit_of(gates)
+            self.gate_unit = _unit(gates)
         initial = None if state is None else state.float().contiguous()
         if bonus is not None:
             bonus = bonus.contiguous()
@@ -85,11 +86,6 @@ class _GatedLaunch:
         for name in ("correction", "solution", "likeness", "d_likeness", "d_across", "d_beta", "dv"):
             self.given[f"{name}_ptr"] = self.q
         self.given |= self.temporary("written", self.v if not self.delta else None)
-
-    @staticmethod
-    def unit_of(*tensors):
-        """16 if that divides all strides but the last."""
-        return 16 if all(s % 16 == 0 for x in tensors for s in (*x.stride()[:3], x.shape[3])) else 1
 
     def strided(self, name, x):
         """A tensor (batch, heads, length, dim) and its strides, in units."""
@@ -212,7 +208,7 @@ class _GatedLaunch:
     def gradients(self, grad, final_grad):
         """Gradients of q, k, v (by query head), gates, what is extra, and the state."""
         grad, wide = _rows_contiguous(grad), torch.float32
-        if self.unit_of(grad) < self.unit:
+        if _unit(grad) < self.unit:
             grad = grad.contiguous()
         given = self.given
         given |= self.strided("grad", grad)

@@ -161,7 +161,7 @@ class _Launcher:
         """
         tensors = {"q": self.q, "k": self.k, "v": self.v, **tensors}
         strided = {name: x for name, x in tensors.items() if x.dim() == 4}
-        unit = 16 if all(s % 16 == 0 for x in strided.values() for s in (*x.stride()[:3], x.shape[3])) else 1
+        unit = _unit(*strided.values())
         given = {f"{name}_ptr": x for name, x in tensors.items()}
         for name, x in strided.items():
             for axis, stride in zip(("batch", "head", "row"), x.stride(), strict=False):
@@ -245,6 +245,11 @@ class _Launcher:
                 if places is not None:
                     cells.join(add)
                 # --- only: end ---
+
+
+def _unit(*tensors):
+    """What strides of (…, length, dim) tensors are counted in: 16 elements where that divides all of them."""
+    return 16 if all(s % 16 == 0 for x in tensors for s in (*x.stride()[:-1], x.shape[-1])) else 1
 
 
 def _precision(dtype):

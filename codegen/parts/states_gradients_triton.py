@@ -54,6 +54,7 @@ def _linear_query_gradient_kernel(
     head_start,
     head_step,
     head_count,
+    UNIT: tl.constexpr,
     DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -81,6 +82,10 @@ def _linear_query_gradient_kernel(
 
     shares: each query's share in that of the gates before it through the state before its chunk.
     """
+    q_batch, q_head, q_row = q_batch * UNIT, q_head * UNIT, q_row * UNIT
+    k_batch, k_head, k_row = k_batch * UNIT, k_head * UNIT, k_row * UNIT
+    v_batch, v_head, v_row = v_batch * UNIT, v_head * UNIT, v_row * UNIT
+    grad_batch, grad_head, grad_row = grad_batch * UNIT, grad_head * UNIT, grad_row * UNIT
     program = tl.program_id(0)
     values: tl.constexpr = (VALUE_DIM + BLOCK_V - 1) // BLOCK_V
     offset = n - n_q
@@ -215,6 +220,7 @@ def _linear_key_gradient_kernel(
     head_start,
     head_step,
     head_count,
+    UNIT: tl.constexpr,
     DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -242,6 +248,10 @@ def _linear_key_gradient_kernel(
 
     shares: each key's share in that of the gates behind it through the state behind its chunk.
     """
+    q_batch, q_head, q_row = q_batch * UNIT, q_head * UNIT, q_row * UNIT
+    k_batch, k_head, k_row = k_batch * UNIT, k_head * UNIT, k_row * UNIT
+    v_batch, v_head, v_row = v_batch * UNIT, v_head * UNIT, v_row * UNIT
+    grad_batch, grad_head, grad_row = grad_batch * UNIT, grad_head * UNIT, grad_row * UNIT
     program = tl.program_id(0)
     values: tl.constexpr = (VALUE_DIM + BLOCK_V - 1) // BLOCK_V
     offset = n - n_q

@@ -14,6 +14,7 @@ except ImportError:
 def _directions(*args): ...
 def _rows_contiguous(*args): ...
 def _precision(*args): ...
+def _unit(*args): ...
 def _chunk_of(*args): ...
 
 
@@ -96,12 +97,13 @@ class _LinearLauncher:
             self.body.kernels[name][(programs,)](num_warps=warps, num_stages=stages, **given)
 
     def strides(self, **tensors):
-        """Pointers and strides of (batch, heads, length, dim) tensors."""
-        given = {}
+        """Pointers and strides of (batch, heads, length, dim) tensors; these are counted in units of UNIT."""
+        unit = _unit(*tensors.values())
+        given = {"UNIT": unit}
         for name, x in tensors.items():
             given[f"{name}_ptr"] = x
             for axis, stride in zip(("batch", "head", "row"), x.stride(), strict=False):
-                given[f"{name}_{axis}"] = stride
+                given[f"{name}_{axis}"] = stride // unit
         return given
 
     def _sums(self):

@@ -49,6 +49,7 @@ def _linear_outputs_kernel(
     head_start,
     head_step,
     head_count,
+    UNIT: tl.constexpr,
     DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -74,6 +75,9 @@ def _linear_outputs_kernel(
     PRECISION: tl.constexpr,
 ):
     """Outputs and sums of weights of a tile of queries, for some columns of the values."""
+    q_batch, q_head, q_row = q_batch * UNIT, q_head * UNIT, q_row * UNIT
+    k_batch, k_head, k_row = k_batch * UNIT, k_head * UNIT, k_row * UNIT
+    v_batch, v_head, v_row = v_batch * UNIT, v_head * UNIT, v_row * UNIT
     program = tl.program_id(0)
     values: tl.constexpr = (VALUE_DIM + BLOCK_V - 1) // BLOCK_V
     value = program % values
@@ -173,6 +177,7 @@ def _linear_rows_kernel(
     n_q,
     tiles,
     head_count,
+    UNIT: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_VALUE_DIM: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -180,6 +185,8 @@ def _linear_rows_kernel(
     SUMMED: tl.constexpr,
 ):
     """What every query's gradient weighs, and the gradient of its sum of weights."""
+    grad_batch, grad_head, grad_row = grad_batch * UNIT, grad_head * UNIT, grad_row * UNIT
+    out_batch, out_head, out_row = out_batch * UNIT, out_head * UNIT, out_row * UNIT
     program = tl.program_id(0)
     i = (program // tiles).to(tl.int64)
     batch, head = i // head_count, i % head_count

@@ -225,6 +225,7 @@ def _linear_states_kernel(
     head_start,
     head_step,
     head_count,
+    UNIT: tl.constexpr,
     DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -246,6 +247,8 @@ def _linear_states_kernel(
     PRECISION: tl.constexpr,
 ):
     """What each chunk by itself adds: keys by values, or, backwards, QUERIES by gradients."""
+    x_batch, x_head, x_row = x_batch * UNIT, x_head * UNIT, x_row * UNIT
+    y_batch, y_head, y_row = y_batch * UNIT, y_head * UNIT, y_row * UNIT
     program = tl.program_id(0)
     values: tl.constexpr = (VALUE_DIM + BLOCK_V - 1) // BLOCK_V
     value, f = program % values, program // values % BLOCKS

@@ -49,6 +49,7 @@ def _linear_value_gradient_kernel(
     head_start,
     head_step,
     head_count,
+    UNIT: tl.constexpr,
     DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -72,6 +73,9 @@ def _linear_value_gradient_kernel(
     PRECISION: tl.constexpr,
 ):
     """The gradient of some columns of a tile of values, from all query heads that share them."""
+    q_batch, q_head, q_row = q_batch * UNIT, q_head * UNIT, q_row * UNIT
+    k_batch, k_head, k_row = k_batch * UNIT, k_head * UNIT, k_row * UNIT
+    grad_batch, grad_head, grad_row = grad_batch * UNIT, grad_head * UNIT, grad_row * UNIT
     program = tl.program_id(0)
     values: tl.constexpr = (VALUE_DIM + BLOCK_V - 1) // BLOCK_V
     value = program % values
