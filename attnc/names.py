@@ -79,7 +79,7 @@ _MODULE = {
     # What the emitted module has by itself, which a function of the pattern's name would replace.
     "pattern": frozenset(
         {
-            *("annotations", "math", "os", "sys", "NamedTuple", "torch", "triton", "tl"),
+            *("annotations", "contextlib", "math", "os", "sys", "NamedTuple", "torch", "triton", "tl"),
             *("NAME", "DIGEST", "INPUTS", "WEIGHING", "mask", "main"),
         }
     ),

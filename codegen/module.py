@@ -273,6 +273,7 @@ def _head(pattern: Pattern, schedule: Schedule, facts: Facts) -> str:
         """\
         from __future__ import annotations
 
+        import contextlib
         import math
         import os
         import sys

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -503,3 +504,11 @@ def test_without_triton_the_torch_path_works_and_the_other_says_why(
     # A tensor on a GPU takes the Triton path without being asked to.
     with pytest.raises(RuntimeError, match="tensors on a GPU take by default, needs the package `triton`"):
         module._path(torch.device("cuda"), torch.float32, None)
+
+
+def test_kernels_are_launched_on_the_device_of_the_tensors() -> None:
+    """Neither PyTorch's operators nor Triton make it the current one."""
+    module = oracle.compiled("pattern p() { attend causal }").module
+    with patch("torch.cuda.device") as device, module._on(torch.device("cuda", 1)):
+        device.assert_called_once_with(torch.device("cuda", 1))
+        device.return_value.__enter__.assert_called_once_with()

@@ -122,7 +122,7 @@ class _GatedLaunch:
             return
         given = self.given | more | self.sizes(kind)
         wanted = {name: given[name] for name in kernel.arg_names}
-        kernel[(programs,)](**wanted, num_warps=given["num_warps"], num_stages=given["num_stages"])
+        kernel[(programs,)](**wanted, num_warps=given["num_warps"], num_stages=given["num_stages"], **_FUSED)
 
     def sizes(self, kind):
         """BLOCK_DIM channels by BLOCK_VALUE values, warps, stages."""

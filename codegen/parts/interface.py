@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 
@@ -204,6 +205,14 @@ def _path(device, dtype, backend):
     return "triton"
 
 
+@contextlib.contextmanager
+def _on(device):
+    """Without autocast, as sums in fp32 stay in fp32, and with kernels launched where the tensors are."""
+    chosen = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    with torch.autocast(device.type, enabled=False), chosen:
+        yield
+
+
 def _rows_contiguous(x):
     """The tensor itself if its last axis is dense and its rows not absurdly far apart, else a dense copy.
 
@@ -233,7 +242,7 @@ def _forward(q, k, v, inputs, scale, backend):
     """
     # --- only: end ---
     run = _forward_triton if _path(q.device, q.dtype, backend) == "triton" else _forward_torch
-    with torch.autocast(q.device.type, enabled=False):  # what is summed in fp32 stays in fp32
+    with _on(q.device):
         return run(q, k, v, inputs, scale)
 
 
@@ -256,7 +265,7 @@ def _backward(grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):
     """Gradients of q, k and v, and of the inputs that weigh edges."""
     # --- only: end ---
     run = _backward_triton if _path(q.device, q.dtype, backend) == "triton" else _backward_torch
-    with torch.autocast(q.device.type, enabled=False):
+    with _on(q.device):
         # --- only: weights ---
         grad, lse_grad, lse = _divided(grad, lse_grad, lse)
         # --- only: end ---

@@ -54,7 +54,7 @@ def _tile_sizes(kind, dim, itemsize, table, shape="wide"):
     if dim <= 32:
         warps = 4  # a narrow tile has too little for more to fetch 16 bytes each
         block_n = min(block_n, 64)  # and as few warps would spill what larger tiles take
-    return {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": stages}
+    return {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": stages} | _FUSED
 
 
 # By level: dim up to 64, 128, 256 in 16 bits, then in 32 bits. Chosen by what the compiler says of the
@@ -125,6 +125,9 @@ _HIP_TILES = {
 _CROWDED_HIP_TILES = {**_HIP_TILES, "key": ((32, 64, 4, 1), (32, 32, 4, 1))}
 
 # --- begin: launch ---
+
+# Products and sums are fused: without it a step of the backward takes up to a tenth more instructions.
+_FUSED = {"enable_fp_fusion": True}
 
 
 def _tiles_of(device):

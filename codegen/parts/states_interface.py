@@ -8,6 +8,7 @@ NAME, INPUTS, _LABEL, _STATES, _CARRIES, WEIGHING = "", {}, "", (), False, ()
 
 
 def _path(device, dtype, backend): ...
+def _on(device): ...
 def _sum_dtype(x): ...
 def _forward_states(*args): ...
 def _backward_states(*args): ...
@@ -99,7 +100,7 @@ def _forward(q, k, v, inputs, state, scale, backend):
     The last two are in fp32. Where all of a row is in states, the sum itself stands in place of its log.
     """
     triton_path = _path(q.device, q.dtype, backend) == "triton"
-    with torch.autocast(q.device.type, enabled=False):  # what is summed in fp32 stays in fp32
+    with _on(q.device):
         out, lse, final = _forward_states(q, k, v, inputs, state, scale, triton_path)
         # --- only: sweeps ---
         sweep = _forward_triton if triton_path else _forward_torch
@@ -120,7 +121,7 @@ def _forward(q, k, v, inputs, state, scale, backend):
 def _backward(grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scale, backend):
     """Gradients of q, k and v, of the inputs and gates that weigh edges, and of the state."""
     triton_path = _path(q.device, q.dtype, backend) == "triton"
-    with torch.autocast(q.device.type, enabled=False):
+    with _on(q.device):
         # --- only: weighed ---
         grad, lse_grad, lse = _divided(grad, lse_grad, lse)
         # --- only: end ---

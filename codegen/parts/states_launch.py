@@ -94,7 +94,7 @@ class _LinearLauncher:
 
     def launch(self, name, programs, warps=4, stages=2, **given):
         if programs:
-            self.body.kernels[name][(programs,)](num_warps=warps, num_stages=stages, **given)
+            self.body.kernels[name][(programs,)](num_warps=warps, num_stages=stages, **_FUSED, **given)
 
     def strides(self, **tensors):
         """Pointers and strides of (batch, heads, length, dim) tensors; these are counted in units of UNIT."""
