@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -22,6 +24,10 @@ def test_kernels_compile_for_hopper(name: str, dim: int) -> None:
             if binary.spilled > (64 if kind == "backward" and dim > 64 else 0):
                 problems.append(f"{launch.label}: spills {binary.spilled} bytes")
             problems += budget.faults(name, dim, launch.label, binary)
+            if name not in summed.GATES and (loads := re.findall(r"ld\.global\S*\.b16", binary.assembly)):
+                problems.append(
+                    f"{launch.label}: {len(loads)} loads of 2 bytes, though strides are multiples of 16"
+                )
     assert not problems, "\n".join(problems)
 
 
