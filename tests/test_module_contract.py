@@ -275,7 +275,7 @@ def test_memory_grows_with_the_length_and_not_its_square() -> None:
 
 # --- a file that stands alone ---------------------------------------------------------------------------
 
-ALLOWED = {"__future__", "math", "os", "sys", "torch", "triton", "typing"}
+ALLOWED = {"__future__", "contextlib", "math", "os", "sys", "torch", "triton", "typing"}
 
 
 @pytest.mark.parametrize("name", NAMED)
