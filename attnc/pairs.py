@@ -14,8 +14,11 @@ import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
+import numpy as np
+
 from attnc.budget import charge
 from attnc.cells import MOST_CELLS, cells, flat
+from attnc.evaluation import Env, evaluate
 from attnc.expression import (
     ONE,
     ZERO,
@@ -33,6 +36,7 @@ from attnc.expression import (
     Select,
     Var,
     add,
+    conj,
     constant,
     floor_div,
     fold,
@@ -44,12 +48,14 @@ from attnc.expression import (
     walk,
 )
 from attnc.polynomial import Poly, number
-from attnc.separable import branching, flattened, separated, shifted
+from attnc.separable import branching, by_residue, flattened, separated, shifted
 from attnc.sizes import NoFormula, Sizes, greatest, least, linear, numeric, pruned
 from attnc.splitting import Splitter
 
 # What one sum takes, in steps of work.
 SUM = 6_000
+# Pairs of a square that are counted one by one.
+FEW = 1 << 14
 
 
 def count_pairs(conditions: Iterable[Expr], rows: Expr, columns: Expr, sizes: Sizes) -> Poly:
@@ -59,12 +65,31 @@ def count_pairs(conditions: Iterable[Expr], rows: Expr, columns: Expr, sizes: Si
     The result is over the symbols of ``sizes``. Raises NoFormula when this method does not reach.
     """
     plain = flattened([flat(fold(condition)) for condition in conditions])
+    if (few := _few(plain, rows, columns)) is not None:
+        return few
     if any(map(branching, plain)):
         if (apart := separated(plain, sizes)) is not None:
             return _by_blocks(apart.blocks, apart.places, apart.s, rows, columns, sizes)
         if (window := shifted(plain, columns)) is not None:
             return _over_cells(window.conditions, rows, Const(window.width), sizes)
-    return _over_cells(plain, rows, columns, sizes)
+    try:
+        return _over_cells(plain, rows, columns, sizes)
+    except NoFormula:
+        if (ways := by_residue(plain)) is None:
+            raise
+    return sum((count_pairs(way, rows, columns, sizes) for way in ways), number(0))
+
+
+def _few(conditions: Sequence[Expr], rows: Expr, columns: Expr) -> Poly | None:
+    """The number of pairs of a small square, one by one; None where it is not small, or sizes decide."""
+    height, width = constant(rows), constant(columns)
+    if height is None or width is None or height * width > FEW:
+        return None
+    if any(variables(condition) - {"q", "k"} for condition in conditions):
+        return None
+    charge(height * width * len(conditions), "counting edges")
+    env = Env({"q": np.arange(height)[:, None], "k": np.arange(width)[None, :]})
+    return number(int(np.broadcast_to(evaluate(conj(*conditions), env), (height, width)).sum()))
 
 
 def _over_cells(conditions: Sequence[Expr], rows: Expr, columns: Expr, sizes: Sizes) -> Poly:
@@ -76,6 +101,8 @@ def _over_cells(conditions: Sequence[Expr], rows: Expr, columns: Expr, sizes: Si
 
 
 def _count(cell: tuple[Expr, ...], rows: Expr, columns: Expr, sizes: Sizes) -> Poly:
+    if (few := _few(cell, rows, columns)) is not None:
+        return few
     if constant(rows) == 0 or constant(columns) == 0:
         return number(0)
     ranges = {

@@ -30,6 +30,7 @@ from attnc.expression import (
     add,
     conj,
     constant,
+    eq,
     le,
     mentioned,
     neg,
@@ -81,7 +82,7 @@ def separated(conditions: Sequence[Expr], sizes: Sizes) -> Separated | None:
         if isinstance(part, (FloorDiv, Mod))
     }
     s = max(divisors, default=0)
-    if s < 2 or any(d < 1 or s % d for d in divisors):
+    if s < 2 or any(d < 1 for d in divisors):
         return None
     names = frozenset().union(*map(variables, conditions)) - {"q", "k"}
     if not names <= sizes.ranges.keys():
@@ -125,6 +126,30 @@ def _named(condition: Expr, rests: frozenset[Expr], sizes: Sizes) -> Expr:
                 sizes.ranges[name], sizes.meaning[name] = (low, high), part
                 names[part] = Var(name)
     return substitute(condition, names) if names else condition
+
+
+# --- residues of the query ------------------------------------------------------------------------------
+
+MOST_RESIDUES = 32
+
+
+def by_residue(conditions: Sequence[Expr]) -> list[list[Expr]] | None:
+    """The conditions for every residue of the query that an extremum hangs on; None where there is none.
+
+    Where a window is clamped follows from the residue in a dilated neighborhood.
+    """
+    for condition in conditions:
+        for part in walk(condition):
+            if not isinstance(part, (Min, Max)):
+                continue
+            for inner in walk(part):
+                match inner:
+                    case Mod(left, Const(size)) if 1 < size <= MOST_RESIDUES and mentioned(left) == {Q}:
+                        return [
+                            [*(substitute(item, {inner: Const(i)}) for item in conditions), eq(inner, i)]
+                            for i in range(size)
+                        ]
+    return None
 
 
 # --- windows of fixed width -----------------------------------------------------------------------------

@@ -48,7 +48,7 @@ class NoFormula(Exception):
 
 
 # So many sums, each a few milliseconds, are spent on one body; a formula that needs more helps nobody.
-MOST_WORK = 80
+MOST_WORK = 600
 
 # Products of more terms than this stay products.
 LONGEST_PRODUCT = 8

@@ -131,6 +131,12 @@ GRIDS = [
     "grid(t: 2, y: 4, x: 3) "
     "attend neighborhood(2, axis=t) & neighborhood(3, axis=y) & neighborhood(2, axis=x)",
     "grid(t: 2, y: 2, x: 3) attend window(1, axis=t) & neighborhood(2, axis=y) & neighborhood(2, axis=x)",
+    "grid(y: 4, x: 8) attend neighborhood(2, dilation=2, axis=y) & neighborhood(3, dilation=2, axis=x)",
+    "grid(y: 5, x: 7) attend neighborhood(2, dilation=2, axis=y) & neighborhood(2, dilation=3, axis=x)",
+    "grid(y: 3, x: 4) attend neighborhood(3, dilation=4, axis=y) & window(1, dilation=2, axis=x)",
+    "grid(t: 2, y: 3, x: 4) attend window(1, axis=t) & neighborhood(2, dilation=2, axis=y) "
+    "& neighborhood(2, dilation=2, axis=x)",
+    "grid(t: 3, y: 3, x: 2) attend neighborhood(2, dilation=2, axis=t) & neighborhood(2, axis=y) & causal",
     "grid(y: 4, x: 6) attend where q.y // 2 * 2 - 1 <= k.y < q.y // 2 * 2 + 3 and k.x // 3 == q.x // 3",
 ]
 
@@ -148,7 +154,6 @@ BOUNDED = [
     "attend blocks(4, random(2, seed=0))",
     "attend where q * k < 40",
     "attend where k * k <= 40 * q and 3 <= q - k < 9",
-    "grid(y: 4, x: 8) attend neighborhood(2, dilation=2, axis=y) & neighborhood(3, dilation=2, axis=x)",
     "attend chunk(4) | chunk(6) & causal",
     "attend to(every(4)) & blocks(6, window(1, 1))",
 ]
