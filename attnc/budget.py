@@ -105,14 +105,17 @@ _current: ContextVar[Budget | None] = ContextVar("budget", default=None)
 def compiling(limit: int = LIMIT, overrun: int = OVERRUN) -> Iterator[Budget]:
     """A budget of its own for what is done inside, which is the compile of one pattern.
 
-    What is spent of it counts outside, too, where there is another one.
+    What is spent of it and refused counts outside, too, where there is another one.
     """
     budget = Budget(limit, overrun)
+    outside = _current.get()
     token = _current.set(budget)
     try:
         yield budget
     finally:
         _current.reset(token)
+        if outside is not None:
+            outside.refusals += budget.refusals
         charge(budget.spent)
 
 
