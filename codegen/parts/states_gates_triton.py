@@ -84,10 +84,14 @@ def _linear_across_kernel(
     across: for every gate of the tile the sum over the pairs that it lies between. columns: for every key
     before the tile the sum over the tile's queries.
     """
-    q_batch, q_head, q_row = q_batch * UNIT, q_head * UNIT, q_row * UNIT
-    k_batch, k_head, k_row = k_batch * UNIT, k_head * UNIT, k_row * UNIT
-    v_batch, v_head, v_row = v_batch * UNIT, v_head * UNIT, v_row * UNIT
-    grad_batch, grad_head, grad_row = grad_batch * UNIT, grad_head * UNIT, grad_row * UNIT
+    q_batch, q_head = tl.cast(q_batch, tl.int64) * UNIT, tl.cast(q_head, tl.int64) * UNIT
+    q_row = q_row * UNIT
+    k_batch, k_head = tl.cast(k_batch, tl.int64) * UNIT, tl.cast(k_head, tl.int64) * UNIT
+    k_row = k_row * UNIT
+    v_batch, v_head = tl.cast(v_batch, tl.int64) * UNIT, tl.cast(v_head, tl.int64) * UNIT
+    v_row = v_row * UNIT
+    grad_batch, grad_head = tl.cast(grad_batch, tl.int64) * UNIT, tl.cast(grad_head, tl.int64) * UNIT
+    grad_row = grad_row * UNIT
     program = tl.program_id(0)
     values: tl.constexpr = (VALUE_DIM + BLOCK_V - 1) // BLOCK_V
     offset = n - n_q

@@ -247,8 +247,10 @@ def _linear_states_kernel(
     PRECISION: tl.constexpr,
 ):
     """What each chunk by itself adds: keys by values, or, backwards, QUERIES by gradients."""
-    x_batch, x_head, x_row = x_batch * UNIT, x_head * UNIT, x_row * UNIT
-    y_batch, y_head, y_row = y_batch * UNIT, y_head * UNIT, y_row * UNIT
+    x_batch, x_head = tl.cast(x_batch, tl.int64) * UNIT, tl.cast(x_head, tl.int64) * UNIT
+    x_row = x_row * UNIT
+    y_batch, y_head = tl.cast(y_batch, tl.int64) * UNIT, tl.cast(y_head, tl.int64) * UNIT
+    y_row = y_row * UNIT
     program = tl.program_id(0)
     values: tl.constexpr = (VALUE_DIM + BLOCK_V - 1) // BLOCK_V
     value, f = program % values, program // values % BLOCKS

@@ -73,9 +73,12 @@ def _linear_value_gradient_kernel(
     PRECISION: tl.constexpr,
 ):
     """The gradient of some columns of a tile of values, from all query heads that share them."""
-    q_batch, q_head, q_row = q_batch * UNIT, q_head * UNIT, q_row * UNIT
-    k_batch, k_head, k_row = k_batch * UNIT, k_head * UNIT, k_row * UNIT
-    grad_batch, grad_head, grad_row = grad_batch * UNIT, grad_head * UNIT, grad_row * UNIT
+    q_batch, q_head = tl.cast(q_batch, tl.int64) * UNIT, tl.cast(q_head, tl.int64) * UNIT
+    q_row = q_row * UNIT
+    k_batch, k_head = tl.cast(k_batch, tl.int64) * UNIT, tl.cast(k_head, tl.int64) * UNIT
+    k_row = k_row * UNIT
+    grad_batch, grad_head = tl.cast(grad_batch, tl.int64) * UNIT, tl.cast(grad_head, tl.int64) * UNIT
+    grad_row = grad_row * UNIT
     program = tl.program_id(0)
     values: tl.constexpr = (VALUE_DIM + BLOCK_V - 1) // BLOCK_V
     value = program % values
