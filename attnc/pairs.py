@@ -68,7 +68,8 @@ def count_pairs(conditions: Iterable[Expr], rows: Expr, columns: Expr, sizes: Si
     if (few := _few(plain, rows, columns)) is not None:
         return few
     if any(map(branching, plain)):
-        if (apart := separated(plain, sizes)) is not None:
+        positions = max(numeric(size, sizes.ranges)[1] for size in (rows, columns))
+        if (apart := separated(plain, sizes, positions)) is not None:
             return _by_blocks(apart.blocks, apart.places, apart.s, rows, columns, sizes)
         if (window := shifted(plain, columns)) is not None:
             return _over_cells(window.conditions, rows, Const(window.width), sizes)

@@ -73,8 +73,11 @@ class Separated:
     places: tuple[Expr, ...]
 
 
-def separated(conditions: Sequence[Expr], sizes: Sizes) -> Separated | None:
-    """The conditions by blocks and places of the coarsest modulus; None where some condition needs both."""
+def separated(conditions: Sequence[Expr], sizes: Sizes, positions: float) -> Separated | None:
+    """The conditions by blocks and places of the coarsest modulus; None where some condition needs both.
+
+    positions: the most that there are; within one block nothing is gained.
+    """
     divisors = {
         constant(part.right) or 0
         for condition in conditions
@@ -82,7 +85,7 @@ def separated(conditions: Sequence[Expr], sizes: Sizes) -> Separated | None:
         if isinstance(part, (FloorDiv, Mod))
     }
     s = max(divisors, default=0)
-    if s < 2 or any(d < 1 for d in divisors):
+    if s < 2 or s >= positions or any(d < 1 for d in divisors):
         return None
     names = frozenset().union(*map(variables, conditions)) - {"q", "k"}
     if not names <= sizes.ranges.keys():

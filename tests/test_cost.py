@@ -121,6 +121,8 @@ EXACT = [
     "neighborhood(4)",
     "neighborhood(3, dilation=4)",
     "neighborhood(6, dilation=2) & causal",
+    "where (q - k) % 9 != 1",
+    "where not ((q - k) % 5 == 2 or (q - k) % 10 == 1)",
     "blocks(3, neighborhood(3))",
     "where max(0, min(q - 2, n - 9)) <= k < max(0, min(q - 2, n - 9)) + 9",
 ]
@@ -153,6 +155,8 @@ BOUNDED = [
     "attend random(2, seed=0) | window(3)",
     "attend blocks(4, random(2, seed=0))",
     "attend where q * k < 40",
+    "attend where not ((q - k) % 5 == 2 or (q + k) % 5 == 1)",
+    "attend where q % 6 != k % 4 and k <= q",
     "attend where k * k <= 40 * q and 3 <= q - k < 9",
     "attend chunk(4) | chunk(6) & causal",
     "attend to(every(4)) & blocks(6, window(1, 1))",
