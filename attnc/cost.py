@@ -54,6 +54,8 @@ n = positive("n")
 d = sympy.Symbol("d", integer=True, positive=True)
 # What it takes to count one term, and to write out one part of a formula, in steps of work.
 COUNTED, PART = 15_000, 60
+# What summing over powers of two takes for each part of the formula.
+POWERS = 8_000
 COUNTING = "counting edges"
 FEW_SUMS = 6
 LONGEST_FORM = 100
@@ -441,6 +443,8 @@ def _powers(body: Expr, plain: Sequence[Expr], sizes: Sizes) -> sympy.Expr | Non
     # How many powers of two are below n.
     bits = sympy.ceiling(sympy.log(sympy.Max(size, 1), 2))
     if len(per.atoms(sympy.Max, sympy.Min)) > MOST_EXTREMA // 4:
+        return None
+    if not allows(POWERS * sum(1 for _ in sympy.preorder_traversal(per)), COUNTING):
         return None
     at_zero = per.xreplace({symbol: sympy.S.Zero})
     # Below, 1 <= distance < n decides most maxima.

@@ -12,6 +12,7 @@ import sympy
 MOST_EXTREMA = 80
 MOST_PERIOD = 1 << 20
 MOST_NODES = 200  # of a formula that is made shorter by hand
+MOST_EXPANDED = 800  # of one that is multiplied out
 
 # slope * n + something between low and high
 Course = tuple[Fraction, Fraction, Fraction]
@@ -37,7 +38,7 @@ def steady_form(expr: sympy.Expr, n: sympy.Symbol) -> tuple[sympy.Expr, int]:
         if not inner:
             while expr.free_symbols & lasting.keys():
                 expr = replaced(expr, lasting)
-            return _without_remainders(expanded(expr), n), start
+            return (expr if _nodes(expr) > MOST_EXPANDED else _without_remainders(expanded(expr), n)), start
         settled = {}
         for part in inner:
             found = _winner(part, n)
@@ -71,9 +72,13 @@ def rebuilt(part: sympy.Expr, args: Sequence[sympy.Expr]) -> sympy.Expr:
     return part.func(*args, evaluate=len(args) == 1 or all(arg.is_number for arg in args))
 
 
+def _nodes(expr: sympy.Expr) -> int:
+    return sum(1 for _ in sympy.preorder_traversal(expr))
+
+
 def _without_remainders(expr: sympy.Expr, n: sympy.Symbol) -> sympy.Expr:
     """``n`` in place of its quotient times the divisor and its remainder, where that is shorter."""
-    if sum(1 for _ in sympy.preorder_traversal(expr)) > MOST_NODES:
+    if _nodes(expr) > MOST_NODES:
         return expr
     for part in expr.atoms(sympy.Mod):
         left, step = part.args

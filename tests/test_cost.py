@@ -335,8 +335,8 @@ def test_the_most_expensive_of_bodies_with_powers_is_found_in_little_time() -> N
     assert cost.at(100) == max(one.at(100) for one in costs_)
 
 
-def test_long_formulas_are_not_made_shorter_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Expanding extrema of extrema takes sympy seconds a remainder."""
+def test_long_formulas_are_not_multiplied_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With extrema of extrema that takes sympy many seconds."""
     sizes: list[int] = []
     whole = steady.expanded
 
@@ -347,4 +347,4 @@ def test_long_formulas_are_not_made_shorter_by_hand(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(steady, "expanded", expanded)
     strides = " | ".join(f"(where (q - k) % {step} == 2)" for step in (3, 7, 29, 2147483647, 10, 11))
     attnc.check(f"pattern p() {{ attend {strides} }}")
-    assert sum(size > steady.MOST_NODES for size in sizes) <= 2
+    assert sizes and max(sizes) <= steady.MOST_EXPANDED
