@@ -38,7 +38,7 @@ def steady_form(expr: sympy.Expr, n: sympy.Symbol) -> tuple[sympy.Expr, int]:
         if not inner:
             while expr.free_symbols & lasting.keys():
                 expr = replaced(expr, lasting)
-            return (expr if _nodes(expr) > MOST_EXPANDED else _without_remainders(expanded(expr), n)), start
+            return _without_remainders(expanded(expr), n), start
         settled = {}
         for part in inner:
             found = _winner(part, n)
@@ -137,7 +137,9 @@ def _at_multiples(expr: sympy.Expr, n: sympy.Symbol, period: int) -> tuple[sympy
 
 
 def expanded(expr: sympy.Expr) -> sympy.Expr:
-    """``sympy.expand``, which looks for much that counts are hardly ever made of."""
+    """``sympy.expand`` without what counts are hardly ever made of; long formulas stay as they are."""
+    if _nodes(expr) > MOST_EXPANDED:
+        return expr
     if not all(part.is_Pow and part.exp.is_Integer for part in expr.atoms(sympy.log, sympy.Pow)):
         return sympy.expand(expr)
     return expr.expand(power_base=False, power_exp=False, log=False, basic=False)
