@@ -48,7 +48,7 @@ from attnc.pairs import count_pairs
 from attnc.relation import POSITIONS, Term
 from attnc.sizes import MOST_WORK, NoFormula, Sizes, linear, numeric, positive
 from attnc.solver import valid
-from attnc.steady import MOST_EXTREMA, expanded, multiples, steady_form, value_of
+from attnc.steady import MOST_EXTREMA, expanded, multiples, nodes, steady_form, value_of
 
 n = positive("n")
 d = sympy.Symbol("d", integer=True, positive=True)
@@ -173,7 +173,7 @@ def edges(terms: Iterable[Term], work: int = MOST_WORK) -> Cost:
         return _bounded_cost(n**2, "O(n^2)", n**2)
     counted = [_term_edges(term, sizes) for term in terms]
     expr = sympy.Add(*(part for part, _ in counted))
-    charge(PART * sum(1 for _ in sympy.preorder_traversal(expr)), COUNTING)
+    charge(PART * nodes(expr), COUNTING)
     growth = joined(term_growth(term) for term in terms)
     if all(exact for _, exact in counted):
         return _cost(expr, True, growth)
@@ -444,7 +444,7 @@ def _powers(body: Expr, plain: Sequence[Expr], sizes: Sizes) -> sympy.Expr | Non
     bits = sympy.ceiling(sympy.log(sympy.Max(size, 1), 2))
     if len(per.atoms(sympy.Max, sympy.Min)) > MOST_EXTREMA // 4:
         return None
-    if not allows(POWERS * sum(1 for _ in sympy.preorder_traversal(per)), COUNTING):
+    if not allows(POWERS * nodes(per), COUNTING):
         return None
     at_zero = per.xreplace({symbol: sympy.S.Zero})
     # Below, 1 <= distance < n decides most maxima.

@@ -4,7 +4,7 @@ In the radix ``(s, 1)`` a position is ``s * d0 + d1``: ``d1`` is its residue and
 residue class. In the radix ``(Y * X, X, 1)`` it is ``(Y * d0 + d1) * X + d2``, a place in a grid of three
 axes. What a pattern says of residues and coordinates becomes, digit by digit, a plain interval.
 
-A weight need not divide the one before it: in ``(40, 3, 1)`` rows of 40 pixels are told in residues of 3, and
+A weight need not divide the one before it: in ``(40, 3, 1)`` rows of 40 pixels are split by residues of 3;
 the last group of three in a row has one pixel. What the last digits come to together then stays below the
 weight before them, which their own values don't say.
 """
@@ -65,6 +65,15 @@ class Tail:
 
     def told(self) -> Expr:
         return add(*(scale(weight, digit) for weight, digit in self.parts))
+
+    def replace_digits(self, factors: dict[Expr, int]) -> None:
+        """Puts the name in place of the digits in a sum, where all of them have one factor in common."""
+        (weight, first), *_ = self.parts
+        times = factors.get(first, 0) // weight
+        if times and all(factors.get(digit) == times * step for step, digit in self.parts):
+            for _, digit in self.parts:
+                del factors[digit]
+            factors[self.name] = times
 
 
 @dataclass(frozen=True)
@@ -246,12 +255,7 @@ class Known:
             return expr
         factors: dict[Expr, int] = {atom: factor for factor, atom in expr.terms}
         for tail in self.tails:
-            (weight, first), *_ = tail.parts
-            times = factors.get(first, 0) // weight
-            if times and all(factors.get(digit) == times * weight for weight, digit in tail.parts):
-                for _, digit in tail.parts:
-                    del factors[digit]
-                factors[tail.name] = times
+            tail.replace_digits(factors)
         return add(expr.constant, *(scale(factor, atom) for atom, factor in factors.items()))
 
     def _quotient(self, left: Expr, right: int) -> Expr:

@@ -1,4 +1,4 @@
-"""Whether something said of positions and of their digits is the same, by division with remainder alone.
+"""Whether a condition on positions and one on their digits are equivalent, by division with remainder alone.
 
 There is one quotient and one remainder: ``x // c`` is ``a`` where ``x - c * a`` lies in ``0 .. c - 1``. That
 leaves sums of digits, of which each has its range. What is more than that is left to the solver.
@@ -30,12 +30,12 @@ from attnc.expression import (
 
 @dataclass(frozen=True)
 class Places:
-    """Positions told in digits: what is known of those, and nothing else."""
+    """Positions split into digits, and what is known of those from their radix alone."""
 
     sides: Mapping[Var, Radix]
 
     def is_equal(self, number: Expr, told: Expr) -> bool:
-        """Whether a quotient or a remainder is seen to be what is told."""
+        """Whether a quotient or a remainder provably equals an expression in digits."""
         told = self._in_digits(told)
         match number:
             case FloorDiv(left, Const(size)) if size > 0:
@@ -52,7 +52,7 @@ class Places:
         return self._in_digits(number) == told
 
     def is_same(self, condition: Expr, told: Expr) -> bool:
-        """Whether a comparison is seen to say what is told."""
+        """Whether a comparison is provably equivalent to a condition in digits."""
         condition, told = self._in_digits(condition), self._in_digits(told)
         match condition, told:
             case Le0(body), Le0(other):
@@ -105,12 +105,7 @@ class Places:
         found: list[dict[Var, tuple[Expr, Expr]]] = []
         for var, radix in self.sides.items():
             for tail in radix.tails(var):
-                (weight, first), *_ = tail.parts
-                times = factors.get(first, 0) // weight
-                if times and all(factors.get(digit) == times * step for step, digit in tail.parts):
-                    for _, digit in tail.parts:
-                        del factors[digit]
-                    factors[tail.name] = times
+                tail.replace_digits(factors)
                 found.append({tail.name: (Const(0), Const(tail.most))})
         return found
 

@@ -137,7 +137,7 @@ MOST_RESIDUES = 32
 
 
 def by_residue(conditions: Sequence[Expr]) -> list[list[Expr]] | None:
-    """The conditions for every residue of the query that an extremum hangs on; None where there is none.
+    """The conditions for every residue of the query that an extremum depends on; None where there is none.
 
     Where a window is clamped follows from the residue in a dilated neighborhood.
     """

@@ -72,13 +72,14 @@ def rebuilt(part: sympy.Expr, args: Sequence[sympy.Expr]) -> sympy.Expr:
     return part.func(*args, evaluate=len(args) == 1 or all(arg.is_number for arg in args))
 
 
-def _nodes(expr: sympy.Expr) -> int:
+def nodes(expr: sympy.Expr) -> int:
+    """How many parts a formula has, itself among them."""
     return sum(1 for _ in sympy.preorder_traversal(expr))
 
 
 def _without_remainders(expr: sympy.Expr, n: sympy.Symbol) -> sympy.Expr:
     """``n`` in place of its quotient times the divisor and its remainder, where that is shorter."""
-    if _nodes(expr) > MOST_NODES:
+    if nodes(expr) > MOST_NODES:
         return expr
     for part in expr.atoms(sympy.Mod):
         left, step = part.args
@@ -138,7 +139,7 @@ def _at_multiples(expr: sympy.Expr, n: sympy.Symbol, period: int) -> tuple[sympy
 
 def expanded(expr: sympy.Expr) -> sympy.Expr:
     """``sympy.expand`` without what counts are hardly ever made of; long formulas stay as they are."""
-    if _nodes(expr) > MOST_EXPANDED:
+    if nodes(expr) > MOST_EXPANDED:
         return expr
     if not all(part.is_Pow and part.exp.is_Integer for part in expr.atoms(sympy.log, sympy.Pow)):
         return sympy.expand(expr)

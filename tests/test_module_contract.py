@@ -382,7 +382,7 @@ def bad_calls() -> dict[str, tuple[dict[str, Any], type[Exception], str]]:
         "no heads": ({"q": four[:, :0]}, ValueError, "multiple of those of k, but they are 0 and 2"),
         "queries": ({"q": torch.zeros(1, 2, 9, 16)}, ValueError, r"more queries \(9\) than keys \(8\)"),
         "scale": ({"scale": "0.5"}, TypeError, "scale must be a number, not str"),
-        "scale of a switch": ({"scale": True}, TypeError, "scale must be a number, not bool"),
+        "scale that is a truth value": ({"scale": True}, TypeError, "scale must be a number, not bool"),
         "scale nan": ({"scale": float("nan")}, ValueError, "scale must be a finite number, not nan"),
         "scale inf": ({"scale": -float("inf")}, ValueError, "scale must be a finite number, not -inf"),
         "backend": ({"backend": "cuda"}, ValueError, "backend must be 'triton', 'torch' or None, not 'cuda'"),
