@@ -170,7 +170,7 @@ def edges(terms: Iterable[Term], work: int = MOST_WORK) -> Cost:
     terms = tuple(terms)
     sizes = Sizes(work=work)
     if not allows(COUNTED * len(terms), COUNTING):
-        return _bounded_cost(n**2, "O(n^2)", n**2)
+        return all_pairs()
     counted = [_term_edges(term, sizes) for term in terms]
     expr = sympy.Add(*(part for part, _ in counted))
     charge(PART * nodes(expr), COUNTING)
@@ -188,6 +188,11 @@ def _bounded_cost(bound: sympy.Expr, growth: str, most: sympy.Expr) -> Cost:
     """A cost that is only a bound, and never more than all pairs."""
     expr = most if _never_below(bound, most) else sympy.Min(most, bound, evaluate=False)
     return replace(_cost(expr, False, growth), most=most, bound=bound)
+
+
+def all_pairs() -> Cost:
+    """The bound that always holds: every query attends to every key."""
+    return _bounded_cost(n**2, "O(n^2)", n**2)
 
 
 def _causal(term: Term) -> bool:

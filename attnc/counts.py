@@ -10,8 +10,8 @@ from collections.abc import Iterable
 import sympy
 
 from attnc import ceilings
-from attnc.budget import priced
-from attnc.cost import Cost, combine, count, edges, n
+from attnc.budget import OutOfWork, priced
+from attnc.cost import Cost, all_pairs, combine, count, edges, n
 from attnc.expression import fold
 from attnc.pattern import formula
 from attnc.polynomial import Poly
@@ -26,8 +26,14 @@ FAR, TRUE_ENTRIES = 1 << 20, 1 << 8
 
 
 def cost_of(bodies: tuple[BodyTerms, ...]) -> Cost:
-    """How many edges a head has: of several bodies, what any head has at most."""
-    return combine([edges_of(body) for body in bodies])
+    """How many edges a head has: of several bodies, what any head has at most.
+
+    At most all pairs, where counting takes more work than is left.
+    """
+    try:
+        return combine([edges_of(body) for body in bodies])
+    except OutOfWork:
+        return all_pairs()
 
 
 @priced(KEPT_COSTS)

@@ -13,9 +13,10 @@ import sympy
 import attnc
 from attnc import cost as costs
 from attnc import steady
+from attnc.budget import compiling
 from attnc.cells import cells
 from attnc.cost import Cost, combine, d, edges, flops, n, traffic
-from attnc.counts import cost_of
+from attnc.counts import cost_of, edges_of
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
 from attnc.evaluation import Env, evaluate
@@ -350,3 +351,14 @@ def test_long_formulas_are_not_multiplied_out(monkeypatch: pytest.MonkeyPatch) -
     strides = " | ".join(f"(where (q - k) % {step} == 2)" for step in (3, 7, 29, 2147483647, 10, 11))
     attnc.check(f"pattern p() {{ attend {strides} }}")
     assert sizes and max(sizes) <= steady.MOST_EXPANDED
+
+
+def test_counting_that_takes_more_work_than_is_left_gives_all_pairs() -> None:
+    """A pattern is compiled, whether its edges can be counted or not."""
+    item = pattern("attend window(5, 2, dilation=7) | stride(11)")
+    bodies = decompose(item)
+    edges_of.cache_clear()  # type: ignore[attr-defined]
+    with compiling(costs.COUNTED * len(bodies[0].terms) + 1, overrun=0):
+        cost = cost_of(bodies)
+    assert cost.expr == n**2 and not cost.exact
+    assert found(item).expr != n**2
