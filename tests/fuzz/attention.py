@@ -145,7 +145,11 @@ def _body(row: Row, items: Iterable[tree.Item]) -> Tensor:
     apart = torch.where(
         apart.abs() < 1, apart, 0.0
     )  # of scores like finfo.min nothing but their sign is left
-    again = again * torch.exp(apart)[..., None]
+    # From each weight's gradient a sum over gradient times output is subtracted, with a rounding of its own.
+    logs_again = torch.where(logs_again.isfinite(), logs_again, 0.0)
+    subtracted = off(torch.ones_like(again)) - 1.0
+    apart = apart[..., None] + subtracted * (logs_again - logs_again.detach())[..., None]
+    again = again * torch.exp(apart)
     return out.detach() + (again - again.detach())
 
 
