@@ -55,7 +55,7 @@ from attnc.expression import (
 from attnc.pattern import Body, Pattern, formula
 from attnc.relation import BodyTerms
 from attnc.solver import Answer, satisfiable
-from attnc.witness import LONGEST, Array, Finding, Quarry, environment, fill, hunt, told, unsuited
+from attnc.witness import Array, Finding, Quarry, environment, fill, hunt, told, too_large, unsuited
 
 GUESSES = 14
 ROUNDS = 6
@@ -126,7 +126,7 @@ def _finding(pattern: Pattern, body: Body, quarry: Quarry) -> Finding:
     if not quarry.real:
         reason = (
             answer.reason
-            or (quarry.reason if quarry.answer.variables.get("n", 0) > LONGEST else "")
+            or too_large(pattern, quarry.answer.variables.get("n", 0), quarry.answer.variables.get("H", 1))
             or "no key can be named that every query reads, and no query without one was found"
         )
         return Finding("undecided", note=reason, span=body.relation.span)
@@ -155,7 +155,7 @@ def _row(body: Body, relation: Expr, answer: Answer, contents: Mapping[str, Arra
 def _seen(pattern: Pattern, body: Body, relation: Expr, answer: Answer) -> Iterable[Expr]:
     """Keys that the query of a false counterexample does read, in ways that may hold for others, too."""
     at = {"H": 1} | answer.variables
-    if at["n"] > LONGEST:
+    if too_large(pattern, at["n"], at["H"]):
         return
     row = np.flatnonzero(_row(body, relation, answer, fill(pattern, answer, at["n"], at["H"])))
     for key in dict.fromkeys((row[:1].tolist()) + (row[-1:].tolist())):

@@ -7,8 +7,9 @@ is told the facts it had got wrong and asked again. What survives is real, and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -44,6 +45,7 @@ from attnc.pattern import (
     Claim,
     Complement,
     Difference,
+    Input,
     Intersection,
     Pattern,
     Relation,
@@ -57,8 +59,9 @@ Array = npt.NDArray[Any]
 
 ROUNDS = 24
 
-# Inputs and rows of a mask are not filled in beyond this length.
+# Inputs and rows of a mask are not filled in beyond this length, nor inputs beyond so many bytes.
 LONGEST = 1 << 22
+LARGEST = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,7 @@ def fill(pattern: Pattern, answer: Answer, n: int, heads: int, style: str = "low
     ``low``: false and 0; ``high``: true and 0; ``distinct``: false, and integers that are all different.
     """
     tables: dict[str, Array] = {}
-    for given in pattern.inputs:
-        sizes = Env({"n": n, "H": heads, "d": 1})  # no edge hangs on what has the head dim
-        shape = tuple(max(int(evaluate(size, sizes)), 0) for size in given.shape)
+    for given, shape in _shapes(pattern, n, heads):
         if given.kind == "bool":
             table: Array = np.full(shape, style == "high", dtype=np.bool_)
         elif given.kind == "int" and style == "distinct":
@@ -127,6 +128,25 @@ def fill(pattern: Pattern, answer: Answer, n: int, heads: int, style: str = "low
                 table[place] = value
         tables[given.name] = table
     return tables
+
+
+def _shapes(pattern: Pattern, n: int, heads: int) -> Iterator[tuple[Input, tuple[int, ...]]]:
+    """Every input, and its shape."""
+    sizes = Env({"n": n, "H": heads, "d": 1})  # no edge hangs on what has the head dim
+    for given in pattern.inputs:
+        yield given, tuple(max(int(evaluate(size, sizes)), 0) for size in given.shape)
+
+
+def too_large(pattern: Pattern, n: int, heads: int, longest: int = LONGEST) -> str:
+    """Why inputs cannot be filled in and rows of the mask looked at, where they cannot."""
+    if n > longest:
+        return f"the solver's counterexample has n = {n:,}, too long to be replayed"
+    size = sum(8 * prod(shape) for _, shape in _shapes(pattern, n, heads))
+    if size > LARGEST:
+        return (
+            f"the solver's counterexample has n = {n:,}, H = {heads:,}, and inputs too large to be replayed"
+        )
+    return ""
 
 
 def environment(answer: Answer, tables: Mapping[str, Array]) -> Env:
@@ -196,8 +216,7 @@ def hunt(
         if answer.outcome != "refuted":
             break
         n, heads = answer.variables.get("n", 1), answer.variables.get("H", 1)
-        if n > (longest if not pattern.inputs else LONGEST):
-            reason = f"the solver's counterexample has n = {n:,}, too long to be replayed"
+        if reason := too_large(pattern, n, heads, LONGEST if pattern.inputs else longest):
             return Quarry(answer, reason=reason)
         tables: dict[str, Any] = {}
         for style in styles:

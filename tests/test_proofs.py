@@ -232,6 +232,16 @@ def test_draws_are_blamed_for_nothing_that_is_not_drawn() -> None:
     assert found.note == "the solver's counterexample has n = 5,000,001, too long to be replayed"
 
 
+def test_inputs_that_are_too_large_are_not_filled_in() -> None:
+    """Of 2**31 heads, say: 16 GB."""
+    made = pattern(
+        "input t: float[H]\nheads 0..2147483647 { attend causal }\nheads rest { attend where k > q }"
+    )
+    for found in (proofs.causal(made), proofs.nonempty(made, decompose(made))):
+        assert found.verdict == "undecided"
+        assert "H = 2,147,483,648, and inputs too large to be replayed" in found.note
+
+
 def test_empty_rows_are_told_with_the_mend() -> None:
     found = complaint("causal - self", "nonempty")
     assert (found.code, found.label) == ("may-be-empty", "query 0 reads no key when n = 1")
