@@ -22,9 +22,9 @@ count its loops and multiply by what one turn takes in steps:
 - ``with within(0.25):`` is for what can be left out altogether: it raises ``OutOfWork`` soon after this part
   of what is left, and nothing that comes later has less for it.
 - ``with at(span):`` says which statement the work inside is for; an error points there.
-- ``@priced(size)`` in place of ``lru_cache``: what is found in the cache costs what it cost to make, and
-  nothing is kept that was made with too little. A function that draws on the budget must not be cached in
-  any other way, nor open a ``share``.
+- ``@priced(size)`` in place of ``lru_cache``: what is found in the cache costs what it cost to make, once a
+  pattern, and nothing is kept that was made with too little. A function that draws on the budget must not be
+  cached in any other way, nor open a ``share``.
 
 Outside of ``compiling()`` nothing is limited.
 """
@@ -45,7 +45,7 @@ from attnc.diagnostics import Span
 F = TypeVar("F", bound=Callable[..., Any])
 
 PER_SECOND = 3_000_000
-# What all of a pattern may cost: compiling an example takes less than a tenth, `attnc check` less than half.
+# What all of a pattern may cost: compiling an example takes less than a sixth, `attnc check` less than half.
 LIMIT = 7 * PER_SECOND
 LARGE = PER_SECOND // 20
 # How far work that is counted only when it is done may go beyond the limit.
@@ -70,6 +70,7 @@ class Budget:
     losses: what was done in a cheaper way for that, in words.
     place: the statement that is worked on, where that is known.
     said: the limit that errors name, which is that of all of the pattern's work.
+    paid: what of each ``priced`` function was paid for lately, and costs no more.
     """
 
     limit: int = LIMIT
@@ -82,6 +83,7 @@ class Budget:
     ends: list[int] = field(default_factory=list)
     place: Span | None = None
     said: int | None = None
+    paid: dict[int, OrderedDict[Hashable, None]] = field(default_factory=dict)
 
     @property
     def left(self) -> int:
@@ -107,8 +109,8 @@ def compiling(limit: int = LIMIT, overrun: int = OVERRUN) -> Iterator[Budget]:
 
     What is spent of it and refused counts outside, too, where there is another one.
     """
-    budget = Budget(limit, overrun)
     outside = _current.get()
+    budget = Budget(limit, overrun, paid={} if outside is None else outside.paid)
     token = _current.set(budget)
     try:
         yield budget
@@ -216,8 +218,19 @@ def at(place: Span) -> Iterator[None]:
         budget.place = before
 
 
+def _keep(kept: OrderedDict[Hashable, Any], key: Hashable, value: Any, size: int) -> None:
+    """Keeps a value, in place of what was used longest ago where there are more than ``size``."""
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > size:
+        kept.popitem(last=False)
+
+
 def priced(size: int) -> Callable[[F], F]:
-    """A cache of so many results, which charges for each what it cost to find, however often it is used."""
+    """A cache of so many results, which charges for each what it cost to find, once a pattern.
+
+    As many are held to be paid for: what has left those is charged again, and may have left the cache.
+    """
 
     def decorate(function: F) -> F:
         kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
@@ -231,21 +244,30 @@ def priced(size: int) -> Callable[[F], F]:
                 found = kept.get(key)
                 if found is not None:
                     kept.move_to_end(key)
-            if found is not None and (budget is None or (not budget.refused and found[1] <= budget.left)):
-                if budget is not None:
-                    budget.spent += found[1]  # no more than is left
+            if budget is None:
+                if found is not None:
+                    return found[0]
+                with compiling(1 << 62):  # counted, and not limited
+                    return call(*args, **named)
+            paid = budget.paid.setdefault(id(call), OrderedDict())
+            if found is not None and key in paid:
+                paid.move_to_end(key)
                 return found[0]
-            if budget is None:  # counted, and not limited
-                with compiling(1 << 62) as budget:
-                    made, before, refusals = function(*args, **named), 0, 0
-            else:
-                before, refusals = budget.spent, budget.refusals
+            if found is not None and not budget.refused and found[1] <= budget.left:
+                budget.spent += found[1]
+                _keep(paid, key, None, size)
+                return found[0]
+            before, refusals = budget.spent, budget.refusals
+            # What this costs may not hang on what was paid for before: another pattern finds it in the cache.
+            budget.paid, others = {}, budget.paid
+            try:
                 made = function(*args, **named)
+            finally:
+                budget.paid = others
             if budget.refusals == refusals:
                 with lock:
-                    kept[key] = (made, budget.spent - before)
-                    while len(kept) > size:
-                        kept.popitem(last=False)
+                    _keep(kept, key, (made, budget.spent - before), size)
+                _keep(paid, key, None, size)
             return made
 
         def clear() -> None:

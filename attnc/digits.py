@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 
+from attnc.budget import charge
 from attnc.expression import (
     And,
     Const,
@@ -158,6 +159,8 @@ def sized(*sizes: int) -> Radix:
 PLAIN = Radix()
 
 LARGEST_WEIGHT = 1 << 31
+# What writing one part of a condition in digits takes, in steps of work, and to find between what it lies.
+REWRITING, EXTENT, WRITING = 40, 100, "writing positions in digits"
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,7 @@ class Known:
         parts = children(expr)
         if not parts or isinstance(expr, (Lookup, Drawn)):
             return expr
+        charge(REWRITING, WRITING)
         parts = tuple(map(self.expression, parts))
         match expr, parts:
             case FloorDiv(), (left, Const(right)) if right > 0:
@@ -245,6 +249,7 @@ class Known:
         return combine(*others)
 
     def _extent(self, expr: Expr) -> tuple[int, int] | None:
+        charge(EXTENT, WRITING)
         low, high = bounds(self._together(expr), self.known)
         a, b = (None if end is None else constant(end) for end in (low, high))
         return None if a is None or b is None else (a, b)

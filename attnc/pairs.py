@@ -52,8 +52,8 @@ from attnc.separable import branching, by_residue, flattened, separated, shifted
 from attnc.sizes import NoFormula, Sizes, greatest, least, linear, numeric, pruned
 from attnc.splitting import Splitter
 
-# What one sum takes, in steps of work.
-SUM = 6_000
+# What one sum takes, in steps of work, and each condition of a cell that is looked at.
+SUM, CONDITION = 6_000, 12
 # Pairs of a square that are counted one by one.
 FEW = 1 << 14
 
@@ -97,6 +97,7 @@ def _over_cells(conditions: Sequence[Expr], rows: Expr, columns: Expr, sizes: Si
     """The same, of a relation that is multiplied out."""
     total = number(0)
     for sign, cell in cells(conditions):
+        charge(CONDITION * (1 + len(cell)), "counting edges")
         total = total + _count(cell, rows, columns, sizes).scaled(sign)
     return total
 

@@ -113,11 +113,38 @@ def test_what_was_found_before_costs_the_same_again() -> None:
 
     for _ in range(2):
         with compiling(100) as left:
-            assert work(40) and work(40) and left.spent == 80
-            assert not work(40)  # what there is too little for is not taken from the cache, nor kept there
+            assert work(40) and work(40) and left.spent == 40  # it is paid for once
+            assert not work(70)  # what there is too little for is not taken from the cache, nor kept there
             assert not work(10)
-    assert calls == [40, 40, 10, 40, 10]
+            assert work(40) and left.spent == 40
+    assert calls == [40, 70, 10, 70, 10]
     assert work(40) and work(10) and calls[5:] == [10]
+
+
+def test_what_was_paid_for_before_makes_nothing_cheaper_that_is_kept() -> None:
+    """Else a pattern would cost less after another one, and might be given another answer."""
+
+    @priced(4)
+    def part(steps: int) -> bool:
+        return allows(steps, "a part")
+
+    @priced(4)
+    def whole(name: str) -> bool:
+        return part(10) and part(10) and allows(5, "the whole")
+
+    spent = []
+    for before in (False, True, True, False):
+        with compiling(1000) as left:
+            if before:
+                part(10)
+            whole("first")
+            whole(f"another, {before}")
+            spent.append(left.spent)
+    assert spent == [30, 40, 40, 30]
+    with compiling(1000) as left:
+        for steps in (1, 2, 3, 4, 5, 1):  # as many as are kept, and one more
+            part(steps)
+    assert left.spent == 16
 
 
 # --- files that once took a minute or gigabytes ----------------------------------------------------------
