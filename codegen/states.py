@@ -319,12 +319,11 @@ def _gates_text(pattern: Pattern, schedule: Schedule) -> str:
         wide = "[..., None].expand(-1, -1, -1, q.shape[3])" if spread else ""
         if role == "gates" and decay is not None and decay.axes == "head":
             assert decay.value is not None
-            text = torch_printer(pattern)(real.folded(decay.value))
-            gate = f"torch.as_tensor({text}, dtype=dtype, device=device)"
+            gates = torch_printer(pattern)(real.folded(decay.value))
             lines += [
                 f"numbers = _head_sets(heads)[{i}]",
-                "h = torch.tensor(numbers, dtype=torch.int64, device=device)",
-                f"found.append(_one_for_all({gate}, numbers, heads){wide})",
+                "h = _numbers(numbers, device)",
+                f"found.append(_one_for_all({gates}, numbers, heads, dtype, device){wide})",
             ]
         else:
             own = {"gates": decay.table if decay is not None else None, "beta": beta, "bonus": bonus}

@@ -181,6 +181,16 @@ def _progressions(heads):
     return found
 
 
+def _numbers(heads, device):
+    """Head numbers as a tensor that is made on the device.
+
+    A list is copied there, which waits for the device, and which a CUDA graph cannot hold.
+    """
+    runs = _progressions(heads) or [(0, 1, 0)]
+    found = [torch.arange(start, start + step * count, step, device=device) for start, step, count in runs]
+    return torch.cat(found) if len(found) > 1 else found[0]
+
+
 def _path(device, dtype, backend):
     """Which path runs: "triton" or "torch"; raises RuntimeError that says why if the one asked for cannot."""
     asked = backend or os.environ.get("ATTNC_BACKEND") or ("triton" if device.type == "cuda" else "torch")

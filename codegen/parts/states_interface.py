@@ -9,6 +9,7 @@ NAME, INPUTS, _LABEL, _STATES, _CARRIES, WEIGHING = "", {}, "", (), False, ()
 
 def _path(device, dtype, backend): ...
 def _on(device): ...
+def _numbers(heads, device): ...
 def _sum_dtype(x): ...
 def _forward_states(*args): ...
 def _backward_states(*args): ...
@@ -62,12 +63,10 @@ def _each_head(x, name, n, heads):
     return _with_batch(x, name, n, heads)
 
 
-def _one_for_all(gates, numbers, heads):
+def _one_for_all(gates, numbers, heads, dtype, device):
     """Gates of some heads, a number or (batch or 1, heads of those), as (batch or 1, 1, heads)."""
-    gates = gates.expand(1, len(numbers)) if gates.dim() < 2 else gates
-    if len(numbers) == heads:
-        return gates[:, None]
-    places = torch.tensor(numbers, dtype=torch.int64, device=gates.device)
+    gates = (torch.zeros((1, len(numbers)), dtype=dtype, device=device) + gates).to(dtype)
+    places = _numbers(numbers, device)
     return gates.new_zeros(gates.shape[0], heads).index_copy(1, places, gates)[:, None]
 
 

@@ -11,6 +11,7 @@ _WEIGHTS = ()
 def _head_sets(heads): ...
 def _batched(x, name, n, heads): ...
 def _progressions(heads): ...
+def _numbers(heads, device): ...
 def _tiles_of(device): ...
 def _scores(q, k, added, causal, scale): ...
 def _rows_of(added, rows): ...
@@ -210,16 +211,13 @@ def _leading(name, inputs, heads):
 
 def _by_head(bodies, heads, dtype, device):
     """What a body's function gives for its heads, or minus infinity if it has none: (batch or 1, heads)."""
-    parts, order = [], []
+    found = torch.full((1, heads), float("-inf"), dtype=dtype, device=device)
     for numbers, value in zip(_head_sets(heads), bodies, strict=True):
-        h = torch.tensor(numbers, dtype=torch.int64, device=device)
-        part = torch.full((1, 1), float("-inf"), dtype=dtype) if value is None else value(h)
-        part = part.to(device)
-        parts.append(torch.broadcast_to(part, (part.shape[0] if part.dim() == 2 else 1, len(numbers))))
-        order += numbers
-    batch = max(part.shape[0] for part in parts)
-    places = sorted(range(heads), key=order.__getitem__)
-    found = torch.cat([part.expand(batch, -1) for part in parts], 1)[:, places]
+        if value is not None:
+            h = _numbers(numbers, device)
+            part = torch.zeros((1, len(numbers)), dtype=dtype, device=device) + value(h)
+            found = found.expand(max(found.shape[0], part.shape[0]), -1)
+            found = found.index_copy(1, h, part.expand(found.shape[0], -1).to(dtype))
     # Beside the largest number edges weigh as little as beside infinity, which is none to subtract.
     return found.masked_fill(found == float("inf"), torch.finfo(dtype).max)
 
@@ -243,12 +241,12 @@ class _EntrySums:
         q = torch.arange(call.n - call.n_q, call.n, device=call.device)
         k = torch.arange(call.n, device=call.device)
         for numbers, weights in zip(_head_sets(call.heads), _WEIGHTS, strict=True):
-            h = torch.tensor(numbers, device=call.device)[:, None]
+            h = _numbers(numbers, call.device)
             found = {"row": iter(self.rows.values()), "column": iter(self.columns.values())}
             for name, kind, index in weights.entries:
                 if kind in found:
-                    values = next(found[kind])[:, numbers]
-                    totals.add(name, index(q, k, h, call.n, call.heads, call.tables), values)
+                    values = next(found[kind])[:, h]
+                    totals.add(name, index(q, k, h[:, None], call.n, call.heads, call.tables), values)
 
 
 # --- begin: pairs ---
@@ -267,10 +265,12 @@ def _add_pairs(totals, call, grad, lse, delta):
         if found is None or not call.n_q or not numbers:
             continue
         diagonal, pair, low, high, needed = found
-        h = torch.tensor(numbers, device=call.device)
+        h = _numbers(numbers, call.device)
         lengths = (call.n, call.heads, call.tables)
 
-        def sums(kernel, kind, shape, tiles, more, numbers=numbers, needed=needed, entries=weights.entries):
+        def sums(
+            kernel, kind, shape, tiles, more, numbers=numbers, h=h, needed=needed, entries=weights.entries
+        ):
             """Launches a kernel, and gives the entries of its kind, each with what it got."""
             names = [(name, index) for name, of_kind, index in entries if of_kind == kind]
             made = [torch.zeros(call.batch, call.heads, *shape, device=call.device) for _ in names]
@@ -280,7 +280,7 @@ def _add_pairs(totals, call, grad, lse, delta):
                 grid = (tiles * call.batch * count,)
                 heads = {"head_start": start, "head_step": step, "head_count": count}
                 kernel[grid](lse_ptr=lse, delta_ptr=delta, **heads, **given)
-            return [(*name, x[:, numbers]) for name, x in zip(names, made, strict=True)]
+            return [(*name, x[:, h]) for name, x in zip(names, made, strict=True)]
 
         if diagonal is not None:
             low = 1 - call.n if low is None else max(low, 1 - call.n)
