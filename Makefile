@@ -8,13 +8,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 # With ARGS one of the two runs may have nothing to do, which pytest tells by status 5.
 NONE_IS_FINE = $(if $(ARGS), || [ $$? -eq 5 ])
 
-.PHONY: help demo test fuzz check fix bench clean FORCE
+.PHONY: help demo test fuzz targets check fix bench clean FORCE
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    train a small language model with a compiled pattern, beside dense attention (3 minutes)'
 	@echo 'make test    every test; ARGS="-k window" is passed to pytest'
 	@echo 'make fuzz    random patterns beside an evaluator of its own (5 minutes); ARGS="--seed 7 --minutes 60"'
+	@echo 'make targets compile kernels of each kind for six GPUs, with the oldest and the newest Triton (10 minutes)'
 	@echo 'make check   format, lint, types, the import law, the line count'
 	@echo 'make fix     what the formatter and the linter can mend by themselves'
 	@echo 'make bench   measure seven patterns beside their peers; ARGS="--patterns causal" chooses (10 minutes)'
@@ -32,6 +33,10 @@ test: .venv/ready
 # The same cases every time; ARGS="--seed 7 --minutes 60" tries others, and tools/fuzz_numerics.py says the rest.
 fuzz: .venv/ready
 	$(BIN)/python tools/fuzz_numerics.py $(or $(ARGS),--cases 60) --jobs 2
+
+targets: .venv/oldest/ready
+	.venv/oldest/bin/python tests/aot/everywhere.py $(ARGS)
+	$(BIN)/python tests/aot/everywhere.py $(ARGS)
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
@@ -60,6 +65,14 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check '$(TORCH)'
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench,dev,others]'
+	@touch $@
+
+# What is in .venv, but for Triton, of which this is the oldest version that is supported.
+.venv/oldest/ready: .venv/ready
+	$(BIN)/python -m venv .venv/oldest
+	.venv/oldest/bin/pip install -q --disable-pip-version-check triton==3.6.0
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$(.venv/oldest/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rest.pth
 	@touch $@
 
 .venv/torch: FORCE
