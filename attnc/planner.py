@@ -19,7 +19,12 @@ from attnc.expression import (
     Drawn,
     Expr,
     K,
+    Lookup,
+    Max,
+    Min,
     Q,
+    TileMax,
+    TileMin,
     Var,
     conj,
     constant,
@@ -37,6 +42,7 @@ from attnc.pattern import Body, Pattern, formula
 from attnc.relation import Axis, BodyTerms, Lattice, Term
 from attnc.scattering import scattered
 from attnc.schedule import BodyPlan, Pass, Schedule, Side, Sweep, Walk, whole
+from attnc.simplify import LAST
 from attnc.sweeps import sweep_of
 from attnc.views import ranges_of, view
 
@@ -305,8 +311,10 @@ def _finished(frame: Pass, sweeps: list[Sweep], n: int) -> list[Pass]:
     groups = [tuple(sweeps[i : i + size]) for i in range(0, max(1, len(sweeps)), size)]
     passes = []
     for group in groups:
-        wide = sum(touched(frame, sweep, n, TILE, STEP) for sweep in group)
-        narrow = sum(touched(frame, sweep, n, TILE // 2, STEP) for sweep in group)
+        wide, narrow = (
+            sum(touched(frame, _unbounded_by_inputs(sweep), n, tile, STEP) for sweep in group)
+            for tile in (TILE, TILE // 2)
+        )
         kept = tuple(_trimmed(frame, sweep, n) for sweep in group)
         # Rows that are taken one by one keep both sides' rows in registers.
         alone = any(sweep.scatter is not None for sweep in group)
@@ -317,6 +325,23 @@ def _finished(frame: Pass, sweeps: list[Sweep], n: int) -> list[Pass]:
         long = (constant(reach) or LONG) >= LONG and reach != ZERO
         passes.append(replace(part, backwards=backwards, longest=reach if long else ZERO))
     return passes
+
+
+def _unbounded_by_inputs(sweep: Sweep) -> Sweep:
+    """The sweep as long as it may be: documents and the like are mostly longer than a tile."""
+    if sweep.walk.radix != PLAIN:
+        return sweep
+    low = tuple(_without_inputs(bound, Max, ZERO) for bound in sweep.low)
+    return replace(sweep, low=low, high=tuple(_without_inputs(bound, Min, LAST) for bound in sweep.high))
+
+
+def _without_inputs(bound: Expr, kind: type[Min] | type[Max], end: Expr) -> Expr:
+    if not any(isinstance(part, Lookup | TileMin | TileMax) for part in walk(bound)):
+        return bound
+    if not isinstance(bound, kind):
+        return end
+    arms = [_without_inputs(arm, kind, end) for arm in bound.args]
+    return maximum(*arms) if kind is Max else minimum(*arms)
 
 
 def _trimmed(frame: Pass, sweep: Sweep, n: int) -> Sweep:

@@ -73,11 +73,14 @@ class KernelWriter(WalkWriter):
         return "SHARES" if self.counted else "True"
 
     @property
-    def crowded(self) -> bool:
-        """Whether much is kept in registers beside the tiles: several sweeps, look-ups, masks, digits."""
-        masked = any(sweep.full_when == FALSE for sweep in self.part.sweeps)
-        digits = any(self._moving(sweep) for sweep in self.part.sweeps)
-        return len(self.part.sweeps) > 1 or bool(self.needs) or masked or digits
+    def shape(self) -> str:
+        """What shape of tile suits its kernels: see ``_tile_sizes``."""
+        if self.alone:
+            return "alone"
+        deep = self.part.side == "key" and any(len(self._moving(sweep)) > 1 for sweep in self.part.sweeps)
+        if deep or self.weights.of_kind("pair"):
+            return "slim"
+        return "narrow" if self.part.narrow else "wide"
 
     def kernel_name(self, kind: Kind) -> str:
         return f"_{kind.name}_kernel{self.suffix}"

@@ -447,12 +447,7 @@ def _kernels(bodies: list[tuple[list[KernelWriter], list[KernelWriter]]]) -> tup
                 kernels = ", ".join(writer.kernel_name(kind) for kind in KINDS[side])
                 needed = "".join(f"({need.kind!r}, {need.name!r}, {need.size!r}), " for need in writer.needs)
                 tiles = f"lambda n_q, n, block: {_tile_count(writer.part)}"
-                crowded = writer.crowded or len(writers) > 1 or len(bodies) > 1
-                shapes = ("wide", "crowded"), ("narrow", "slim")
-                # What is read pair by pair has an address of 64 bits for each of a tile's pairs.
-                narrow = writer.part.narrow or bool(writer.weights.of_kind("pair"))
-                shape = "alone" if writer.alone else shapes[narrow][crowded]
-                rows.append(f'({kernels}, ({needed}), {tiles}, "{shape}", {_places(writer)})')
+                rows.append(f'({kernels}, ({needed}), {tiles}, "{writer.shape}", {_places(writer)})')
             tables[side].append(f"({', '.join(rows)},)" if rows else "()")
     query_passes = (
         "# For every body and pass: its kernels, the tables they read, the number of tiles, what shape of\n"

@@ -34,22 +34,14 @@ def _tile_sizes(kind, dim, itemsize, table, shape="wide"):
     """BLOCK_M queries by BLOCK_N keys, warps, pipeline stages: a fixed table, nothing is tuned at run time.
 
     kind: "forward", "query" (gradients) or "key" (gradients). dim: the larger padded head dim.
-    shape: "crowded" for a kernel with several sweeps, look-ups or others that it adds to, which keeps more
-        in registers beside the tiles; "narrow" for one whose sweeps are short, so that large tiles would
-        mostly be masked; "slim" for one that is both; "alone" for one without products of matrices, whose
-        rows are all taken one by one; else "wide".
+    shape: "narrow" for a kernel whose sweeps are short, so that large tiles would mostly be masked; "slim"
+        for one that reads something for each pair, at addresses of 64 bits, or goes through queries by many
+        digits; "alone" for one without products of matrices, whose rows are all taken one by one; else
+        "wide".
     """
     level = (dim > 64) + (dim > 128) + (3 if itemsize == 4 else 0)
     if table is _TILES and level < 2:
-        others = {
-            "crowded": _CROWDED_TILES,
-            "narrow": _NARROW_TILES,
-            "slim": _SLIM_TILES,
-            "alone": _ALONE_TILES,
-        }
-        table = others.get(shape, table)
-    elif table is _HIP_TILES and level < 2 and shape in ("crowded", "slim"):
-        table = _CROWDED_HIP_TILES
+        table = {"narrow": _NARROW_TILES, "slim": _SLIM_TILES, "alone": _ALONE_TILES}.get(shape, table)
     block_m, block_n, warps, stages = table[kind][level]
     if dim <= 32:
         warps = 4  # a narrow tile has too little for more to fetch 16 bytes each
@@ -58,8 +50,8 @@ def _tile_sizes(kind, dim, itemsize, table, shape="wide"):
 
 
 # By level: dim up to 64, 128, 256 in 16 bits, then in 32 bits. Chosen by what the compiler says of the
-# kernels, not yet by the clock: the largest tiles that spill no registers, but for at most 64 bytes backward
-# at 128, and those outside the loops.
+# kernels, not yet by the clock: the fewest instructions for a pair, no registers spilled in the loops, and
+# few outside them.
 # Hopper's matrix instructions want 4 warps for every 64 of the rows that accumulate: queries, but keys for
 # their gradients; more warps than that would do the same work twice.
 _TILES = {
@@ -76,20 +68,15 @@ _TILES = {
         *((32, 32, 8, 2), (32, 32, 8, 1), (16, 16, 4, 1)),
     ),
 }
-_CROWDED_TILES = {
-    "forward": ((128, 32, 8, 3), (128, 32, 8, 2)),
-    "query": ((64, 32, 4, 2), (64, 32, 4, 2)),
-    "key": ((32, 128, 8, 2), (32, 64, 8, 2)),
-}
 _NARROW_TILES = {
     "forward": ((64, 64, 4, 3), (64, 64, 4, 2)),
-    "query": ((64, 64, 4, 2), (64, 32, 4, 2)),
-    "key": ((64, 64, 8, 2), (32, 64, 8, 2)),
+    "query": ((64, 64, 4, 2), (64, 64, 4, 2)),
+    "key": ((64, 64, 4, 2), (32, 64, 4, 2)),
 }
 _SLIM_TILES = {
-    "forward": ((64, 32, 4, 3), (64, 32, 8, 2)),
-    "query": ((64, 32, 4, 2), (64, 32, 8, 2)),
-    "key": ((32, 64, 8, 2), (16, 64, 8, 2)),
+    "forward": ((64, 32, 4, 3), (64, 32, 4, 2)),
+    "query": ((64, 32, 4, 2), (64, 32, 4, 3)),
+    "key": ((32, 64, 4, 2), (16, 64, 4, 2)),
 }
 _ALONE_TILES = {kind: ((32, 32, 4, 2), (32, 32, 4, 2)) for kind in ("forward", "query", "key")}
 # Less than 100 KiB of shared memory a block.
@@ -103,7 +90,7 @@ _SMALL_TILES = {
         *((32, 16, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
     ),
     "key": (
-        *((32, 64, 4, 2), (32, 64, 8, 1), (16, 32, 4, 1)),
+        *((32, 64, 4, 2), (32, 64, 4, 1), (16, 32, 4, 1)),
         *((16, 32, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
     ),
 }
@@ -122,7 +109,6 @@ _HIP_TILES = {
         *((16, 32, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
     ),
 }
-_CROWDED_HIP_TILES = {**_HIP_TILES, "key": ((32, 64, 4, 1), (32, 32, 4, 1))}
 
 # --- begin: launch ---
 

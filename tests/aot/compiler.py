@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -324,6 +325,27 @@ def _read(tool: str, option: str, cubin: bytes) -> str:
         return subprocess.run(
             [str(path), option, file.name], check=True, capture_output=True, text=True
         ).stdout
+
+
+def repeats(intermediate: str) -> float:
+    """How many times warps make the same product, by the layouts of matrix products in TTGIR: 1 is once each.
+
+    Warps beside those that a tile has rows for do what others do, exponentials of the product included.
+    """
+    layouts = {}
+    for name, text in re.findall(r"(#\w+) = #ttg\.nvidia_mma<\{(.*?)\}>", intermediate):
+        warps, shape = (
+            [int(x) for x in re.search(rf"{key} = \[([\d, ]+)\]", text)[1].split(",")[:2]]  # type: ignore[index]
+            for key in ("warpsPerCTA", "instrShape")
+        )
+        layouts[name] = [a * b for a, b in zip(warps, shape, strict=True)]
+    products = re.findall(r"_?dot [^\n]*-> tensor<(\d+)x(\d+)xf32, (#\w+)>", intermediate)
+    found = [
+        prod(max(1.0, most / int(size)) for most, size in zip(layouts[layout], sizes, strict=True))
+        for *sizes, layout in products
+        if layout in layouts
+    ]
+    return max(found, default=1.0)
 
 
 def spills_in_loops(machine: str) -> int:
