@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import sympy
 
 from attnc import ceilings
-from attnc.budget import OutOfWork, priced
+from attnc.budget import OutOfWork, priced, within
 from attnc.cost import Cost, all_pairs, combine, count, edges, n
 from attnc.expression import fold
 from attnc.pattern import formula
@@ -28,10 +28,19 @@ FAR, TRUE_ENTRIES = 1 << 20, 1 << 8
 def cost_of(bodies: tuple[BodyTerms, ...]) -> Cost:
     """How many edges a head has: of several bodies, what any head has at most.
 
-    At most all pairs, where counting takes more work than is left.
+    Where counting takes more work than is left, the bounds that its comparisons give.
     """
+    return combine([_affordable(body) for body in bodies])
+
+
+def _affordable(item: BodyTerms) -> Cost:
     try:
-        return combine([edges_of(body) for body in bodies])
+        with within(0.7):
+            return edges_of(item)
+    except OutOfWork:
+        pass
+    try:
+        return _bounded(item, all_pairs(item.terms))
     except OutOfWork:
         return all_pairs()
 
@@ -40,8 +49,11 @@ def cost_of(bodies: tuple[BodyTerms, ...]) -> Cost:
 def edges_of(item: BodyTerms) -> Cost:
     """The number of edges of one head of a body."""
     counted = edges(item.terms)
-    if counted.exact:
-        return counted
+    return counted if counted.exact else _bounded(item, counted)
+
+
+def _bounded(item: BodyTerms, counted: Cost) -> Cost:
+    """An upper bound, or a better one that is read off."""
     bounds = [counted.bound, *_read_off(item)]
     best = min(bounds, key=lambda bound: (_far(bound), len(str(bound))))
     return counted if best == counted.bound else counted.within(best)

@@ -52,8 +52,8 @@ from attnc.separable import branching, by_residue, flattened, separated, shifted
 from attnc.sizes import NoFormula, Sizes, greatest, least, linear, numeric, pruned
 from attnc.splitting import Splitter
 
-# What one sum takes, in steps of work, and each condition of a cell that is looked at.
-SUM, CONDITION = 6_000, 12
+# What one sum takes, in steps of work, and each condition of a cell that is looked at, and blocks of pairs.
+SUM, CONDITION, BLOCKS = 6_000, 12, 1_500
 # Pairs of a square that are counted one by one.
 FEW = 1 << 14
 
@@ -272,6 +272,7 @@ def _by_blocks(
     block: tuple[Expr, ...], local: tuple[Expr, ...], s: int, rows: Expr, columns: Expr, sizes: Sizes
 ) -> Poly:
     """Pairs whose blocks of ``s`` meet ``block`` and whose places inside them meet ``local``."""
+    charge(BLOCKS, "counting edges")
     (row_blocks, row_rest), (column_blocks, column_rest) = sizes.split(rows, s), sizes.split(columns, s)
     # Each axis: the whole blocks, then the ragged one, whose index is the number of whole ones. A ragged
     # block that does not exist has no places in it, and counts nothing.

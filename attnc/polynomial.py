@@ -63,13 +63,15 @@ class Poly:
         return None if self.names() else sum((c for _, c in self.terms), Fraction(0))
 
     def replaced(self, name: str, by: Poly) -> Poly:
-        total = number(0)
+        total: dict[Monomial, Fraction] = {}
         for monomial, c in self.terms:
-            part = poly({tuple(v for v in monomial if v != name): c})
-            for _ in range(monomial.count(name)):
+            times = monomial.count(name)
+            part = poly({tuple(v for v in monomial if v != name): c}) if times else Poly(((monomial, c),))
+            for _ in range(times):
                 part = part * by
-            total = total + part
-        return total
+            for other, more in part.terms:
+                total[other] = total.get(other, Fraction(0)) + more
+        return poly(total)
 
     def at(self, values: Mapping[str, int]) -> Fraction:
         result = Fraction(0)

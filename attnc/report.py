@@ -292,27 +292,28 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
     step("proving its claims")
     judged: Judged = _advance("claims", decomposed, problems)
     plan, lost = None, ()
-    waste: tuple[Waste, ...] = ()
     made = judged
     states: tuple[States, ...] = ()
     step("planning")
     if not any(problem.level == "error" for problem in problems):
         made = planned = _advance("schedule", judged, problems)
         plan, lost = _pass("schedule").show(planned), planned.schedule.reports
-        waste = _waste(planned)
         states = tuple(_states(planned))
     step("whether it is causal, whether rows are empty")
     causal = _known(judged, "causal", lambda: proofs.causal(pattern))
     nonempty = _known(judged, "nonempty", lambda: proofs.nonempty(pattern, judged.bodies))
     step("how information spreads")
     reach, unmeasured = _reach(judged)
+    step("how many edges there are")
+    cost = cost_of(judged.bodies)
+    waste = _waste(made) if isinstance(made, Planned) else ()
     report = PatternReport(
         name=pattern.name,
         params=parameters(pattern),
         inputs=tuple(item.name for item in pattern.inputs),
         causal=causal,
         nonempty=nonempty,
-        cost=cost_of(judged.bodies),
+        cost=cost,
         claims=judged.claims,
         reach=reach,
         unmeasured=unmeasured,

@@ -10,6 +10,7 @@ from typing import Any
 
 import sympy
 
+from attnc.budget import charge
 from attnc.expression import (
     ZERO,
     Const,
@@ -52,6 +53,8 @@ MOST_WORK = 600
 
 # Products of more terms than this stay products.
 LONGEST_PRODUCT = 8
+# What it takes to look at one name of a formula, and to put something in its place, in steps of work.
+WITHOUT = 150
 
 
 @dataclass
@@ -126,6 +129,7 @@ class Sizes:
 
     def without(self, p: Poly, gone: str) -> Poly:
         """What a formula is when one size is 0, and so is all that it was split into."""
+        charge(WITHOUT * (1 + len(p.names())), "counting edges")
         parts = (f"{gone}/", f"{gone}%")
         zeros: dict[Expr, Expr] = {
             Var(name): ZERO for name in self.ranges if name == gone or name.startswith(parts)
