@@ -39,7 +39,7 @@ MOST_PARTS = 256  # of a relation multiplied out; beyond that only its closed fo
 SMALL = 40  # every length up to here has its edges counted in the mask
 FEW = 1 << 14  # up to here lengths are looked at one by one
 MOST_INPUTS = 1 << 11  # the longest inputs that are tried
-PAIRS = 1 << 22  # evaluated at a time
+PAIRS = 1 << 19  # evaluated at a time: each part of a relation takes 8 bytes for each
 DIMS = (1, 64, 256)
 
 

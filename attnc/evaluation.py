@@ -125,7 +125,10 @@ def _evaluated(expr: Expr, env: Env) -> Any:
             values[part] = value
         return value
 
-    return of(expr)
+    try:
+        return of(expr)
+    finally:
+        values.clear()  # `of` holds itself, and so would hold these until Python looks for such circles
 
 
 def _value(expr: Expr, env: Env, of: Callable[[Expr], Any]) -> Any:

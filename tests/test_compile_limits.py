@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from functools import reduce
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from attnc import budget, pipeline
+from attnc.bounds import _count_head
 from attnc.budget import (
     LIMIT,
     OVERRUN,
@@ -50,9 +52,11 @@ from attnc.expression import (
     walk,
 )
 from attnc.notation import show
+from attnc.parser import parse
 from attnc.pipeline import Emitted, compile_pattern
 from attnc.report import examine
 from attnc.request import Request
+from attnc.resolver import resolve
 from attnc.solver import DEAREST
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -353,6 +357,18 @@ def test_congruences_are_not_joined_beyond_all_positions() -> None:
     env = Env({"q": np.arange(10**5), "k": 0})
     one, other = (reduce(np.logical_and, [evaluate(c, env) for c in some]) for some in (many, kept))
     assert (one == other).all()
+
+
+def test_edges_are_counted_in_little_memory() -> None:
+    """Parts that are met more than once are kept for the pairs that are looked at together, no longer."""
+    one = "where (q - k) % {0} == 0 and (q + k) % {0} == 1 or (q - k) % {0} > (q + k) % {0}"
+    text = " | ".join(map(one.format, PRIMES))
+    [body] = resolve(parse(Source("t.attn", f"pattern p() {{ attend {text} }}"))).patterns[0].bodies
+    tracemalloc.start()
+    _count_head(body, 3000, {}, 0, 1)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 256 << 20
 
 
 # --- what the solver is asked ---------------------------------------------------------------------------
