@@ -110,7 +110,7 @@ def _gates_at(
 
 
 @_jit
-def _running_sums(gates, REVERSE: tl.constexpr):
+def _gate_sums(gates, REVERSE: tl.constexpr):
     """Sums of all places up to each one, or from each one on where REVERSE, of (places, channels or 1)."""
     if gates.shape[1] == 1:  # Triton 3.6 does not compile a scan of a tile of one column
         return tl.cumsum(tl.reshape(gates, (gates.shape[0],)), 0, reverse=REVERSE)[:, None]
@@ -141,7 +141,7 @@ def _head_fading(
     place = start + row - back
     inside = (row >= back) & (place < n)
     found = _gates_at(gates, begin, place, inside, row_stride, column, COUNT, GATES, SEGMENTS)
-    found = tl.exp(_running_sums(found, False))
+    found = tl.exp(_gate_sums(found, False))
     if EXCLUSIVE and SEGMENTS:
         starts = tl.load(begin + start + row, mask=start + row < n, other=-1) == start + row
         found = tl.where(starts[:, None], 0.0, found)
@@ -166,7 +166,7 @@ def _tail_fading(
     place = start + row + 1
     inside = (row + 1 < SIZE) & (place < n)
     found = _gates_at(gates, begin, place, inside, row_stride, column, COUNT, GATES, SEGMENTS)
-    return tl.exp(_running_sums(found, True))
+    return tl.exp(_gate_sums(found, True))
 
 
 @_jit

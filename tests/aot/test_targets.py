@@ -37,7 +37,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # Bytes a thread that may be spilled on Hopper, by kernel and dim, outside the loops; else nothing. What keys'
 # gradients keep beside several sweeps leaves registers for tiles of half the size, and those take a half more
 # instructions for a pair.
-SPILLS = {("query_gradient", 128): 64, ("key_gradient", 128): 160}
+SPILLS = {("query_gradient", 128): 64, ("key_gradient", 64): 48, ("key_gradient", 128): 160}
 # Bigbird has five sweeps in one kernel: with 32 keys a step in place of 64 nothing would be spilled, and a
 # pair would take a half more instructions.
 MORE_SPILLS = {
