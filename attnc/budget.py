@@ -70,7 +70,7 @@ class Budget:
     losses: what was done in a cheaper way for that, in words.
     place: the statement that is worked on, where that is known.
     said: the limit that errors name, which is that of all of the pattern's work.
-    paid: what of each ``priced`` function was paid for lately, and costs no more.
+    paid: the arguments of each ``priced`` function that this pattern was charged for lately.
     """
 
     limit: int = LIMIT
@@ -229,7 +229,7 @@ def _keep(kept: OrderedDict[Hashable, Any], key: Hashable, value: Any, size: int
 def priced(size: int) -> Callable[[F], F]:
     """A cache of so many results, which charges for each what it cost to find, once a pattern.
 
-    As many are held to be paid for: what has left those is charged again, and may have left the cache.
+    What a pattern used longer ago than ``size`` others is charged again: the cache may have dropped it.
     """
 
     def decorate(function: F) -> F:
@@ -258,7 +258,7 @@ def priced(size: int) -> Callable[[F], F]:
                 _keep(paid, key, None, size)
                 return found[0]
             before, refusals = budget.spent, budget.refusals
-            # What this costs may not hang on what was paid for before: another pattern finds it in the cache.
+            # Another pattern may find it in the cache: its cost must not depend on what this one paid for.
             budget.paid, others = {}, budget.paid
             try:
                 made = function(*args, **named)

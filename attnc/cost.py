@@ -190,8 +190,8 @@ def _bounded_cost(bound: sympy.Expr, growth: str, most: sympy.Expr) -> Cost:
     return replace(_cost(expr, False, growth), most=most, bound=bound)
 
 
-def all_pairs(terms: Iterable[Term] = ()) -> Cost:
-    """The bound that always holds: every query attends to every key. terms: what grows."""
+def all_pairs(terms: Sequence[Term] = ()) -> Cost:
+    """The bound that always holds: every query attends to every key; with the terms' growth, if given."""
     return _bounded_cost(n**2, joined(map(term_growth, terms)) if terms else "O(n^2)", n**2)
 
 

@@ -132,7 +132,7 @@ def fill(pattern: Pattern, answer: Answer, n: int, heads: int, style: str = "low
 
 def _shapes(pattern: Pattern, n: int, heads: int) -> Iterator[tuple[Input, tuple[int, ...]]]:
     """Every input, and its shape."""
-    sizes = Env({"n": n, "H": heads, "d": 1})  # no edge hangs on what has the head dim
+    sizes = Env({"n": n, "H": heads, "d": 1})  # no edge depends on what has the head dim
     for given in pattern.inputs:
         yield given, tuple(max(int(evaluate(size, sizes)), 0) for size in given.shape)
 
