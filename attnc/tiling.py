@@ -140,8 +140,8 @@ def _listed(drawn: Expr, band: Band, columns: Kinds, exact: bool, tiles: Tiles) 
     full_start, full_stop = band.full(tiles)
     population = int(tiles.value(drawn.population))
     count, seed = constant(drawn.count) or 0, constant(drawn.seed) or 0
-    found: list[Ints] = []
-    all_full: list[npt.NDArray[np.bool_]] = []
+    # Twice the place of a tile among all of them, and one more where it is FULL.
+    found: list[Ints] = [np.zeros(0, dtype=np.int64)]
     row_count = -(-tiles.n // rows_of)
     for first in range(0, row_count, max(1, CHUNK // count)):
         spend(0, "drawing at random for so many rows")
@@ -153,6 +153,7 @@ def _listed(drawn: Expr, band: Band, columns: Kinds, exact: bool, tiles: Tiles) 
         q0, k0 = row[at] * rows_of, pick * size
         q1 = np.minimum(q0 + rows_of, tiles.n) - 1
         k1 = np.minimum(k0 + size, tiles.n) - 1
+        drawn_here: list[Ints] = []
         for di in range(-(-(rows_of - 1) // tiles.size) + 1):
             for dj in range(-(-(size - 1) // tiles.size) + 1):
                 i, j = q0 // tiles.size + di, k0 // tiles.size + dj
@@ -166,15 +167,12 @@ def _listed(drawn: Expr, band: Band, columns: Kinds, exact: bool, tiles: Tiles) 
                 )
                 kept = (j >= start[i]) & (j < stop[i]) & (columns[j] > 0)
                 full = covered & (j >= full_start[i]) & (j < full_stop[i]) & (columns[j] == FULL)
-                found.append((i * tiles.count + j)[kept])
-                all_full.append((full & exact)[kept])
-    place = np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
-    kind = np.where(np.concatenate(all_full), FULL, PARTIAL) if all_full else place
-    order = np.argsort(place * 4 - kind)
-    place, which = np.unique(place[order], return_index=True)
-    kind = kind[order][which]
-    i, j = place // tiles.count, place % tiles.count
-    return i, j, j + 1, kind
+                drawn_here.append((2 * (i * tiles.count + j) + (full & exact))[kept])
+        found.append(np.unique(np.concatenate(drawn_here)))
+    each = np.unique(np.concatenate(found))
+    each = each[np.append(each[1:] // 2 != each[:-1] // 2, True)[: len(each)]]  # a FULL one stands last
+    i, j = each // 2 // tiles.count, each // 2 % tiles.count
+    return i, j, j + 1, np.where(each % 2, FULL, PARTIAL)
 
 
 def _block_of(expr: Expr, var: Var) -> int | None:
