@@ -110,8 +110,7 @@ def claims_pass(decomposed: Decomposed) -> Judged:
 
 
 def schedule_pass(judged: Judged) -> Planned:
-    with share(0.5):
-        planned = planner.plan(judged.pattern, judged.bodies)
+    planned = planner.plan(judged.pattern, judged.bodies)
     with share(0.9):
         proven = plan_proofs.verify(judged.pattern, planned)
     budget = current()
