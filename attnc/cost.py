@@ -186,7 +186,12 @@ def edges(terms: Iterable[Term], work: int = MOST_WORK) -> Cost:
 
 def _bounded_cost(bound: sympy.Expr, growth: str, most: sympy.Expr) -> Cost:
     """A cost that is only a bound, and never more than all pairs."""
-    expr = most if _never_below(bound, most) else sympy.Min(most, bound, evaluate=False)
+    if _never_below(bound, most):
+        expr = most
+    elif _never_below(most, bound):
+        expr = bound
+    else:
+        expr = sympy.Min(most, bound, evaluate=False)
     return replace(_cost(expr, False, growth), most=most, bound=bound)
 
 
@@ -204,8 +209,21 @@ def _never_below(value: sympy.Expr, most: sympy.Expr) -> bool:
     """Whether a bound is plainly no less than ``most``: by its coefficients, for every length."""
     if not _may_reach(value, most):
         return False
-    excess = expanded(value - most).as_coefficients_dict()
-    return all(c >= 0 and _size(part) for part, c in excess.items() if c)
+    excess = expanded(value - most)
+    if _plainly_positive(excess):
+        return True
+    # For none, and for one more than any number: n**2 - n is of both.
+    return bool(
+        excess.is_polynomial(n)
+        and not excess.has(count)
+        and excess.subs(n, 0) >= 0
+        and _plainly_positive(expanded(excess.subs(n, n + 1)))
+    )
+
+
+def _plainly_positive(excess: sympy.Expr) -> bool:
+    """Whether every coefficient is positive or zero, of what is never negative."""
+    return all(c >= 0 and _size(part) for part, c in excess.as_coefficients_dict().items() if c)
 
 
 def _may_reach(value: sympy.Expr, most: sympy.Expr) -> bool:

@@ -15,7 +15,7 @@ from attnc import cost as costs
 from attnc import steady
 from attnc.budget import compiling
 from attnc.cells import cells
-from attnc.cost import Cost, combine, d, edges, flops, n, traffic
+from attnc.cost import Cost, all_pairs, combine, d, edges, flops, n, traffic
 from attnc.counts import cost_of, edges_of
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
@@ -290,6 +290,13 @@ def test_a_bound_is_never_more_than_all_pairs(body: str, most: sympy.Expr) -> No
     # A smaller one is read off the relation, and is above all pairs where sequences are short.
     assert (cost.exact, cost.most) == (False, most)
     assert set(cost.expr.args) == {9 * n, most}
+
+
+def test_a_bound_below_all_pairs_stands_alone() -> None:
+    below = [n, n / 2, n**2 / 2 + n / 2, n**2 / 3, sympy.S.Zero]
+    assert [all_pairs().within(bound).expr for bound in below] == below
+    cut = [2 * n, n + 1, n**2 / 2 + n, 5 + 0 * n, n * costs.count(sympy.Symbol("x"))]
+    assert [set(all_pairs().within(bound).expr.args) for bound in cut] == [{bound, n**2} for bound in cut]
 
 
 def test_a_bound_that_counts_is_cut_to_all_pairs_where_it_is_asked_for() -> None:
