@@ -9,12 +9,13 @@ what is found is tried for every pair, until no pair is left.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from attnc.budget import use
 from attnc.evaluation import (
     Env,
     evaluate,
@@ -63,6 +64,8 @@ from attnc.solver import Answer, least, valid
 
 ROUNDS = 24
 MOST_POINTS = 160
+# What naming a place takes in steps of work.
+POINT = 75
 
 
 @dataclass(frozen=True)
@@ -206,26 +209,32 @@ def _points(relation: Expr, depth: int) -> Iterator[Expr]:
     offsets |= {size - 1 for size in moduli}
     seen: dict[Expr, None] = dict.fromkeys((Q, K, ZERO, add(N, -1)))
     for _ in range(depth):
-        known = list(seen)
-        fresh: dict[Expr, None] = {}
-        for a in known:
-            fresh.update(dict.fromkeys(substitute(end, {Q: a, K: a}) for end in ends))
-            for size in sorted(moduli):
-                base = scale(size, floor_div(a, size))
-                for offset in sorted(offset for offset in offsets if offset < size):
-                    fresh[add(base, offset)] = None
-                    fresh[add(base, offset - size)] = None
-                for b in known:
-                    if a != b:
-                        # The corner of a grid, and the nearest member of one's residue class beside another.
-                        fresh[add(base, mod(b, size))] = None
-                        fresh[add(a, mod(sub(b, a), size))] = None
-                        fresh[sub(a, mod(sub(a, b), size))] = None
-        for point in fresh:
+        for point in _beside(list(seen), ends, sorted(moduli), sorted(offsets)):
+            use(POINT, "finding paths from token to token")
             seen.setdefault(point)
             if len(seen) >= MOST_POINTS * depth:
                 break
     yield from seen
+
+
+def _beside(
+    known: Sequence[Expr], ends: Sequence[Expr], moduli: Sequence[int], offsets: Sequence[int]
+) -> Iterator[Expr]:
+    """Places that known ones lead to."""
+    for a in known:
+        yield from (substitute(end, {Q: a, K: a}) for end in ends)
+        for size in moduli:
+            base = scale(size, floor_div(a, size))
+            for offset in offsets:
+                if offset < size:
+                    yield add(base, offset)
+                    yield add(base, offset - size)
+            for b in known:
+                if a != b:
+                    # The corner of a grid, and the nearest member of one's residue class beside another.
+                    yield add(base, mod(b, size))
+                    yield add(a, mod(sub(b, a), size))
+                    yield sub(a, mod(sub(a, b), size))
 
 
 def _turns(condition: Expr) -> Iterator[Expr]:

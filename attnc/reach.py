@@ -35,6 +35,7 @@ from attnc.expression import (
     children,
     fold,
     le,
+    tables,
     variables,
 )
 from attnc.fills import filled
@@ -126,7 +127,7 @@ def reach(
             q, k = pair
             unreached = (n, min(k * step, n - 1), min((q + 1) * step, n) - 1)
             break
-    names = tuple(given.name for given in pattern.inputs if given.kind != "float")  # those weigh edges only
+    names = tuple(given.name for given in pattern.inputs if given.name in _read(pattern))
     return Reach(layers, exact, unreached, names)
 
 
@@ -279,8 +280,13 @@ def _masks(pattern: Pattern, n: int) -> Iterator[Bools]:
 
 
 def _contents(pattern: Pattern, n: int, heads: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    for style in ("low", "high", "distinct") if pattern.inputs else ("low",):
+    for style in ("low", "high", "distinct") if _read(pattern) else ("low",):
         yield fill(pattern, Answer("proven"), n, heads, style)
+
+
+def _read(pattern: Pattern) -> frozenset[str]:
+    """The inputs that decide about edges."""
+    return frozenset(name for body in pattern.bodies for name in tables(formula(body.relation)))
 
 
 def least_heads(pattern: Pattern) -> int:

@@ -36,7 +36,7 @@ from attnc.expression import (
 from attnc.fills import chosen, filled
 from attnc.pattern import Body, Pattern, formula
 from attnc.schedule import LEAST, MOST, Pass, Sweep, tile_ends
-from attnc.tiles import equal_entries
+from attnc.tiles import Tables
 
 # The longest sequence whose mask is looked at, and how many of its rows at a time.
 LONGEST = 1 << 11
@@ -77,13 +77,8 @@ class Sample:
         return filled(self.pattern, self.n, self.heads, dim=0)
 
     @cached_property
-    def _tables(self) -> dict[str, npt.NDArray[Any]]:
-        """The inputs, and the ends of equal entries of those that have one axis."""
-        found = dict(self.inputs)
-        for name, table in self.inputs.items():
-            if table.ndim == 1 and len(table):
-                found |= {f"{name}.{end}": values for end, values in equal_entries(table).items()}
-        return found
+    def _tables(self) -> Tables:
+        return Tables(self.inputs)
 
     def words(self) -> str:
         """What the inputs hold that the relation reads, such as ``x=runs:8``; empty where it reads none."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnc import draws
+from attnc.budget import use
 from attnc.evaluation import (
     Env,
     evaluate,
@@ -51,16 +52,12 @@ class Tiles:
         return np.minimum(self.first + self.size, self.n) - 1
 
     @cached_property
-    def _tables(self) -> dict[str, npt.NDArray[Any]]:
-        found = dict(self.inputs)
-        for name, values in self.inputs.items():
-            if values.ndim == 1 and values.dtype.kind in "iu":
-                found |= {f"{name}.{end}": ends for end, ends in equal_entries(values).items()}
-        return found
+    def _tables(self) -> Tables:
+        return Tables(self.inputs)
 
     def knows(self, *exprs: Expr) -> bool:
         """Whether everything that the expressions look up was given."""
-        return all(tables(expr) <= self._tables.keys() for expr in exprs)
+        return all(name in self._tables for expr in exprs for name in tables(expr))
 
     def value(self, expr: Expr, **variables: Any) -> Any:
         return evaluate(expr, Env({**self.known, **variables}, self._tables, draws.drawn))
@@ -73,8 +70,38 @@ class Tiles:
             yield slice(i, j), np.arange(i * self.size, min(j * self.size, self.n), dtype=np.int64)
 
 
+class Tables(Mapping[str, npt.NDArray[Any]]):
+    """Inputs by name, and the ends of equal entries of those with one axis: ``doc.first`` beside ``doc``.
+
+    Ends are found when they are looked up.
+    """
+
+    def __init__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> None:
+        self._found = dict(inputs)
+        self._ends = {
+            f"{name}.{end}": name for name, values in inputs.items() if values.ndim == 1 for end in EQUAL_ENDS
+        }
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._found and name in self._ends:
+            given = self._ends[name]
+            ends = equal_entries(self._found[given])
+            self._found |= {f"{given}.{end}": values for end, values in ends.items()}
+        return self._found[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._found or name in self._ends
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._found, *self._ends)))
+
+    def __len__(self) -> int:
+        return len(self._found.keys() | self._ends.keys())
+
+
 def equal_entries(values: npt.NDArray[Any]) -> dict[str, Ints]:
     """For every position the first and last equal entry, and the ends of the unbroken run around it."""
+    use(len(values), "finding equal entries")
     positions = np.arange(len(values), dtype=np.int64)
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     last = np.zeros(len(first), dtype=np.int64)
