@@ -45,9 +45,9 @@ from attnc.diagnostics import Span
 F = TypeVar("F", bound=Callable[..., Any])
 
 PER_SECOND = 3_000_000
-# What all of a pattern may cost: compiling an example takes less than a fifth of it, `attnc check` less than
-# two thirds.
-LIMIT = 5 * PER_SECOND
+# What all of a pattern may cost: compiling an example takes less than a quarter of it, `attnc check` less
+# than a third.
+LIMIT = 4 * PER_SECOND
 LARGE = PER_SECOND // 20
 # How far work that is counted only when it is done may go beyond the limit.
 OVERRUN = PER_SECOND

@@ -58,7 +58,7 @@ NARROW_GAIN = 0.8
 LONG = 1024
 # Of the work that a pattern may cost, what may be spent on choosing among plans; and what making and counting
 # one sweep takes, for each part of its bounds and masks.
-PART_OF_WORK = 0.25
+PART_OF_WORK = 0.3
 SWEEP_STEPS = 150
 CHOOSING = "choosing the digits of tiles"
 # A test in a loop keeps it from fetching ahead: it must spare so many of the tiles.

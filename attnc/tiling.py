@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from attnc import draws
 from attnc.bands import Band, Piece, around, band_of
-from attnc.budget import spend
+from attnc.budget import spend, use
 from attnc.expression import (
     TRUE,
     And,
@@ -37,6 +37,9 @@ from attnc.tiles import CHUNK, Tiles
 MOST_SHARED = 1 << 16
 # Positions of one side that are looked at for that, and how many of them are looked at in one step of work.
 MOST_POSITIONS, POSITIONS = 1 << 26, 40
+# Random columns whose tiles are found in one step of work.
+LISTED = 3
+DRAWING = "drawing at random for so many rows"
 # A set that falls into more runs than this is kept as a list beside the runs.
 FEW_RUNS = 8
 
@@ -144,7 +147,7 @@ def _listed(drawn: Expr, band: Band, columns: Kinds, exact: bool, tiles: Tiles) 
     found: list[Ints] = [np.zeros(0, dtype=np.int64)]
     row_count = -(-tiles.n // rows_of)
     for first in range(0, row_count, max(1, CHUNK // count)):
-        spend(0, "drawing at random for so many rows")
+        spend(0, DRAWING)
         row = np.arange(first, min(first + max(1, CHUNK // count), row_count), dtype=np.int64)
         picks = draws.picks(count, seed, drawn.past, tiles.known["h"], row, population)
         at, slot = np.nonzero(picks >= 0)
@@ -156,6 +159,7 @@ def _listed(drawn: Expr, band: Band, columns: Kinds, exact: bool, tiles: Tiles) 
         drawn_here: list[Ints] = []
         for di in range(-(-(rows_of - 1) // tiles.size) + 1):
             for dj in range(-(-(size - 1) // tiles.size) + 1):
+                use(len(pick) // LISTED, DRAWING)
                 i, j = q0 // tiles.size + di, k0 // tiles.size + dj
                 inside = (i * tiles.size <= q1) & (j * tiles.size <= k1) & (k0 < tiles.n)
                 i, j = i[inside], j[inside]

@@ -189,6 +189,15 @@ LARGE = {
     "random beside blocks": "attend blocks(255, window(16)) & (random(1024, seed=1, past=true)"
     + "".join(f" | window({prime}, dilation={prime})" for prime in PRIMES[:8])
     + ")",
+    "inputs that are not read": "input flag: bool[n] input number: int[n]"
+    " attend blocks(64, blocks(64, blocks(64, where (q - k) % 59 == 0)))",
+    "random in huge blocks": "input flag: bool[n] attend !(offsets({5, 14, 3, 7}) - random(4, seed=11)"
+    " - random(6, seed=4) - random(2, seed=2) - blocks(64, blocks(64, blocks(64, random(1, seed=13))))"
+    " - where flag[k])",
+    "paths past many remainders": "input number: int[n] attend where (n % 2 < abs(H)"
+    " or (q - k) % 6 >= 0 and ((h - q - k + number[q]) != H or 5 - q * k == 0)"
+    " or (37 - max(H, n)) <= 11 % 3 and (q - k) % 16 > 0 and (q - k) % 71 > 0 or n < n % 4)"
+    " require reach <= 2147483647",
     "huge distances": "attend window(2147483647, 2147483647, dilation=2147483647)",
 }
 
