@@ -246,6 +246,13 @@ def test_benchmark_keeps_what_it_does_not_measure_again(
     assert (
         "window,fixed" in second["cases"][2]["command"] and "window,causal" in second["cases"][1]["command"]
     )
+    shared = ["--patterns", "window", "--dtypes", "float32", "--kv-heads", "1", *words]
+    assert benchmark.main(shared) == 0  # other heads of keys are another case
+    third = json.loads(path.read_text())["cases"]
+    assert [(case["name"], case["kv_heads"]) for case in third if case["name"] == "window"] == [
+        ("window", 1),
+        ("window", 2),
+    ]
     with pytest.raises(SystemExit):
         benchmark.main(["--patterns", "windows"])
     assert "'windows' is none of causal, window" in capsys.readouterr().err

@@ -63,6 +63,7 @@ def main(words: list[str]) -> int:
             requests=(entry.request(),),
             lengths=(options.n,),
             heads=options.heads,
+            kv_heads=options.kv_heads,
             dim=options.dim,
             dtypes=tuple(options.dtypes),
             against=options.against,
@@ -127,6 +128,7 @@ def _options(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--n", type=int, default=32768 if gpu else 8192)
     parser.add_argument("--heads", type=int, default=16 if gpu else 8)
+    parser.add_argument("--kv-heads", type=int, help="key heads (default: as many as query heads)")
     parser.add_argument("--dim", type=int, default=128 if gpu else 64)
     parser.add_argument("--against", default=None, help="peers, as in `attnc bench`")
     parser.add_argument("--repeats", type=int, default=5 if gpu else 3)
