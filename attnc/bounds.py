@@ -21,6 +21,7 @@ from attnc.ceilings import Bound, conjunctions, edge_bounds
 from attnc.evaluation import (
     Env,
     evaluate,
+    exact,
 )
 from attnc.expression import (
     Expr,
@@ -312,7 +313,7 @@ def _exceeds(
             values: dict[str, Any] = {name: np.minimum(lengths, share) for name in names}
             values |= {"n": lengths, "d": d}
             most = whole.at(values) * (4 * d if dims else 1)
-            found |= np.asarray(most > evaluate(bound, Env(values)), dtype=np.bool_)
+            found |= np.asarray(most > exact(bound, Env(values)), dtype=np.bool_)
         return found
 
     return over

@@ -13,7 +13,7 @@ import sympy
 
 from attnc.evaluation import (
     Env,
-    evaluate,
+    exact,
 )
 from attnc.expression import (
     Const,
@@ -44,7 +44,7 @@ class Ratio:
 
     def at(self, values: dict[str, Any]) -> npt.NDArray[Any]:
         """The value, rounded up, over Python integers or arrays of them."""
-        return -(-np.asarray(evaluate(self.above, Env(values))) // self.below)
+        return -(-np.asarray(exact(self.above, Env(values)), dtype=object) // self.below)
 
     def names(self) -> frozenset[str]:
         return variables(self.above)

@@ -62,6 +62,11 @@ def evaluate(expr: Expr, env: Env) -> Any:
     return _evaluated(expr, env)
 
 
+def exact(expr: Expr, env: Env) -> Any:
+    """The value of ``expr`` in Python's own integers, or object arrays of them, however large it is."""
+    return _evaluated(expr, _exact(env))
+
+
 # What a position hardly ever passes, and the greatest number of 64 bits.
 USUAL, WORD = (1 << 31) - 1, (1 << 63) - 1
 

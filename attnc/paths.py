@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from attnc.budget import use
 from attnc.evaluation import (
+    WORD,
     Env,
     evaluate,
 )
@@ -150,6 +151,8 @@ def _from_to(step: Expr, query: Expr, key: Expr) -> Expr:
 def _chain(step: Expr, points: list[Expr], layers: int, answer: Answer) -> tuple[Expr, ...] | None:
     """Tokens between the query and the key of a counterexample, as expressions; None when there are none."""
     at = {"h": 0, "H": 1, "n": 1, "q": 0, "k": 0} | answer.variables
+    if at["n"] > WORD:
+        return None
     tables: dict[str, npt.NDArray[np.int64]] = {}
     for (table, place), value in answer.tables.items():
         if len(place) != 1 or not 0 <= place[0] < 1 << 20:

@@ -16,6 +16,7 @@ from attnc.expression import (
     conj,
     disj,
     negate,
+    tables,
 )
 from attnc.real import Real, S
 from attnc.signs import least_value
@@ -218,6 +219,11 @@ class Pattern:
     span: Span
     source: Source
     float_params: tuple[tuple[str, float], ...] = ()  # `Param` is for integers, which edges are made of
+
+
+def decisive(pattern: Pattern) -> frozenset[str]:
+    """The inputs that edges hang on; what only weighs them is not among these."""
+    return frozenset(name for body in pattern.bodies for name in tables(formula(body.relation)))
 
 
 def formula(relation: Relation) -> Expr:

@@ -35,17 +35,15 @@ from attnc.expression import (
     children,
     fold,
     le,
-    tables,
     variables,
 )
 from attnc.fills import filled
 from attnc.graph import Kind, block_graph
 from attnc.paths import Union, prove_paths
-from attnc.pattern import Pattern, formula
-from attnc.reference import mask
+from attnc.pattern import Pattern, decisive, formula
 from attnc.relation import POSITIONS, BodyTerms
 from attnc.solver import Answer, valid
-from attnc.witness import fill
+from attnc.witness import fill, mask_with
 
 Bools = npt.NDArray[np.bool_]
 
@@ -127,7 +125,7 @@ def reach(
             q, k = pair
             unreached = (n, min(k * step, n - 1), min((q + 1) * step, n) - 1)
             break
-    names = tuple(given.name for given in pattern.inputs if given.name in _read(pattern))
+    names = tuple(given.name for given in pattern.inputs if given.name in decisive(pattern))
     return Reach(layers, exact, unreached, names)
 
 
@@ -253,7 +251,7 @@ def spread(
     tile = 1 if n <= LONGEST_MASK else ceil(n / MOST_TILES)
     inputs = filled(pattern, n, heads, fills, dim=1 if tile == 1 else 0)
     if tile == 1:
-        step = np.asarray(mask(pattern, n, heads, inputs).any(axis=0) | np.eye(n, dtype=np.bool_))
+        step = np.asarray(mask_with(pattern, n, heads, inputs).any(axis=0) | np.eye(n, dtype=np.bool_))
     else:
         step = _tile_flow(bodies, n, tile, heads, inputs)
     legal = np.tri(len(step), dtype=np.bool_) if causal else np.ones_like(step)
@@ -276,17 +274,12 @@ def _masks(pattern: Pattern, n: int) -> Iterator[Bools]:
     heads = least_heads(pattern)
     for inputs in _contents(pattern, n, heads):
         spend(heads * n * n // 100, "how information spreads")
-        yield np.asarray(mask(pattern, n, heads, inputs).any(axis=0) | np.eye(n, dtype=np.bool_))
+        yield np.asarray(mask_with(pattern, n, heads, inputs).any(axis=0) | np.eye(n, dtype=np.bool_))
 
 
 def _contents(pattern: Pattern, n: int, heads: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    for style in ("low", "high", "distinct") if _read(pattern) else ("low",):
+    for style in ("low", "high", "distinct") if decisive(pattern) else ("low",):
         yield fill(pattern, Answer("proven"), n, heads, style)
-
-
-def _read(pattern: Pattern) -> frozenset[str]:
-    """The inputs that decide about edges."""
-    return frozenset(name for body in pattern.bodies for name in tables(formula(body.relation)))
 
 
 def least_heads(pattern: Pattern) -> int:

@@ -8,7 +8,7 @@ is told the facts it had got wrong and asked again. What survives is real, and t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnc import draws
+from attnc.budget import use
 from attnc.diagnostics import Span
 from attnc.evaluation import (
     Env,
@@ -50,6 +51,7 @@ from attnc.pattern import (
     Pattern,
     Relation,
     Union,
+    decisive,
     formula,
 )
 from attnc.solver import Answer, Question
@@ -62,6 +64,8 @@ ROUNDS = 24
 # Inputs and rows of a mask are not filled in beyond this length, nor inputs beyond so many bytes.
 LONGEST = 1 << 22
 LARGEST = 1 << 28
+# Entries that are filled in in one step of work.
+FILLED = 100
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Finding:
     witness: where it fails, when refuted: positions ``q`` and ``k`` and the length ``n`` (no ``k`` where no
     key is to blame, only ``n`` where no query is).
     note: the proof or the reason, in words.
-    inputs: what the runtime inputs hold in that witness, for every input of the pattern.
+    inputs: what the runtime inputs hold in that witness, for those that edges may hang on.
     span: the part of the relation that is to blame.
     head, heads: the head that the witness is about, and how many there are.
     never: of a claim about reach, that no number of layers is enough.
@@ -110,12 +114,13 @@ def unsuited(condition: Expr) -> str | None:
 
 
 def fill(pattern: Pattern, answer: Answer, n: int, heads: int, style: str = "low") -> dict[str, Array]:
-    """Contents for every input of the pattern: the solver's entries, and the rest by ``style``.
+    """Contents for the inputs that edges may hang on: the solver's entries, and the rest by ``style``.
 
     ``low``: false and 0; ``high``: true and 0; ``distinct``: false, and integers that are all different.
     """
     tables: dict[str, Array] = {}
     for given, shape in _shapes(pattern, n, heads):
+        use(prod(shape) // FILLED, "filling in the inputs")
         if given.kind == "bool":
             table: Array = np.full(shape, style == "high", dtype=np.bool_)
         elif given.kind == "int" and style == "distinct":
@@ -131,9 +136,12 @@ def fill(pattern: Pattern, answer: Answer, n: int, heads: int, style: str = "low
 
 
 def _shapes(pattern: Pattern, n: int, heads: int) -> Iterator[tuple[Input, tuple[int, ...]]]:
-    """Every input, and its shape."""
+    """Every input that the relation reads, or whose true entries a claim may count, and its shape."""
     sizes = Env({"n": n, "H": heads, "d": 1})  # no edge depends on what has the head dim
+    read = decisive(pattern)
     for given in pattern.inputs:
+        if given.name not in read and given.kind != "bool":
+            continue
         yield given, tuple(max(int(evaluate(size, sizes)), 0) for size in given.shape)
 
 
@@ -246,14 +254,20 @@ def _why_unreal(condition: Expr) -> str:
     return "the solver's counterexamples did not hold when they were replayed"
 
 
-def replayed(pattern: Pattern, body: Body, answer: Answer, tables: Mapping[str, Array]) -> bool:
-    """Whether query ``q`` reads key ``k`` in the answer, asked of the reference interpreter if small."""
+def mask_with(pattern: Pattern, n: int, heads: int, contents: Mapping[str, Array]) -> npt.NDArray[np.bool_]:
+    """The mask, (heads, n, n), with what ``fill`` gave; no edge hangs on inputs that are not among it."""
     from attnc import reference
 
+    known = tuple(given for given in pattern.inputs if given.name in contents)
+    return reference.mask(replace(pattern, inputs=known), n, heads, contents)
+
+
+def replayed(pattern: Pattern, body: Body, answer: Answer, tables: Mapping[str, Array]) -> bool:
+    """Whether query ``q`` reads key ``k`` in the answer, asked of the reference interpreter if small."""
     at = {"h": 0, "H": 1} | answer.variables
     n, q, k, h, heads = (at[name] for name in ("n", "q", "k", "h", "H"))
     if n * n * heads <= 1 << 16 and _whole(pattern, heads):
-        return bool(reference.mask(pattern, n, heads, tables)[h, q, k])
+        return bool(mask_with(pattern, n, heads, tables)[h, q, k])
     # The dense mask would be large: the same formula at the one pair.
     wanted = conj(body.heads.condition, formula(body.relation))
     return bool(evaluate(wanted, environment(answer, tables)))

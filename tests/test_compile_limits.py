@@ -198,6 +198,20 @@ LARGE = {
     " or (q - k) % 6 >= 0 and ((h - q - k + number[q]) != H or 5 - q * k == 0)"
     " or (37 - max(H, n)) <= 11 % 3 and (q - k) % 16 > 0 and (q - k) % 71 > 0 or n < n % 4)"
     " require reach <= 2147483647",
+    "large inputs that only weigh edges": "input bias: float[2147483647, H] input far: float[n, n, H]"
+    " input at: float[2147483647, 2147483647, 2147483647] attend blocks(64, blocks(64, window(3)))"
+    " score s + bias[q - q, h] + far[q, k, h] + at[0, 0, 0] require nonempty require edges <= 3 * n"
+    " require reach <= 1",
+    "large inputs": "input x: int[2147483647] input on: bool[2147483647, 2147483647]"
+    " attend where x[k] == q or on[q, k] require nonempty require edges <= 3 * n require reach <= 1",
+    "blocks with a huge period": "attend "
+    + " | ".join(
+        f"chunk({size})" for size in (15, 16, 19, 100000, 61, 23, 13, 4097, 43, 32767, 7, 2147483647)
+    )
+    + " assume reach <= 17",
+    "strides with a huge period": "attend "
+    + " | ".join(f"stride({2091052 + 100 * i})" for i in (0, 2, 3, 5, 6, 7, 9, 11, 13, 17, 19, 23, 29))
+    + " assume flops <= d * 65535",
     "huge distances": "attend window(2147483647, 2147483647, dilation=2147483647)",
 }
 

@@ -234,12 +234,14 @@ def test_draws_are_blamed_for_nothing_that_is_not_drawn() -> None:
 
 def test_inputs_that_are_too_large_are_not_filled_in() -> None:
     """Of 2**31 heads, say: 16 GB."""
-    made = pattern(
-        "input t: float[H]\nheads 0..2147483647 { attend causal }\nheads rest { attend where k > q }"
-    )
+    text = "heads 0..2147483647 { attend causal }\nheads rest { attend where k > q"
+    made = pattern(f"input t: int[H]\n{text} and t[h] == 0 }}")
     for found in (proofs.causal(made), proofs.nonempty(made, decompose(made))):
         assert found.verdict == "undecided"
         assert "H = 2,147,483,648, and inputs too large to be replayed" in found.note
+    weighed = pattern(f"input t: float[H]\n{text} }}")  # no edge hangs on these
+    for found in (proofs.causal(weighed), proofs.nonempty(weighed, decompose(weighed))):
+        assert (found.verdict, found.heads, found.inputs) == ("refuted", 2**31, {})
 
 
 def test_empty_rows_are_told_with_the_mend() -> None:
