@@ -23,6 +23,7 @@ which count as out of bounds.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -259,19 +260,28 @@ def _line() -> str:
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
+class Faults(list[str]):
+    """What is wrong, in words. kernels: how often which was launched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: Counter[str] = Counter()
+
+
 @contextmanager
-def checked() -> Iterator[list[str]]:
-    """Whatever is launched in here is checked; the list holds the faults, in words, once this is left.
+def checked() -> Iterator[Faults]:
+    """Whatever is launched in here is checked; the list holds the faults once this is left.
 
     A fault is told once for each line of a kernel and each argument. Names the kind of fault, kernel, line,
     program, argument and element, which is counted from the argument's pointer.
     """
-    found: list[str] = []
+    found = Faults()
     faults: dict[tuple[object, ...], str] = {}
     launch = _Launch("", [], faults)
     numbers: dict[int, int] = {}  # of arguments, by the identity of the tensors that the launch keeps
     given = GridExecutor._init_args_hst
-    converted = interpreter._implicit_cvt
+    converted, adapted = interpreter._implicit_cvt, interpreter._patch_lang
+    adapting: set[int] = set()  # the globals of functions for which this launch has replaced the language
     begun = InterpreterBuilder.set_grid_idx
     loaded, stored = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
     updated, swapped = InterpreterBuilder.create_atomic_rmw, InterpreterBuilder.create_atomic_cas
@@ -282,6 +292,8 @@ def checked() -> Iterator[list[str]]:
         named = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
         tensors = {name: x for name, x in named.items() if isinstance(x, torch.Tensor)}
         launch = _Launch(self.fn.__name__, _arguments(tensors), faults)
+        found.kernels[launch.kernel] += 1
+        adapting.clear()
         numbers.clear()
         numbers.update({id(x): i for i, x in enumerate(tensors.values(), 1)})
         return args, kwargs
@@ -291,6 +303,13 @@ def checked() -> Iterator[list[str]]:
         if id(arg) in numbers:
             value.handle.data = value.handle.data + np.uint64(numbers[id(arg)] << TAG)
         return value
+
+    def adapt(function: Any) -> Any:
+        """The interpreter does this anew for each call of each function, in vain but for the first."""
+        if id(function.__globals__) in adapting:
+            return None
+        adapting.add(id(function.__globals__))
+        return adapted(function)
 
     def begin(self: Any, *index: int) -> None:
         begun(self, *index)
@@ -347,6 +366,7 @@ def checked() -> Iterator[list[str]]:
     with ExitStack() as stack:
         stack.enter_context(patch.object(GridExecutor, "_init_args_hst", give))
         stack.enter_context(patch.object(interpreter, "_implicit_cvt", convert))
+        stack.enter_context(patch.object(interpreter, "_patch_lang", adapt))
         for name, function in replaced.items():
             stack.enter_context(patch.object(InterpreterBuilder, name, function))
         try:

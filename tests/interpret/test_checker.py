@@ -1,9 +1,10 @@
-"""The checker of loads and stores: faults that it must find, and twins of them that it must pass."""
+"""The checker of loads and stores: planted faults, twins without them, and kernels of each kind."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,15 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 import triton
 import triton.language as tl
 
+from tests import launching, oracle
+from tests.aot.everywhere import GATES, STATES, SWEPT
 from tests.checking import checked
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
 
 # --- planted faults ---------------------------------------------------------------------------------------
 
@@ -252,3 +261,70 @@ def test_outside_of_the_checker_nothing_is_looked_at() -> None:
         pass
     _moved(-8, inplace=True)
     assert faults == []
+
+
+# --- emitted kernels --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SWEPT)
+def test_swept_kernels_are_clean(name: str) -> None:
+    done = launching.compiled(name)
+    for rows, shares in ((launching.LENGTH, False), (launching.FEW, True)):
+        faults = launching.launched(done, rows, shares)
+        assert faults == [] and "_forward_kernel" in " ".join(faults.kernels)
+        assert name != "mistral" or ("_join_kernel" in faults.kernels) == shares
+
+
+@pytest.mark.parametrize("rows", [launching.LENGTH, launching.FEW])
+@pytest.mark.parametrize("name", STATES)
+def test_kernels_of_states_are_clean(name: str, rows: int) -> None:
+    faults = launching.launched(launching.compiled(name), rows)
+    assert faults == [] and "_linear_scan_kernel" in faults.kernels
+
+
+@pytest.mark.parametrize("rows", [launching.LENGTH, launching.FEW])
+@pytest.mark.parametrize("name", GATES)
+def test_kernels_of_gates_are_clean(name: str, rows: int) -> None:
+    faults = launching.launched(launching.compiled(name), rows, heads=1)
+    assert faults == [] and "_gated_states_kernel" in faults.kernels
+
+
+# An example, text of its module and what becomes of it, and what must then be found.
+BROKEN = {
+    "columns beyond the dim are stored": (
+        "mistral", "mask=inside[:, None] & (column < DIM)[None, :])", "mask=inside[:, None])",
+        "out of bounds: _forward_kernel",
+    ),
+    "a key too many is loaded": (
+        "mistral", "tl.arange(0, BLOCK_N) < end - start", "tl.arange(0, BLOCK_N) <= end - start",
+        "out of bounds: _forward_kernel",
+    ),
+    "two shares have one place": (
+        "mistral", "_store_share(shares_out_ptr, cell,", "_store_share(shares_out_ptr, cell // 2,",
+        "unequal double store: _forward_kernel",
+    ),
+    "rows of other tiles are loaded while they are stored": (
+        "mistral", "delta -= tl.load(lse_grad_ptr + head_rows + (q - offset)",
+        "delta -= tl.load(delta_ptr + head_rows + n_q - 1 - (q - offset)", "race: _query_gradient_kernel",
+    ),
+    "a barrier is missing": (
+        "gla", "tl.debug_barrier()", "pass", "unfenced read: _channel_pair_gradients_kernel",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_kernel_is_found(name: str) -> None:
+    example, right, wrong, found = BROKEN[name]
+    done = launching.compiled(example)
+    assert right in done.text
+    broken = replace(done, module=oracle.imported(done.text.replace(right, wrong)))
+    faults = launching.launched(broken, 40, found.startswith("unequal"), heads=1)
+    assert any(fault.startswith(found) for fault in faults), faults
+
+
+def test_a_random_pattern() -> None:
+    """The first of those that ``tests/launching.py --random`` runs."""
+    _, faults, outcomes = launching.at_random("relations", 0, 0)
+    assert faults == [] and [outcome.what for outcome in outcomes] == ["checked"]
+    assert faults.kernels
