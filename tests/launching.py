@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from attnc.diagnostics import AttncError
+from attnc.pattern import Taylor
 from tests import oracle
 from tests.checking import Faults, checked
 from tests.fuzz import calls, drawing, judging
@@ -78,7 +79,8 @@ def launched(done: oracle.Compiled, rows: int = LENGTH, shares: bool = False, he
     rows: how many of the last positions are queries. shares: whether tiles come in shares, if they can.
     """
     module, function = done.module, getattr(done.module, done.pattern.name)
-    wide = "taylor" in done.text  # whose features are the square of the dim
+    parts = [part for body in done.pattern.bodies for part in body.parts]
+    wide = any(isinstance(part.weights.feature, Taylor) for part in parts)  # features are the dim's square
     call = Call(
         n=LENGTH,
         n_q=rows,

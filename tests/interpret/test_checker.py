@@ -323,8 +323,8 @@ def test_a_broken_kernel_is_found(name: str) -> None:
     assert any(fault.startswith(found) for fault in faults), faults
 
 
-@pytest.mark.parametrize("kind", ["relations", "weights", "linear"])
-def test_a_random_pattern(kind: str) -> None:
-    """The first of those that ``tests/launching.py --random`` runs."""
-    faults, refused = launching.at_random(launching.drawn(kind, 0, 0))
+@pytest.mark.parametrize(("kind", "index"), [("relations", 1), ("weights", 0), ("linear", 0)])
+def test_a_random_case(kind: str, index: int) -> None:
+    """Some of those that ``tests/launching.py --random`` runs."""
+    faults, refused = launching.at_random(launching.drawn(kind, 0, index))
     assert faults == [] and not refused and faults.kernels
