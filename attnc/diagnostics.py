@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -129,7 +129,8 @@ def _width(text: str) -> int:
     )
 
 
-def _draw(text: str) -> tuple[list[str], tuple[int, ...]]:
+@lru_cache(16)  # many diagnostics may be about one long line
+def _draw(text: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """A source line as drawn, by character, and the terminal column of every character and of the end."""
     drawn, columns, column = [], [0], 0
     for char in text:
@@ -137,7 +138,7 @@ def _draw(text: str) -> tuple[list[str], tuple[int, ...]]:
         drawn.append(cell)
         column += _width(cell)
         columns.append(column)
-    return drawn, tuple(columns)
+    return tuple(drawn), tuple(columns)
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,7 @@ def _excerpts(columns: tuple[int, ...], marks: list[_Mark]) -> list[tuple[int, i
     # A third of what is left over before the marks, the rest behind them.
     spare = max(WIDEST - (columns[last] - columns[first]), WIDEST // 3)
     start = max(min(columns[first] - spare // 3, columns[-1] - WIDEST), 0)
-    inside = [i for i in range(end + 1) if start <= columns[i] <= start + WIDEST]
-    return [(inside[0], inside[-1], marks)]
+    return [(bisect_left(columns, start), bisect_right(columns, start + WIDEST) - 1, marks)]
 
 
 def _shown_lines(source: Source, marks: list[_Mark]) -> list[int | None]:

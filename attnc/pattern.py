@@ -6,6 +6,7 @@ expression over ``q k n h H`` and the inputs. ``blocks`` and ``grid`` are gone b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -222,8 +223,23 @@ class Pattern:
 
 
 def decisive(pattern: Pattern) -> frozenset[str]:
-    """The inputs that edges hang on; what only weighs them is not among these."""
-    return frozenset(name for body in pattern.bodies for name in tables(formula(body.relation)))
+    """The inputs that some part of a relation reads; what only weighs edges is not among these."""
+    return frozenset(name for body in pattern.bodies for name in _looked_up(body.relation))
+
+
+def _looked_up(relation: Relation) -> Iterator[str]:
+    """Inputs by name, also of parts that the whole does not hang on, such as `x` of ``x - x``."""
+    match relation:
+        case Atom(formula=expr):
+            yield from tables(expr)
+        case Union(args=args) | Intersection(args=args):
+            for arg in args:
+                yield from _looked_up(arg)
+        case Difference(left=left, right=right):
+            yield from _looked_up(left)
+            yield from _looked_up(right)
+        case Complement(arg=arg):
+            yield from _looked_up(arg)
 
 
 def formula(relation: Relation) -> Expr:

@@ -212,6 +212,8 @@ LARGE = {
     "strides with a huge period": "attend "
     + " | ".join(f"stride({2091052 + 100 * i})" for i in (0, 2, 3, 5, 6, 7, 9, 11, 13, 17, 19, 23, 29))
     + " assume flops <= d * 65535",
+    "inputs of parts that cancel": "input x: int[n] input on: bool[n] input t: int[n]"
+    " attend where t[k] > x[q] | all | to(on) require causal",
     "huge distances": "attend window(2147483647, 2147483647, dilation=2147483647)",
 }
 

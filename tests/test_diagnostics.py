@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import attnc
+from attnc import diagnostics
 from attnc.diagnostics import AttncError, Diagnostic, Label, Source, Span, line_column, render, to_json
 from attnc.explanations import EXPLANATIONS
 from attnc.names import nearest, refusal
@@ -327,3 +328,15 @@ def test_names_that_would_break_what_is_emitted_are_refused():
         ("max", "let"),
     ):
         assert refusal(name, role) is None, name
+
+
+def test_a_long_line_is_drawn_once_for_all_that_is_wrong_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    cell = diagnostics._cell
+    monkeypatch.setattr(diagnostics, "_cell", lambda char, column: drawn.append(char) or cell(char, column))
+    line = "once " + "ab " * 1000
+    source = Source("long.attn", line)
+    for i in range(5, 3000, 30):
+        shown = render(Diagnostic("x", "error", "no", source, Span(i, i + 2), "here"))
+        assert "^^ here" in shown and max(map(len, shown.splitlines())) < 120
+    assert len(drawn) == len(line)
