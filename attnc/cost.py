@@ -210,19 +210,19 @@ def _never_below(value: sympy.Expr, most: sympy.Expr) -> bool:
     if not _may_reach(value, most):
         return False
     excess = expanded(value - most)
-    if _plainly_positive(excess):
+    if _plainly_nonnegative(excess):
         return True
-    # For none, and for one more than any number: n**2 - n is of both.
+    # Looked at for n = 0, and for n + 1 in place of n: so n**2 - n is seen to be never negative.
     return bool(
         excess.is_polynomial(n)
         and not excess.has(count)
         and excess.subs(n, 0) >= 0
-        and _plainly_positive(expanded(excess.subs(n, n + 1)))
+        and _plainly_nonnegative(expanded(excess.subs(n, n + 1)))
     )
 
 
-def _plainly_positive(excess: sympy.Expr) -> bool:
-    """Whether every coefficient is positive or zero, of what is never negative."""
+def _plainly_nonnegative(excess: sympy.Expr) -> bool:
+    """Whether it is a sum of terms that are never negative, none with a negative coefficient."""
     return all(c >= 0 and _size(part) for part, c in excess.as_coefficients_dict().items() if c)
 
 

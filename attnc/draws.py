@@ -49,6 +49,7 @@ DRAWS, FOUND, COMPARED, LOOP = 4, 150, 600, 30
 # How many draws are made together, and how large a table of them may be, for each pair that is asked about.
 TOGETHER, TABLE = 1 << 18, 4
 
+DRAWING = "drawing at random for so many rows"
 COMPARING = "comparing positions with what was drawn"
 
 Ints = npt.NDArray[np.int64]
@@ -97,7 +98,7 @@ def picks(
     )
     if past:
         sizes = rows + 1
-    use(work(count, heads.size), "drawing at random for so many rows")
+    use(work(count, heads.size), DRAWING)
     parts = [part.reshape(-1, 1) for part in (heads, rows, sizes)]
     chosen = np.empty((heads.size, count), dtype=np.int64)
     step = max(1, TOGETHER // count)

@@ -65,7 +65,7 @@ from attnc.solver import Answer, least, valid
 
 ROUNDS = 24
 MOST_POINTS = 160
-# What naming a place takes in steps of work.
+# Steps of work for each position that is tried as a token in between.
 POINT = 75
 
 
@@ -152,7 +152,7 @@ def _chain(step: Expr, points: list[Expr], layers: int, answer: Answer) -> tuple
     """Tokens between the query and the key of a counterexample, as expressions; None when there are none."""
     at = {"h": 0, "H": 1, "n": 1, "q": 0, "k": 0} | answer.variables
     if at["n"] > WORD:
-        return None
+        return None  # places are compared in 64 bits
     tables: dict[str, npt.NDArray[np.int64]] = {}
     for (table, place), value in answer.tables.items():
         if len(place) != 1 or not 0 <= place[0] < 1 << 20:
@@ -223,7 +223,7 @@ def _points(relation: Expr, depth: int) -> Iterator[Expr]:
 def _beside(
     known: Sequence[Expr], ends: Sequence[Expr], moduli: Sequence[int], offsets: Sequence[int]
 ) -> Iterator[Expr]:
-    """Places that known ones lead to."""
+    """Positions to try as tokens in between: where comparisons turn, and in the residue class of others."""
     for a in known:
         yield from (substitute(end, {Q: a, K: a}) for end in ends)
         for size in moduli:

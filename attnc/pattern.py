@@ -222,24 +222,29 @@ class Pattern:
     float_params: tuple[tuple[str, float], ...] = ()  # `Param` is for integers, which edges are made of
 
 
-def decisive(pattern: Pattern) -> frozenset[str]:
-    """The inputs that some part of a relation reads; what only weighs edges is not among these."""
+def operands(relation: Relation) -> tuple[Relation, ...]:
+    """The relations that an operator joins; none for an atom."""
+    match relation:
+        case Union(args=args) | Intersection(args=args):
+            return args
+        case Difference(left=left, right=right):
+            return left, right
+        case Complement(arg=arg):
+            return (arg,)
+    return ()
+
+
+def mask_inputs(pattern: Pattern) -> frozenset[str]:
+    """Names of the inputs that the relations look up; those that only scores depend on are left out."""
     return frozenset(name for body in pattern.bodies for name in _looked_up(body.relation))
 
 
 def _looked_up(relation: Relation) -> Iterator[str]:
-    """Inputs by name, also of parts that the whole does not hang on, such as `x` of ``x - x``."""
-    match relation:
-        case Atom(formula=expr):
-            yield from tables(expr)
-        case Union(args=args) | Intersection(args=args):
-            for arg in args:
-                yield from _looked_up(arg)
-        case Difference(left=left, right=right):
-            yield from _looked_up(left)
-            yield from _looked_up(right)
-        case Complement(arg=arg):
-            yield from _looked_up(arg)
+    """Inputs of every atom: in ``formula``, parts such as ``same(x) - same(x)`` have cancelled."""
+    if isinstance(relation, Atom):
+        yield from tables(relation.formula)
+    for part in operands(relation):
+        yield from _looked_up(part)
 
 
 def formula(relation: Relation) -> Expr:

@@ -40,7 +40,7 @@ from attnc.expression import (
 from attnc.fills import filled
 from attnc.graph import Kind, block_graph
 from attnc.paths import Union, prove_paths
-from attnc.pattern import Pattern, decisive, formula
+from attnc.pattern import Pattern, formula, mask_inputs
 from attnc.relation import POSITIONS, BodyTerms
 from attnc.solver import Answer, valid
 from attnc.witness import fill, mask_with
@@ -125,7 +125,7 @@ def reach(
             q, k = pair
             unreached = (n, min(k * step, n - 1), min((q + 1) * step, n) - 1)
             break
-    names = tuple(given.name for given in pattern.inputs if given.name in decisive(pattern))
+    names = tuple(given.name for given in pattern.inputs if given.name in mask_inputs(pattern))
     return Reach(layers, exact, unreached, names)
 
 
@@ -248,12 +248,10 @@ def spread(
     Raises ``BadFill`` for inputs that cannot be.
     """
     causal, heads = is_causal(pattern), least_heads(pattern)
-    tile = 1 if n <= LONGEST_MASK else ceil(n / MOST_TILES)
-    inputs = filled(pattern, n, heads, fills, dim=1 if tile == 1 else 0)
-    if tile == 1:
-        step = np.asarray(mask_with(pattern, n, heads, inputs).any(axis=0) | np.eye(n, dtype=np.bool_))
-    else:
-        step = _tile_flow(bodies, n, tile, heads, inputs)
+    whole = n <= LONGEST_MASK
+    tile = 1 if whole else ceil(n / MOST_TILES)
+    inputs = filled(pattern, n, heads, fills, dim=int(whole))
+    step = _mask_flow(pattern, n, heads, inputs) if whole else _tile_flow(bodies, n, tile, heads, inputs)
     legal = np.tri(len(step), dtype=np.bool_) if causal else np.ones_like(step)
     shares: list[float] = []
     arrived = step
@@ -274,11 +272,16 @@ def _masks(pattern: Pattern, n: int) -> Iterator[Bools]:
     heads = least_heads(pattern)
     for inputs in _contents(pattern, n, heads):
         spend(heads * n * n // 100, "how information spreads")
-        yield np.asarray(mask_with(pattern, n, heads, inputs).any(axis=0) | np.eye(n, dtype=np.bool_))
+        yield _mask_flow(pattern, n, heads, inputs)
+
+
+def _mask_flow(pattern: Pattern, n: int, heads: int, inputs: Mapping[str, npt.NDArray[Any]]) -> Bools:
+    """One layer's flow at length ``n`` for these contents; a token keeps what it knows."""
+    return np.asarray(mask_with(pattern, n, heads, inputs).any(axis=0) | np.eye(n, dtype=np.bool_))
 
 
 def _contents(pattern: Pattern, n: int, heads: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    for style in ("low", "high", "distinct") if decisive(pattern) else ("low",):
+    for style in ("low", "high", "distinct") if mask_inputs(pattern) else ("low",):
         yield fill(pattern, Answer("proven"), n, heads, style)
 
 

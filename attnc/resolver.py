@@ -23,15 +23,13 @@ from attnc.pattern import (
     Atom,
     Body,
     Claim,
-    Complement,
-    Difference,
     Heads,
     Input,
-    Intersection,
     Part,
     Pattern,
     Relation,
     Union,
+    operands,
 )
 from attnc.reals import weighs
 from attnc.scope import BrokenDef, LetDef, Mistake, Report, Scope
@@ -118,16 +116,9 @@ def _deeper(relation: Relation, most: int) -> bool:
 
 
 def _inner(node: Relation | Expr) -> tuple[Relation | Expr, ...]:
-    match node:
-        case Union(args=args) | Intersection(args=args):
-            return args
-        case Difference(left=left, right=right):
-            return left, right
-        case Complement(arg=arg):
-            return (arg,)
-        case Atom(formula=formula):
-            return (formula,)
-    return children(node)
+    if isinstance(node, Atom):
+        return (node.formula,)
+    return children(node) if isinstance(node, Expr) else operands(node)
 
 
 def _check_pattern_names(report: Report, file: tree.File) -> None:

@@ -17,7 +17,7 @@ from attnc.expression import (
     children,
 )
 from attnc.names import meant
-from attnc.pattern import Atom, Complement, Difference, Input, Intersection, Relation, Union
+from attnc.pattern import Atom, Input, Relation, operands
 from attnc.real import Real, integers, parts
 
 # --- values ---------------------------------------------------------------------------------------------
@@ -333,11 +333,6 @@ def _inner(node: Expr | Relation | Real) -> tuple[Expr | Relation | Real, ...]:
             return (*parts(node), *integers(node))
         case Atom(formula=expr):
             return (expr,)
-        case Union(args=args) | Intersection(args=args):
-            return args
-        case Difference(left=left, right=right):
-            return (left, right)
-        case Complement(arg=arg):
-            return (arg,)
         case Expr():
             return children(node)
+    return operands(node)

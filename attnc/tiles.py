@@ -73,30 +73,33 @@ class Tiles:
 class Tables(Mapping[str, npt.NDArray[Any]]):
     """Inputs by name, and the ends of equal entries of those with one axis: ``doc.first`` beside ``doc``.
 
-    Ends are found when they are looked up.
+    Ends are computed when they are looked up.
     """
 
     def __init__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._found = dict(inputs)
+        self._inputs = inputs
         self._ends = {
-            f"{name}.{end}": name for name, values in inputs.items() if values.ndim == 1 for end in EQUAL_ENDS
+            f"{name}.{end}": (name, end) for name, x in inputs.items() if x.ndim == 1 for end in EQUAL_ENDS
         }
+        self._found: dict[str, dict[str, Ints]] = {}
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        if name not in self._found and name in self._ends:
-            given = self._ends[name]
-            ends = equal_entries(self._found[given])
-            self._found |= {f"{given}.{end}": values for end, values in ends.items()}
-        return self._found[name]
+        if name in self._inputs:
+            return self._inputs[name]
+        given, end = self._ends[name]
+        if given not in self._found:
+            self._found[given] = equal_entries(self._inputs[given])
+        return self._found[given][end]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._found or name in self._ends
+        return name in self._inputs or name in self._ends
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys((*self._found, *self._ends)))
+        yield from self._inputs
+        yield from self._ends
 
     def __len__(self) -> int:
-        return len(self._found.keys() | self._ends.keys())
+        return len(self._inputs) + len(self._ends)
 
 
 def equal_entries(values: npt.NDArray[Any]) -> dict[str, Ints]:

@@ -39,7 +39,6 @@ MOST_SHARED = 1 << 16
 MOST_POSITIONS, POSITIONS = 1 << 26, 40
 # Random columns whose tiles are found in one step of work.
 LISTED = 3
-DRAWING = "drawing at random for so many rows"
 # A set that falls into more runs than this is kept as a list beside the runs.
 FEW_RUNS = 8
 
@@ -143,11 +142,11 @@ def _listed(drawn: Expr, band: Band, columns: Kinds, exact: bool, tiles: Tiles) 
     full_start, full_stop = band.full(tiles)
     population = int(tiles.value(drawn.population))
     count, seed = constant(drawn.count) or 0, constant(drawn.seed) or 0
-    # Twice the place of a tile among all of them, and one more where it is FULL.
+    # Each tile as twice its number (row * count + column), and one more where it is FULL.
     found: list[Ints] = [np.zeros(0, dtype=np.int64)]
     row_count = -(-tiles.n // rows_of)
     for first in range(0, row_count, max(1, CHUNK // count)):
-        spend(0, DRAWING)
+        spend(0, draws.DRAWING)
         row = np.arange(first, min(first + max(1, CHUNK // count), row_count), dtype=np.int64)
         picks = draws.picks(count, seed, drawn.past, tiles.known["h"], row, population)
         at, slot = np.nonzero(picks >= 0)
@@ -159,7 +158,7 @@ def _listed(drawn: Expr, band: Band, columns: Kinds, exact: bool, tiles: Tiles) 
         drawn_here: list[Ints] = []
         for di in range(-(-(rows_of - 1) // tiles.size) + 1):
             for dj in range(-(-(size - 1) // tiles.size) + 1):
-                use(len(pick) // LISTED, DRAWING)
+                use(len(pick) // LISTED, draws.DRAWING)
                 i, j = q0 // tiles.size + di, k0 // tiles.size + dj
                 inside = (i * tiles.size <= q1) & (j * tiles.size <= k1) & (k0 < tiles.n)
                 i, j = i[inside], j[inside]

@@ -51,8 +51,8 @@ from attnc.pattern import (
     Pattern,
     Relation,
     Union,
-    decisive,
     formula,
+    mask_inputs,
 )
 from attnc.solver import Answer, Question
 
@@ -75,7 +75,7 @@ class Finding:
     witness: where it fails, when refuted: positions ``q`` and ``k`` and the length ``n`` (no ``k`` where no
     key is to blame, only ``n`` where no query is).
     note: the proof or the reason, in words.
-    inputs: what the runtime inputs hold in that witness, for those that edges may hang on.
+    inputs: what the runtime inputs hold in that witness, for those that edges may depend on.
     span: the part of the relation that is to blame.
     head, heads: the head that the witness is about, and how many there are.
     never: of a claim about reach, that no number of layers is enough.
@@ -114,7 +114,7 @@ def unsuited(condition: Expr) -> str | None:
 
 
 def fill(pattern: Pattern, answer: Answer, n: int, heads: int, style: str = "low") -> dict[str, Array]:
-    """Contents for the inputs that edges may hang on: the solver's entries, and the rest by ``style``.
+    """Contents for the inputs that edges may depend on: the solver's entries, and the rest by ``style``.
 
     ``low``: false and 0; ``high``: true and 0; ``distinct``: false, and integers that are all different.
     """
@@ -136,9 +136,9 @@ def fill(pattern: Pattern, answer: Answer, n: int, heads: int, style: str = "low
 
 
 def _shapes(pattern: Pattern, n: int, heads: int) -> Iterator[tuple[Input, tuple[int, ...]]]:
-    """Every input that the relation reads, or whose true entries a claim may count, and its shape."""
+    """Inputs that the mask depends on, or whose true entries a claim may count, and their shapes."""
     sizes = Env({"n": n, "H": heads, "d": 1})  # no edge depends on what has the head dim
-    read = decisive(pattern)
+    read = mask_inputs(pattern)
     for given in pattern.inputs:
         if given.name not in read and given.kind != "bool":
             continue
@@ -255,7 +255,7 @@ def _why_unreal(condition: Expr) -> str:
 
 
 def mask_with(pattern: Pattern, n: int, heads: int, contents: Mapping[str, Array]) -> npt.NDArray[np.bool_]:
-    """The mask, (heads, n, n), with what ``fill`` gave; no edge hangs on inputs that are not among it."""
+    """The mask, (heads, n, n), for these contents of the inputs; those that it doesn't depend on may lack."""
     from attnc import reference
 
     known = tuple(given for given in pattern.inputs if given.name in contents)

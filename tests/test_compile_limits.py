@@ -198,7 +198,7 @@ LARGE = {
     " or (q - k) % 6 >= 0 and ((h - q - k + number[q]) != H or 5 - q * k == 0)"
     " or (37 - max(H, n)) <= 11 % 3 and (q - k) % 16 > 0 and (q - k) % 71 > 0 or n < n % 4)"
     " require reach <= 2147483647",
-    "large inputs that only weigh edges": "input bias: float[2147483647, H] input far: float[n, n, H]"
+    "large inputs that only scores depend on": "input bias: float[2147483647, H] input far: float[n, n, H]"
     " input at: float[2147483647, 2147483647, 2147483647] attend blocks(64, blocks(64, window(3)))"
     " score s + bias[q - q, h] + far[q, k, h] + at[0, 0, 0] require nonempty require edges <= 3 * n"
     " require reach <= 1",

@@ -239,7 +239,7 @@ def test_inputs_that_are_too_large_are_not_filled_in() -> None:
     for found in (proofs.causal(made), proofs.nonempty(made, decompose(made))):
         assert found.verdict == "undecided"
         assert "H = 2,147,483,648, and inputs too large to be replayed" in found.note
-    weighed = pattern(f"input t: float[H]\n{text} }}")  # no edge hangs on these
+    weighed = pattern(f"input t: float[H]\n{text} }}")  # the mask does not depend on these
     for found in (proofs.causal(weighed), proofs.nonempty(weighed, decompose(weighed))):
         assert (found.verdict, found.heads, found.inputs) == ("refuted", 2**31, {})
 
