@@ -42,6 +42,7 @@ import tests.interpreting  # noqa: F401
 
 Kind = Literal["load", "store", "atomic"]
 KINDS: tuple[Kind, ...] = ("load", "store", "atomic")
+DOES = {"load": "loads", "store": "stores", "atomic": "updates"}  # in words
 Cells = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
@@ -167,7 +168,7 @@ class _Launch:
         for number in np.unique(numbers) if (numbers != numbers[:1]).any() else numbers[:1]:
             own = numbers == number
             if not 0 < number <= len(self.arguments):
-                self.say("out of bounds", "", own, lambda i: f"{kind}s by a pointer of no argument")
+                self.say("out of bounds", "", own, lambda i: f"{DOES[kind]} by a pointer of no argument")
                 continue
             argument = self.arguments[int(number) - 1]
             offsets = (chosen[own] & ADDRESS).astype(np.int64) - argument.storage.begin
@@ -187,7 +188,8 @@ class _Launch:
             inside[inside] = argument.own[cells[inside] + more]
 
         def describe(i: int) -> str:
-            return f"{kind}s {argument.described(int(offsets[i]))} of {tuple(x.shape)}, strides {x.stride()}"
+            element = argument.described(int(offsets[i]))
+            return f"{DOES[kind]} {element} of {tuple(x.shape)}, strides {x.stride()}"
 
         self.say("out of bounds", argument.name, ~inside, describe)
         return inside
@@ -212,7 +214,7 @@ class _Launch:
 
             def describe(i: int) -> str:
                 name, other = argument.described(int(cells[i]) * storage.unit), self.programs[others[i] - 1]
-                return f"{kind}s {name}, {said} program {other} {done}s"
+                return f"{DOES[kind]} {name}, {said} program {other} {DOES[done]}"
 
             self.say(fault, argument.name, (others != 0) & where, describe)
 
@@ -221,7 +223,7 @@ class _Launch:
 
             def describe(i: int) -> str:
                 name = argument.described(int(cells[i]) * storage.unit)
-                return f"{kind}s {name} after its own {done}, without a barrier"
+                return f"{DOES[kind]} {name} after its own {done}, without a barrier"
 
             self.say(fault, argument.name, found, describe)
 
@@ -272,8 +274,8 @@ class Faults(list[str]):
 def checked() -> Iterator[Faults]:
     """Whatever is launched in here is checked; the list holds the faults once this is left.
 
-    A fault is told once for each line of a kernel and each argument. Names the kind of fault, kernel, line,
-    program, argument and element, which is counted from the argument's pointer.
+    A fault is reported once for each line of a kernel and each argument. It names the kind of fault, kernel,
+    line, program, argument and element, which is counted from the argument's pointer.
     """
     found = Faults()
     faults: dict[tuple[object, ...], str] = {}

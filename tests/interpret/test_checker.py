@@ -165,7 +165,7 @@ PLANTED: dict[str, tuple[Callable[[], object], Callable[[], object], tuple[str, 
     "an atomic out of bounds": (
         lambda: _count_at[(1,)](torch.zeros(3, dtype=torch.int32), 3),
         lambda: _count_at[(1,)](torch.zeros(3, dtype=torch.int32), 2),
-        ("out of bounds", "atomics y[3] of (3,)"),
+        ("out of bounds", "updates y[3] of (3,)"),
     ),
     "loads what an earlier program stores": (
         lambda: _moved(-8, inplace=True),
@@ -182,7 +182,7 @@ PLANTED: dict[str, tuple[Callable[[], object], Callable[[], object], tuple[str, 
         lambda: _count[(3,)](
             torch.zeros(1, dtype=torch.int32), torch.zeros(3, dtype=torch.int32), LOOK=False
         ),
-        ("race", "program (1, 0, 0) atomics y[0], which program (0, 0, 0) loads"),
+        ("race", "program (1, 0, 0) updates y[0], which program (0, 0, 0) loads"),
     ),
     "programs store unequal values": (
         lambda: _one_place[(3,)](_ones(1), 2.0, 1.0),
@@ -224,7 +224,7 @@ def test_a_compare_and_swap_out_of_bounds_is_not_carried_out() -> None:
     with checked() as faults:
         _swap_at[(1,)](y, 2)
     assert faults == [] and y.tolist() == [0, 0, 1]
-    with pytest.raises(Exception, match=r"atomics y\[3\]"), checked():
+    with pytest.raises(Exception, match=r"updates y\[3\]"), checked():
         _swap_at[(1,)](y, 3)
 
 
