@@ -55,9 +55,7 @@ class Looked:
                 case Lookup(table, (Var() as side,), "int") if tiles.knows(part) and side in (Q, K):
                     name = f"{table}@{side.name}"
                     names[part], sides[name] = Var(name), side
-                    values = tiles.value(part, **{side.name: np.arange(tiles.n)}).astype(np.int64)
-                    low[name] = np.minimum.reduceat(values, tiles.first)
-                    high[name] = np.maximum.reduceat(values, tiles.first)
+                    low[name], high[name] = tiles.extremes(part, side.name)
         return Looked(names, sides, low, high)
 
     def renamed(self, condition: Expr) -> Expr:

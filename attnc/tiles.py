@@ -62,6 +62,22 @@ class Tiles:
     def value(self, expr: Expr, **variables: Any) -> Any:
         return evaluate(expr, Env({**self.known, **variables}, self._tables, draws.drawn))
 
+    @cached_property
+    def _extremes(self) -> dict[tuple[Expr, str], tuple[Ints, Ints]]:
+        return {}
+
+    def extremes(self, part: Expr, side: str) -> tuple[Ints, Ints]:
+        """The least and the greatest value, in every tile, of what hangs on the position ``side`` alone."""
+        key = part, side
+        if key not in self._extremes:
+            low, high = np.zeros((2, self.count), dtype=np.int64)
+            for at, positions in self.spans():
+                values = np.asarray(self.value(part, **{side: positions}), dtype=np.int64)
+                edges = np.arange(0, len(positions), self.size)
+                low[at], high[at] = np.minimum.reduceat(values, edges), np.maximum.reduceat(values, edges)
+            self._extremes[key] = low, high
+        return self._extremes[key]
+
     def spans(self) -> Iterator[tuple[slice, Ints]]:
         """The positions in chunks of whole tiles, with the tiles that each chunk covers."""
         step = max(1, CHUNK // self.size)

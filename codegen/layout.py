@@ -9,7 +9,6 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
 
@@ -18,6 +17,8 @@ _SHORT = 40  # characters of an item that may share a line
 # A longer statement stays as it is: nobody reads it, and what is in brackets is read anew for each pair that
 # it stands in.
 _LONGEST = 1 << 13
+# So much of a module is laid out, in characters: what is longer nobody reads to its end.
+_MOST = 1 << 16
 
 _OPEN, _CLOSE = "([{", ")]}"
 # Operators from the loosest to the tightest: a line is broken before those that bind loosest. Comparisons are
@@ -31,7 +32,7 @@ _STRINGS = re.compile(r"'[^'\\]*'|\"[^\"\\]*\"")
 def laid_out(text: str) -> str:
     """The module's text with no statement on a line wider than ``WIDTH`` that can be broken."""
     lines: list[str] = []
-    depth, quoted = 0, False
+    depth, quoted, left = 0, False, _MOST
     for line in text.splitlines():
         begins = depth == 0 and not quoted
         if line.count('"""') % 2:
@@ -39,7 +40,8 @@ def laid_out(text: str) -> str:
         elif not quoted:
             code = _STRINGS.sub("", line).partition("#")[0]
             depth += sum(map(code.count, _OPEN)) - sum(map(code.count, _CLOSE))
-        long = begins and WIDTH < len(line) <= _LONGEST and line.isascii()
+        long = begins and WIDTH < len(line) <= min(_LONGEST, left) and line.isascii()
+        left -= len(line) if long else 0
         lines += _statement(line) if long else [line]
     return "\n".join(lines) + "\n" * text.endswith("\n")
 
@@ -131,15 +133,17 @@ def _within(head: str, code: str, tail: str, indent: int) -> list[str]:
     return [" " * indent + head, *lines, " " * indent + tail]
 
 
-def _outer(code: str) -> Iterator[tokenize.TokenInfo]:
+@lru_cache(maxsize=1024)
+def _outer(code: str) -> list[tokenize.TokenInfo]:
     """The tokens that stand in no brackets, brackets included."""
-    depth = 0
+    depth, found = 0, []
     for token in _tokens(code):
         closes = token.type == tokenize.OP and token.string in _CLOSE
         depth -= closes
         if depth == 0:
-            yield token
+            found.append(token)
         depth += token.type == tokenize.OP and token.string in _OPEN
+    return found
 
 
 def _longest_group(code: str) -> tuple[int, int] | None:

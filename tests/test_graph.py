@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from attnc.budget import compiling
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
 from attnc.evaluation import Env, evaluate
@@ -187,6 +189,17 @@ def test_a_million_tokens_are_quick_and_small(relation: str, partial: int | None
     assert sum(found.values()) == graph.tiles**2
     if partial is not None:
         assert (found[Kind.PARTIAL], found[Kind.FULL]) == (partial, full)
+
+
+def test_inputs_are_read_once_for_all_terms() -> None:
+    n = 1 << 17
+    body = decompose(pattern("input x: int[n] attend causal & where x[q] >= x[k]"))[0]
+    spent = []
+    for terms in (body.terms, body.terms * 16):
+        with compiling(1 << 40) as budget:
+            block_graph(replace(body, terms=terms), n, 1 << 13, inputs={"x": np.arange(n) % 1000})
+        spent.append(budget.spent)
+    assert spent[1] < 4 * spent[0]
 
 
 def test_far_apart_members_are_kept_as_one_list() -> None:

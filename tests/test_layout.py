@@ -76,3 +76,13 @@ def test_where_lines_are_broken(line: str, lines: str) -> None:
 )
 def test_what_is_left_as_it_is(text: str) -> None:
     assert laid_out(written_out(text)) == written_out(text)
+
+
+def test_so_much_is_laid_out_and_no_more() -> None:
+    line = written_out("x = A + B + C + A + B\n")
+    text = line * 2000
+    lines = laid_out(text).splitlines(keepends=True)
+    assert line in lines and lines[0] != line
+    assert [ast.dump(part) for part in ast.parse("".join(lines)).body] == [
+        ast.dump(part) for part in ast.parse(text).body
+    ]
