@@ -187,6 +187,8 @@ def _chain(step: Expr, points: list[Expr], layers: int, answer: Answer) -> tuple
                     before[there] = here
                     fresh.append(there)
         frontier = fresh
+        if not frontier:
+            break
     last = len(places) - 1
     if last not in before:
         return None

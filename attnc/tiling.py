@@ -39,6 +39,8 @@ MOST_SHARED = 1 << 16
 MOST_POSITIONS, POSITIONS = 1 << 26, 40
 # Random columns whose tiles are found in one step of work.
 LISTED = 3
+# What it takes besides to look at one tile of every block.
+LISTING = 200
 # A set that falls into more runs than this is kept as a list beside the runs.
 FEW_RUNS = 8
 
@@ -156,9 +158,10 @@ def _listed(drawn: Expr, band: Band, columns: Kinds, exact: bool, tiles: Tiles) 
         q1 = np.minimum(q0 + rows_of, tiles.n) - 1
         k1 = np.minimum(k0 + size, tiles.n) - 1
         drawn_here: list[Ints] = []
-        for di in range(-(-(rows_of - 1) // tiles.size) + 1):
-            for dj in range(-(-(size - 1) // tiles.size) + 1):
-                use(len(pick) // LISTED, draws.DRAWING)
+        down, across = (min(-(-(length - 1) // tiles.size) + 1, tiles.count) for length in (rows_of, size))
+        for di in range(down):
+            for dj in range(across):
+                use(LISTING + len(pick) // LISTED, draws.DRAWING)
                 i, j = q0 // tiles.size + di, k0 // tiles.size + dj
                 inside = (i * tiles.size <= q1) & (j * tiles.size <= k1) & (k0 < tiles.n)
                 i, j = i[inside], j[inside]

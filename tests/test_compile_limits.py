@@ -194,6 +194,8 @@ LARGE = {
     "random in huge blocks": "input flag: bool[n] attend !(offsets({5, 14, 3, 7}) - random(4, seed=11)"
     " - random(6, seed=4) - random(2, seed=2) - blocks(64, blocks(64, blocks(64, random(1, seed=13))))"
     " - where flag[k])",
+    "random in larger blocks": "attend blocks(64, blocks(64, blocks(64, random(8, seed=3, past=true))))"
+    " require reach <= 19",
     "paths past many remainders": "input number: int[n] attend where (n % 2 < abs(H)"
     " or (q - k) % 6 >= 0 and ((h - q - k + number[q]) != H or 5 - q * k == 0)"
     " or (37 - max(H, n)) <= 11 % 3 and (q - k) % 16 > 0 and (q - k) % 71 > 0 or n < n % 4)"
