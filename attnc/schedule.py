@@ -138,6 +138,13 @@ class Pass:
     backwards: bool = False
     longest: Expr = ZERO
 
+    @property
+    def covers_all(self) -> bool:
+        """Whether it answers for every position of its side."""
+        walk = self.walk
+        every = walk.ranges == tuple(walk.radix.ranges(walk.var).values())
+        return self.owned == TRUE and walk.members is None and every
+
 
 @dataclass(frozen=True)
 class BodyPlan:

@@ -30,6 +30,7 @@ from attnc.codegen.states import (
     states_text,
     swept,
 )
+from attnc.codegen.tile_tables import tables_text
 from attnc.codegen.torch_sweeps import SweepWriter
 from attnc.codegen.weights import BodyWeights, WeightsWriter
 from attnc.digits import PLAIN
@@ -144,13 +145,14 @@ def _sweeps_module(
             _part("weights", "launch") if weighed else "",
             _part("weights", "pairs") if pair_kernels else "",
             _part("launch", "sizes"),
+            tables_text(),
             _part("shares", "launch", have=have) if "shares" in have else "",
             _part("launch", "launch", have=have),
         ),
         "operators": _section(
             "Registered with PyTorch",
             _part("vmap", have=have | {"sweeps"}),
-            _part("interface", "operators", have=have),
+            _part("interface", "unseen", "operators", have=have),
         ),
         "self-check": _part("self_check", have=have | {"dense"} | ({"undivided"} if undivided else set())),
     }
@@ -177,7 +179,8 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
         sweeps = {name: re.sub(r"\bWEIGHING\b", "_SWEPT", part) for name, part in sweeps.items()}
     own = _own_parts(pattern, schedule)
     tables = sweeps.get("tables", own["tables"])
-    for part in map(partial(_part, "tables"), ("arithmetic", "read", "members", "equal", "draws")):
+    titles = ("arithmetic", "read", "members", "equal", *["draws"] * ("_picks" in tables + own["mask"]))
+    for part in map(partial(_part, "tables"), titles):
         name = re.search(r"^def (_\w+)", part, re.M)
         if name and f"def {name[1]}(" not in tables:
             tables += f"\n\n{part}"
@@ -205,6 +208,7 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
         _section(
             "Registered with PyTorch",
             _part("vmap", have=frozenset({"weights", "states"})),
+            _part("interface", "unseen"),
             _part("states_interface", "operators", have=kinds),
         ),
         _part("self_check", have=frozenset({"weights", "states"})),
@@ -447,16 +451,23 @@ def _kernels(bodies: list[tuple[list[KernelWriter], list[KernelWriter]]]) -> tup
                 kernels = ", ".join(writer.kernel_name(kind) for kind in KINDS[side])
                 needed = "".join(f"({need.kind!r}, {need.name!r}, {need.size!r}), " for need in writer.needs)
                 tiles = f"lambda n_q, n, block: {_tile_count(writer.part)}"
-                rows.append(f'({kernels}, ({needed}), {tiles}, "{writer.shape}", {_places(writer)})')
+                more = f", {writer.part.continues}" if side == "query" else ""
+                rows.append(f'({kernels}, ({needed}), {tiles}, "{writer.shape}", {_places(writer)}{more})')
             tables[side].append(f"({', '.join(rows)},)" if rows else "()")
     query_passes = (
         "# For every body and pass: its kernels, the tables they read, the number of tiles, what shape of\n"
-        "# tile suits them, and how many positions a tile sweeps, where few tiles come in shares.\n"
+        "# tile suits them, and how many positions a tile sweeps, where few tiles come in shares; whether a\n"
+        "# pass over queries goes on with what an earlier one found for them.\n"
         f"_QUERY_PASSES = ({', '.join(tables['query'])},)\n"
         "# Whether some passes go on with what others found, in 32 bits.\n"
         f"_JOINED = {any(writer.part.continues for query, _ in bodies for writer in query)}\n"
     )
-    return "\n\n".join(texts), query_passes, f"_KEY_PASSES = ({', '.join(tables['key'])},)\n"
+    key_passes = (
+        f"_KEY_PASSES = ({', '.join(tables['key'])},)\n"
+        "# Whether each of them writes to every key.\n"
+        f"_ALL_KEYS = {all(writer.part.covers_all for _, key in bodies for writer in key)}\n"
+    )
+    return "\n\n".join(texts), query_passes, key_passes
 
 
 def _places(writer: KernelWriter) -> str:
@@ -554,7 +565,7 @@ def _table_parts(users: str, have: frozenset[str]) -> str:
     wanted += [name for name in ("spread", "continued") if f"_{name}(" in users]
     wanted += ["members"] * ("_as_rows(" in users)
     wanted += ["equal"] * ("_equal_entries(" in users)
-    wanted += ["draws"] * ("_picks(" in users)
+    wanted += ["draws"] * ("_picks" in users)
     wanted += ["pack"] * ("members" in have)
     wanted += ["lists"] * ("lists" in have)
     return "\n\n".join(text for title, text in sections.items() if title in wanted)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from itertools import combinations
 from math import comb
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 
 from attnc import draws
 from attnc.expression import (
@@ -18,6 +21,7 @@ from attnc.expression import (
     N,
     Q,
 )
+from tests import oracle
 
 MASK = 0xFFFFFFFF
 
@@ -187,3 +191,43 @@ def test_bad_arguments() -> None:
         draws.picks(0, 0, False, 0, 0, 1)
     with pytest.raises(ValueError, match="known when compiling"):
         draws.drawn(Drawn(HEAD, Const(0), False, Q, K, N), 0, 0, 1, 0)
+
+
+def test_draws_are_made_once_for_all_layers() -> None:
+    module = oracle.compiled("pattern p() { attend random(3, seed=1) | random(2, seed=2) }").module
+    device = torch.device("cpu")
+
+    def tables(n: int) -> list[int]:
+        return [x.data_ptr() for x in module._tables([], n, n, 2, device).values()]
+
+    first = tables(40)
+    assert tables(40) == first
+    assert tables(41) != first
+    with patch.object(module, "_MOST_REMEMBERED", 0):  # what is kept is none too many, and nothing is added
+        tables(42)
+        assert len(module._REMEMBERED) == 4
+    size = sum(kept[2] for kept in module._REMEMBERED.values())
+    with patch.object(module, "_MOST_REMEMBERED", size):
+        tables(39)
+    kept = {args[6] for _, args, _ in module._REMEMBERED.values()}
+    assert kept == {41, 39}  # the oldest, of 40 positions, went
+    assert sum(kept[2] for kept in module._REMEMBERED.values()) <= size
+
+
+def test_nothing_is_remembered_in_a_graph() -> None:
+    module = oracle.compiled("pattern p() { attend random(3, seed=1) }").module
+    cuda = torch.device("cuda")
+    with patch("torch.cuda.is_current_stream_capturing", lambda: True):
+        assert module._remembered(lambda *_: 7, 1, cuda) == 7
+    assert not module._REMEMBERED
+    streams = iter((1, 2, 1))
+
+    def make(*_: object) -> torch.Tensor:
+        return torch.zeros(1)
+
+    with (
+        patch("torch.cuda.is_current_stream_capturing", lambda: False),
+        patch("torch.cuda.current_stream", lambda device: SimpleNamespace(cuda_stream=next(streams))),
+    ):
+        one, other, again = (module._remembered(make, 1, cuda) for _ in range(3))
+    assert one is again and one is not other

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from attnc import plan_proofs, planner, rule_proofs, solver
 from attnc.codegen.module import _sections as module_parts
+from attnc.codegen.tile_tables import tables_text
 from attnc.decompose import decompose
 from attnc.diagnostics import Source
 from attnc.digits import Digits, sized
@@ -444,8 +445,11 @@ def _planned(text: str) -> tuple[Pattern, Any]:
 def blocks_in_use() -> list[int]:
     """Every tile size of the emitted tables."""
     space: dict[str, Any] = {}
-    exec(module_parts("launch")["sizes"], space)
-    rows = [row for name in ("_TILES", "_SMALL_TILES") for table in space[name].values() for row in table]
+    exec(tables_text(), space)
+    tables = [table for name, table in space.items() if name.endswith("_TILES") and "wide" in table]
+    rows = [
+        row for table in tables for kinds in table.values() for levels in kinds.values() for row in levels
+    ]
     return sorted({size for row in rows for size in row[:2]})
 
 

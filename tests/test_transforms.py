@@ -6,15 +6,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch.func import functional_call, grad, jacrev, jvp, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import attnc
 from attnc.nn import PatternAttention
+from tests import oracle
 
 HUBS = "pattern hubs() { input hub: bool[n] attend window(2, 2) | to(hub) }"
 NEAR = "pattern near(width: int = 3) { attend window(width) }"
@@ -332,3 +335,34 @@ def test_two_processes_share_a_batch(tmp_path: Path) -> None:
     layer(x, x, x)[0].square().mean().backward()
     for name, parameter in layer.named_parameters():
         torch.testing.assert_close(gradients[name], parameter.grad)
+
+
+@pytest.mark.parametrize("text", ["attend causal", "attend causal kernel x normalize none"])
+def test_operators_are_called_where_somebody_looks_at_them(text: str) -> None:
+    """Modes and other kinds of tensors see operators; an ordinary call does without the registry."""
+    module = oracle.compiled(f"pattern p() {{ {text} }}").module
+    args = [torch.randn(1, 2, 9, 16, requires_grad=True) for _ in range(3)]
+    with patch.multiple(module, _forward=None, _backward=None):
+        out = module.p(*args)
+        found = torch.autograd.grad(out, args, torch.ones_like(out))
+        with torch.no_grad():
+            assert torch.equal(module.p(*args), out)
+
+    class Kind(torch.Tensor):
+        pass
+
+    class Seen(TorchDispatchMode):
+        names: ClassVar[list[str]] = []
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            self.names.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    with patch.multiple(module, _compute=None, _compute_gradients=None):
+        kinds = [x.detach().as_subclass(Kind).requires_grad_() for x in args]
+        again = module.p(*kinds)
+        assert torch.equal(again, out)
+        assert all(map(torch.equal, torch.autograd.grad(again, kinds, torch.ones_like(out)), found))
+        with Seen():
+            assert torch.equal(module.p(*args), out)
+    assert any(name.startswith("attnc.p_") for name in Seen.names)

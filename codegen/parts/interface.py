@@ -219,7 +219,10 @@ def _path(device, dtype, backend):
 def _on(device):
     """Without autocast, as sums in fp32 stay in fp32, and with kernels launched where the tensors are."""
     chosen = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-    with torch.autocast(device.type, enabled=False), chosen:
+    plain = contextlib.nullcontext()
+    if torch.is_autocast_enabled(device.type):
+        plain = torch.autocast(device.type, enabled=False)
+    with plain, chosen:
         yield
 
 
@@ -231,18 +234,29 @@ def _rows_contiguous(x):
     return x if (x.stride(3) == 1 or x.shape[3] == 1) and x.stride(2) < 1 << 31 else x.contiguous()
 
 
+# --- begin: unseen ---
+
+_PLAIN = torch.Tensor, torch.nn.Parameter
+
+
+def _unseen(*tensors):
+    """Whether nothing looks at operators: neither a tracer, a mode or a transform, nor a kind of tensor."""
+    looked_at = (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+    )
+    return not looked_at and all(type(x) in _PLAIN and x.device.type in ("cpu", "cuda") for x in tensors)
+
+
 # --- begin: operators ---
 
 # Names in PyTorch's registry are unique for this file's content and for how it was imported.
 _LABEL = f"attnc::{NAME}_{DIGEST[:12]}_{''.join(c if c.isalnum() else '_' for c in __name__)}"
 
 
-@torch.library.custom_op(
-    f"{_LABEL}_forward",
-    mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor[] inputs, float scale, str backend) -> (Tensor, Tensor)",
-)
-def _forward(q, k, v, inputs, scale, backend):
+def _compute(q, k, v, inputs, scale, backend):
     # --- only: plain ---
     """Output (batch, heads, n_q, value dim) and natural log-sum-exp (batch, heads, n_q), fp32."""
     # --- only: weights ---
@@ -256,19 +270,7 @@ def _forward(q, k, v, inputs, scale, backend):
         return run(q, k, v, inputs, scale)
 
 
-@torch.library.custom_op(
-    f"{_LABEL}_backward",
-    mutates_args=(),
-    schema=(
-        "(Tensor grad, Tensor lse_grad, Tensor q, Tensor k, Tensor v, Tensor[] inputs, Tensor out, "
-        # --- only: plain ---
-        "Tensor lse, float scale, str backend) -> (Tensor, Tensor, Tensor)"
-        # --- only: weights ---
-        "Tensor lse, float scale, str backend) -> (Tensor, Tensor, Tensor, Tensor[])"
-        # --- only: end ---
-    ),
-)
-def _backward(grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):
+def _compute_gradients(grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):
     # --- only: plain ---
     """Gradients of q, k and v."""
     # --- only: weights ---
@@ -280,6 +282,27 @@ def _backward(grad, lse_grad, q, k, v, inputs, out, lse, scale, backend):
         grad, lse_grad, lse = _divided(grad, lse_grad, lse)
         # --- only: end ---
         return run(grad, lse_grad, q, k, v, inputs, out, lse, scale)
+
+
+_forward = torch.library.custom_op(
+    f"{_LABEL}_forward",
+    _compute,
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor[] inputs, float scale, str backend) -> (Tensor, Tensor)",
+)
+_backward = torch.library.custom_op(
+    f"{_LABEL}_backward",
+    _compute_gradients,
+    mutates_args=(),
+    schema=(
+        "(Tensor grad, Tensor lse_grad, Tensor q, Tensor k, Tensor v, Tensor[] inputs, Tensor out, "
+        # --- only: plain ---
+        "Tensor lse, float scale, str backend) -> (Tensor, Tensor, Tensor)"
+        # --- only: weights ---
+        "Tensor lse, float scale, str backend) -> (Tensor, Tensor, Tensor, Tensor[])"
+        # --- only: end ---
+    ),
+)
 
 
 @_forward.register_fake
@@ -336,6 +359,53 @@ def _once(ctx, *grads):
 torch.library.register_autograd(f"{_LABEL}_backward", _once)
 
 
+class _Gradients(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad, lse_grad, q, k, v, out, lse, scale, backend, *tables):
+        run = _compute_gradients if _unseen(grad, lse_grad, q, k, v, out, lse, *tables) else _backward
+        # --- only: plain ---
+        return run(grad, lse_grad, q, k, v, tables, out, lse, scale, backend)
+        # --- only: weights ---
+        *found, weighing = run(grad, lse_grad, q, k, v, tables, out, lse, scale, backend)
+        return *found, *weighing
+        # --- only: end ---
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    backward = staticmethod(_once)
+    jvp = staticmethod(_no_forward_mode)
+
+
+class _Eager(torch.autograd.Function):
+    """The same where nothing looks at operators: PyTorch's registry takes longer than a small call."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, scale, backend, *tables):
+        found = _compute(q, k, v, tables, scale, backend)
+        _save(ctx, (q, k, v, tables, scale, backend), found)
+        return found
+
+    jvp = staticmethod(_no_forward_mode)
+
+    @staticmethod
+    def backward(ctx, grad, lse_grad):
+        q, k, v, *tables, out, lse = ctx.saved_tensors
+        further = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+        run = _Gradients.apply if further else _Gradients.forward
+        given = (grad, lse_grad, q, k, v, out, lse, ctx.scale, ctx.backend)
+        dq, dk, dv, *weighing = run(*given, *tables)
+        # --- only: plain ---
+        return dq, dk, dv, None, None, *[None] * len(tables)
+        # --- only: weights ---
+        gradients = dict(zip(WEIGHING, weighing, strict=True))
+        return dq, dk, dv, None, None, *[gradients.get(i) for i in range(len(tables))]
+        # --- only: end ---
+
+
 class _Transformed(torch.autograd.Function):
     """The same for ``torch.func``, which does not look for the gradients of registered operators."""
 
@@ -351,44 +421,18 @@ class _Transformed(torch.autograd.Function):
         _save(ctx, (q, k, v, tables, scale, backend), output)
 
     jvp = staticmethod(_no_forward_mode)
-
-    @staticmethod
-    def backward(ctx, grad, lse_grad):
-        q, k, v, *tables, out, lse = ctx.saved_tensors
-        given = (grad, lse_grad, q, k, v, out, lse, ctx.scale, ctx.backend)
-        dq, dk, dv, *weighing = _Gradients.apply(*given, *tables)
-        # --- only: plain ---
-        return dq, dk, dv, None, None, *[None] * len(tables)
-        # --- only: weights ---
-        gradients = dict(zip(WEIGHING, weighing, strict=True))
-        return dq, dk, dv, None, None, *[gradients.get(i) for i in range(len(tables))]
-        # --- only: end ---
-
-
-class _Gradients(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(grad, lse_grad, q, k, v, out, lse, scale, backend, *tables):
-        found = _backward(grad, lse_grad, q, k, v, tables, out, lse, scale, backend)
-        # --- only: plain ---
-        return found
-        # --- only: weights ---
-        return *found[:3], *found[3]
-        # --- only: end ---
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pass
-
-    backward = staticmethod(_once)
-    jvp = staticmethod(_no_forward_mode)
+    backward = staticmethod(_Eager.backward)
 
 
 def _operate(q, k, v, inputs, scale, backend):
     """Output and log-sum-exp, differentiable by autograd and within ``torch.func``."""
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        return _Transformed.apply(q, k, v, scale, backend, *inputs)
+    if not torch.compiler.is_compiling():
+        if _unseen(q, k, v, *inputs):
+            if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, *inputs)):
+                return _Eager.apply(q, k, v, scale, backend, *inputs)
+            return _compute(q, k, v, inputs, scale, backend)
+        if torch._C._are_functorch_transforms_active():
+            return _Transformed.apply(q, k, v, scale, backend, *inputs)
     return _forward(q, k, v, inputs, scale, backend)
 
 

@@ -12,7 +12,8 @@ except ImportError:
     triton = None
 
 NAME = ""
-_QUERY_PASSES, _KEY_PASSES, _JOINED = (), (), False
+_QUERY_PASSES, _KEY_PASSES, _JOINED, _ALL_KEYS = (), (), False, False
+_TILES, _SMALL_TILES, _HIP_TILES, _MEASURED_TILES = {}, {}, {}, {}
 begun = ()
 
 
@@ -23,6 +24,7 @@ def _progressions(heads): ...
 def _tables(inputs, n_q, n, heads, device): ...
 def _pack(member): ...
 def _tile_lists(*args): ...
+def _remembered(make, *args): ...
 def _shares(places, block, tiles, heads, counted): ...
 def _Cells(given, found, heads, split, shares, block): ...
 
@@ -40,75 +42,13 @@ def _tile_sizes(kind, dim, itemsize, table, shape="wide"):
         "wide".
     """
     level = (dim > 64) + (dim > 128) + (3 if itemsize == 4 else 0)
-    if table is _TILES and level < 2:
-        table = {"narrow": _NARROW_TILES, "slim": _SLIM_TILES, "alone": _ALONE_TILES}.get(shape, table)
-    block_m, block_n, warps, stages = table[kind][level]
+    rows = table.get(shape, table["wide"])[kind]
+    block_m, block_n, warps, stages = rows[level] if level < len(rows) else table["wide"][kind][level]
     if dim <= 32:
         warps = 4  # a narrow tile has too little for more to fetch 16 bytes each
         block_n = min(block_n, 64)  # and as few warps would spill what larger tiles take
     return {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": stages} | _FUSED
 
-
-# By level: dim up to 64, 128, 256 in 16 bits, then in 32 bits. Chosen by what the compiler says of the
-# kernels, not yet by the clock: the fewest instructions for a pair, no registers spilled in the loops, and
-# few outside them.
-# Hopper's matrix instructions want 4 warps for every 64 of the rows that accumulate: queries, but keys for
-# their gradients; more warps than that would do the same work twice.
-_TILES = {
-    "forward": (
-        *((128, 64, 8, 3), (128, 64, 8, 3), (128, 32, 8, 2)),
-        *((64, 32, 8, 2), (32, 32, 8, 2), (32, 32, 8, 1)),
-    ),
-    "query": (
-        *((64, 64, 4, 2), (128, 64, 8, 2), (128, 32, 8, 1)),
-        *((32, 32, 4, 2), (32, 32, 8, 1), (16, 16, 4, 1)),
-    ),
-    "key": (
-        *((64, 128, 8, 2), (32, 128, 8, 2), (16, 64, 8, 2)),
-        *((32, 32, 8, 2), (32, 32, 8, 1), (16, 16, 4, 1)),
-    ),
-}
-_NARROW_TILES = {
-    "forward": ((64, 64, 4, 3), (64, 64, 4, 2)),
-    "query": ((64, 64, 4, 2), (64, 64, 4, 2)),
-    "key": ((64, 64, 4, 2), (32, 64, 4, 2)),
-}
-_SLIM_TILES = {
-    "forward": ((64, 32, 4, 3), (64, 32, 4, 2)),
-    "query": ((64, 32, 4, 2), (64, 32, 4, 3)),
-    "key": ((32, 64, 4, 2), (16, 64, 4, 2)),
-}
-_ALONE_TILES = {kind: ((32, 32, 4, 2), (32, 32, 4, 2)) for kind in ("forward", "query", "key")}
-# Less than 100 KiB of shared memory a block.
-_SMALL_TILES = {
-    "forward": (
-        *((64, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 1)),
-        *((32, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
-    ),
-    "query": (
-        *((64, 32, 4, 2), (64, 32, 4, 1), (32, 16, 4, 1)),
-        *((32, 16, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
-    ),
-    "key": (
-        *((32, 64, 4, 2), (32, 64, 4, 1), (16, 32, 4, 1)),
-        *((16, 32, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
-    ),
-}
-# AMD's Instinct: 64 KiB of shared memory, and 512 registers for a thread of 4 waves.
-_HIP_TILES = {
-    "forward": (
-        *((128, 64, 4, 1), (128, 32, 4, 1), (64, 16, 4, 1)),
-        *((32, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
-    ),
-    "query": (
-        *((64, 64, 4, 1), (64, 32, 4, 1), (32, 16, 4, 1)),
-        *((32, 16, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
-    ),
-    "key": (
-        *((32, 64, 4, 1), (32, 64, 4, 1), (16, 32, 4, 1)),
-        *((16, 32, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
-    ),
-}
 
 # --- begin: launch ---
 
@@ -122,6 +62,9 @@ def _tiles_of(device):
         return _TILES
     if torch.version.hip:
         return _HIP_TILES
+    measured = _MEASURED_TILES.get(torch.cuda.get_device_capability(device))
+    if measured is not None:
+        return measured
     properties = torch.cuda.get_device_properties(device)
     small = getattr(properties, "shared_memory_per_block_optin", 0) < 100 * 1024
     return _SMALL_TILES if small else _TILES
@@ -196,7 +139,7 @@ class _Launcher:
                     if key not in self.lists:
                         first_row = (self.n - self.n_q) // size
                         lengths = (size, self.n_q, self.n, sizes["BLOCK_M"], sizes["BLOCK_N"])
-                        self.lists[key] = _tile_lists(table, first_row, *lengths)
+                        self.lists[key] = _remembered(_tile_lists, table, first_row, *lengths)
                     offsets, tiles = self.lists[key][:2] if side == "query" else self.lists[key][2:]
                     given |= {f"{name}_offsets_ptr": offsets, f"{name}_tiles_ptr": tiles}
                     given[f"{name}_tiles_row"] = tiles.shape[1]
@@ -254,21 +197,21 @@ def _batch_stride(table):
 def _forward_triton(q, k, v, inputs, scale):
     call = _Launcher(q, k, v, inputs, scale)
     dtype = torch.float32 if _JOINED else q.dtype
-    out = torch.zeros((*q.shape[:3], v.shape[3]), dtype=dtype, device=q.device)
+    # Every row is begun by one pass, so that nothing need be there before.
+    out = torch.empty((*q.shape[:3], v.shape[3]), dtype=dtype, device=q.device)
     # --- only: plain ---
-    lse = torch.full(q.shape[:3], float("-inf"), dtype=torch.float32, device=q.device)
+    lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
     # --- only: weights ---
-    lse = torch.zeros((*q.shape[:3], 2), dtype=torch.float32, device=q.device)
-    lse[..., 0] = float("-inf")
+    lse = torch.empty((*q.shape[:3], 2), dtype=torch.float32, device=q.device)
     # --- only: sinks ---
-    lse[..., 0] = call.tables["sinks"][..., None]
+    lse[..., 0], lse[..., 1] = call.tables["sinks"][..., None], 0.0
     # --- only: states ---
     # What is in states is there before any edge that is swept.
     out.copy_(begun[0])
     # --- only: states plain ---
     lse.copy_(begun[1])
     # --- only: states weights ---
-    lse[..., 0] = begun[1]
+    lse[..., 0], lse[..., 1] = begun[1], 0.0
     # --- only: end ---
     # --- only: plain ---
     given = call.arguments(out=out, lse=lse)
@@ -276,7 +219,7 @@ def _forward_triton(q, k, v, inputs, scale):
     given = call.arguments(out=out, lse=lse.flatten(2))  # whose axis of two is no stride of vectors
     # --- only: end ---
     for numbers, passes in zip(_head_sets(call.heads), _QUERY_PASSES, strict=True):
-        for kernel, _, *rest in passes:
+        for kernel, _, *rest, _ in passes:
             call.run(kernel, "query", *rest, numbers, given, "forward", ("out", "lse"), False)
     return out.to(q.dtype), lse
 
@@ -284,7 +227,10 @@ def _forward_triton(q, k, v, inputs, scale):
 def _backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     call = _Launcher(q, k, v, inputs, scale)
     grad = _rows_contiguous(grad)
-    dq = torch.zeros(q.shape, dtype=torch.float32 if _JOINED else q.dtype, device=q.device)
+    dq = torch.empty(q.shape, dtype=torch.float32 if _JOINED else q.dtype, device=q.device)
+    # --- only: states ---
+    dq.zero_()  # some heads may have no edge that is swept
+    # --- only: end ---
     delta = torch.empty_like(lse)
     given = call.arguments(grad=grad, out=out, dq=dq, lse=lse, lse_grad=lse_grad.contiguous(), delta=delta)
     # --- only: weights ---
@@ -292,17 +238,16 @@ def _backward_triton(grad, lse_grad, q, k, v, inputs, out, lse, scale):
     given |= {f"{name}_ptr": x for name, x in sums.rows.items()}
     # --- only: end ---
     for numbers, passes in zip(_head_sets(call.heads), _QUERY_PASSES, strict=True):
-        for i, (_, kernel, *rest) in enumerate(passes):
-            call.run(kernel, "query", *rest, numbers, given, "query", ("dq",), i > 0)
+        for _, kernel, *rest, continues in passes:
+            call.run(kernel, "query", *rest, numbers, given, "query", ("dq",), continues)
     # Several launches add up in fp32, in a fixed order; a single one writes the result.
     launches = sum(
         len(_progressions(numbers)) * len(passes)
         for numbers, passes in zip(_head_sets(call.heads), _KEY_PASSES, strict=True)
     )
     dtypes = (k.dtype, v.dtype) if launches == 1 else (torch.float32, torch.float32)
-    dk, dv = (
-        torch.zeros(x.shape, dtype=dtype, device=x.device) for x, dtype in zip((k, v), dtypes, strict=True)
-    )
+    make = torch.empty if launches == 1 and _ALL_KEYS and call.n_q else torch.zeros
+    dk, dv = (make(x.shape, dtype=dtype, device=x.device) for x, dtype in zip((k, v), dtypes, strict=True))
     given = call.arguments(grad=grad, dk=dk, dv=dv, lse=lse, delta=delta) | {"ADD": launches > 1}
     # --- only: weights ---
     given |= {f"{name}_ptr": x for name, x in sums.columns.items()}

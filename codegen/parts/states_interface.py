@@ -9,6 +9,7 @@ NAME, INPUTS, _LABEL, _STATES, _CARRIES, WEIGHING = "", {}, "", (), False, ()
 
 def _path(device, dtype, backend): ...
 def _on(device): ...
+def _unseen(*tensors): ...
 def _numbers(heads, device): ...
 def _sum_dtype(x): ...
 def _forward_states(*args): ...
@@ -85,15 +86,7 @@ def _state_shape(q, v):
 _LABEL = f"attnc::{NAME}_{DIGEST[:12]}_{''.join(c if c.isalnum() else '_' for c in __name__)}"
 
 
-@torch.library.custom_op(
-    f"{_LABEL}_forward",
-    mutates_args=(),
-    schema=(
-        "(Tensor q, Tensor k, Tensor v, Tensor[] inputs, Tensor? state, float scale, str backend) "
-        "-> (Tensor, Tensor, Tensor)"
-    ),
-)
-def _forward(q, k, v, inputs, state, scale, backend):
+def _compute(q, k, v, inputs, state, scale, backend):
     """Output (batch, heads, n_q, value dim), natural log of its sum of weights (batch, heads, n_q), state.
 
     The last two are in fp32. Where all of a row is in states, the sum itself stands in place of its log.
@@ -108,16 +101,7 @@ def _forward(q, k, v, inputs, state, scale, backend):
     return out.to(q.dtype), lse, final
 
 
-@torch.library.custom_op(
-    f"{_LABEL}_backward",
-    mutates_args=(),
-    schema=(
-        "(Tensor grad, Tensor lse_grad, Tensor state_grad, Tensor q, Tensor k, Tensor v, Tensor[] inputs, "
-        "Tensor? state, Tensor out, Tensor lse, float scale, str backend) "
-        "-> (Tensor, Tensor, Tensor, Tensor[], Tensor)"
-    ),
-)
-def _backward(grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scale, backend):
+def _compute_gradients(grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scale, backend):
     """Gradients of q, k and v, of the inputs and gates that weigh edges, and of the state."""
     triton_path = _path(q.device, q.dtype, backend) == "triton"
     with _on(q.device):
@@ -142,6 +126,27 @@ def _backward(grad, lse_grad, state_grad, q, k, v, inputs, state, out, lse, scal
         ]
     given = (x.to(like.dtype).contiguous() for x, like in zip((dq, dk, dv), (q, k, v), strict=True))
     return *given, d_inputs, lse.new_empty(0) if d_state is None else d_state.contiguous()
+
+
+_forward = torch.library.custom_op(
+    f"{_LABEL}_forward",
+    _compute,
+    mutates_args=(),
+    schema=(
+        "(Tensor q, Tensor k, Tensor v, Tensor[] inputs, Tensor? state, float scale, str backend) "
+        "-> (Tensor, Tensor, Tensor)"
+    ),
+)
+_backward = torch.library.custom_op(
+    f"{_LABEL}_backward",
+    _compute_gradients,
+    mutates_args=(),
+    schema=(
+        "(Tensor grad, Tensor lse_grad, Tensor state_grad, Tensor q, Tensor k, Tensor v, Tensor[] inputs, "
+        "Tensor? state, Tensor out, Tensor lse, float scale, str backend) "
+        "-> (Tensor, Tensor, Tensor, Tensor[], Tensor)"
+    ),
+)
 
 
 @_forward.register_fake
@@ -203,6 +208,49 @@ def _once(ctx, *grads):
 torch.library.register_autograd(f"{_LABEL}_backward", _once)
 
 
+class _Gradients(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad, lse_grad, state_grad, q, k, v, state, out, lse, scale, backend, *tables):
+        known = [x for x in (grad, lse_grad, state_grad, q, k, v, state, out, lse, *tables) if x is not None]
+        run = _compute_gradients if _unseen(*known) else _backward
+        dq, dk, dv, weighing, d_state = run(
+            grad, lse_grad, state_grad, q, k, v, tables, state, out, lse, scale, backend
+        )
+        return dq, dk, dv, d_state, *weighing
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    backward = staticmethod(_once)
+    jvp = staticmethod(_no_forward_mode)
+
+
+class _Eager(torch.autograd.Function):
+    """The same where nothing looks at operators: PyTorch's registry takes longer than a small call."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, state, scale, backend, *tables):
+        found = _compute(q, k, v, tables, state, scale, backend)
+        _save(ctx, (q, k, v, tables, state, scale, backend), found)
+        return found
+
+    jvp = staticmethod(_no_forward_mode)
+
+    @staticmethod
+    def backward(ctx, grad, lse_grad, state_grad):
+        q, k, v, *tables, state, out, lse = ctx.saved_tensors
+        further = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+        run = _Gradients.apply if further else _Gradients.forward
+        given = (grad, lse_grad, state_grad, q, k, v, state, out, lse, ctx.scale, ctx.backend)
+        dq, dk, dv, d_state, *weighing = run(*given, *tables)
+        gradients = dict(zip(WEIGHING, weighing, strict=True))
+        listed = [gradients.get(i) for i in range(len(tables))]
+        return dq, dk, dv, None if state is None else d_state, None, None, *listed
+
+
 class _Transformed(torch.autograd.Function):
     """The same for ``torch.func``, which does not look for the gradients of registered operators."""
 
@@ -218,39 +266,19 @@ class _Transformed(torch.autograd.Function):
         _save(ctx, (q, k, v, tables, state, scale, backend), output)
 
     jvp = staticmethod(_no_forward_mode)
-
-    @staticmethod
-    def backward(ctx, grad, lse_grad, state_grad):
-        q, k, v, *tables, state, out, lse = ctx.saved_tensors
-        given = (grad, lse_grad, state_grad, q, k, v, state, out, lse, ctx.scale, ctx.backend)
-        dq, dk, dv, d_state, *weighing = _Gradients.apply(*given, *tables)
-        gradients = dict(zip(WEIGHING, weighing, strict=True))
-        listed = [gradients.get(i) for i in range(len(tables))]
-        return dq, dk, dv, None if state is None else d_state, None, None, *listed
-
-
-class _Gradients(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(grad, lse_grad, state_grad, q, k, v, state, out, lse, scale, backend, *tables):
-        dq, dk, dv, weighing, d_state = _backward(
-            grad, lse_grad, state_grad, q, k, v, tables, state, out, lse, scale, backend
-        )
-        return dq, dk, dv, d_state, *weighing
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pass
-
-    backward = staticmethod(_once)
-    jvp = staticmethod(_no_forward_mode)
+    backward = staticmethod(_Eager.backward)
 
 
 def _operate(q, k, v, inputs, state, scale, backend):
     """Output, its sums of weights and the state, differentiable by autograd and within ``torch.func``."""
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        return _Transformed.apply(q, k, v, state, scale, backend, *inputs)
+    if not torch.compiler.is_compiling():
+        known = (q, k, v, *inputs) if state is None else (q, k, v, *inputs, state)
+        if _unseen(*known):
+            if torch.is_grad_enabled() and any(x.requires_grad for x in known):
+                return _Eager.apply(q, k, v, state, scale, backend, *inputs)
+            return _compute(q, k, v, inputs, state, scale, backend)
+        if torch._C._are_functorch_transforms_active():
+            return _Transformed.apply(q, k, v, state, scale, backend, *inputs)
     return _forward(q, k, v, inputs, state, scale, backend)
 
 

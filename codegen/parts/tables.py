@@ -150,6 +150,37 @@ def _runs(x, value):
 
 # --- begin: draws ---
 
+_MOST_REMEMBERED = 1 << 26  # bytes
+_REMEMBERED = {}
+
+
+def _remembered(make, *args):
+    """``make(*args)``, which hangs on numbers and on what was remembered, for all layers and the backward.
+
+    Only the last that fit into ``_MOST_REMEMBERED``; and nothing in a CUDA graph, whose memory is its own.
+    """
+    device = args[0].device if isinstance(args[0], torch.Tensor) else args[-1]
+    stream = 0
+    if device.type == "cuda":
+        if torch.cuda.is_current_stream_capturing():
+            return make(*args)
+        stream = torch.cuda.current_stream(device).cuda_stream
+    key = (make, stream, *(id(x) if isinstance(x, torch.Tensor) else x for x in args))
+    if key in _REMEMBERED:
+        return _REMEMBERED[key][0]
+    made = make(*args)
+    tensors = [
+        x for x in (*args, *(made if isinstance(made, tuple) else (made,))) if isinstance(x, torch.Tensor)
+    ]
+    size = sum(x.nbytes for x in tensors)
+    if size <= _MOST_REMEMBERED:
+        for old in list(_REMEMBERED):
+            if size + sum(kept[2] for kept in list(_REMEMBERED.values())) <= _MOST_REMEMBERED:
+                break
+            _REMEMBERED.pop(old, None)
+        _REMEMBERED[key] = made, args, size  # a tensor's id is its own for as long as it is kept
+    return made
+
 
 def _hash_step(x):
     """A bijective mix of 32-bit values held in int64; no product leaves 63 bits."""

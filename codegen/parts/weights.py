@@ -259,7 +259,7 @@ def _add_pairs(totals, call, grad, lse, delta):
     dim = max(call.dim, call.value_dim)
     block = (64 if dim <= 128 else 32) // (2 if call.q.element_size() == 4 else 1)
     # Six tiles are fetched ahead, where they fit.
-    ahead = block == 64 and _tiles_of(call.device) is _TILES
+    ahead = block == 64 and _tiles_of(call.device) not in (_SMALL_TILES, _HIP_TILES)
     sizes = {"BLOCK": block, "num_warps": 8 if block == 64 else 4, "num_stages": 2 if ahead else 1} | _FUSED
     for numbers, weights, found in zip(_head_sets(call.heads), _WEIGHTS, _PAIR_KERNELS, strict=True):
         if found is None or not call.n_q or not numbers:

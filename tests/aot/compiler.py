@@ -64,6 +64,8 @@ class Target:
 
 
 def _cuda(capability: int, shared: int, tiles: str = "_TILES") -> Target:
+    measured = EXAMPLES.parent / "codegen" / "tiles" / f"sm_{capability}.json"
+    tiles = f"_SM_{capability}_TILES" if measured.exists() else tiles
     return Target(f"sm_{capability}", GPUTarget("cuda", capability, 32), shared * 1024, tiles)
 
 
