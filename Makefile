@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 # With ARGS one of the two runs may have nothing to do, which pytest tells by status 5.
 NONE_IS_FINE = $(if $(ARGS), || [ $$? -eq 5 ])
 
-.PHONY: help demo test fuzz targets check fix bench clean FORCE
+.PHONY: help demo test fuzz targets gpu check fix bench clean FORCE
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo 'make test    every test; ARGS="-k window" is passed to pytest'
 	@echo 'make fuzz    random patterns beside an evaluator of its own (5 minutes); ARGS="--seed 7 --minutes 60"'
 	@echo 'make targets compile kernels of each kind for six GPUs, with the oldest and the newest Triton (10 minutes)'
+	@echo 'make gpu     with a GPU: test, sanitize, tune, measure and profile kernels (40 minutes)'
 	@echo 'make check   format, lint, types, the import law, the line count'
 	@echo 'make fix     what the formatter and the linter can mend by themselves'
 	@echo 'make bench   measure seven patterns beside their peers; ARGS="--patterns causal" chooses (10 minutes)'
@@ -37,6 +38,10 @@ fuzz: .venv/ready
 targets: .venv/oldest/ready
 	.venv/oldest/bin/python tests/aot/everywhere.py $(ARGS)
 	$(BIN)/python tests/aot/everywhere.py $(ARGS)
+
+# Step by step, and what each of them does: `python tools/gpu.py --help`.
+gpu: .venv/ready
+	$(BIN)/python tools/gpu.py all $(ARGS)
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tests import oracle
+from tests.device import there
 
 Tables = dict[str, torch.Tensor]
 
@@ -182,7 +183,7 @@ def faults(name: str, value: str, sink: str, backend: str) -> list[str]:
     k, v = torch.randn(2, 2, 1, item.n, 16, generator=generator)
     grad = torch.randn(2, 2, item.n_q, 16, generator=generator)
     leaves = [x.requires_grad_() for x in (q, k, v, *given.values())]
-    out = compiled(name).module.p(*leaves[:3], **given, backend=backend)
+    out = there(compiled(name).module.p)(*leaves[:3], **given, backend=backend)
     got = [out.detach(), *torch.autograd.grad(out, leaves, grad)]
     wanted = dense(item, q, k, v, given, grad)
     found = []
@@ -207,10 +208,10 @@ def spoiled(name: str, value: float, backend: str) -> list[str]:
     given = tables(item, -1.0, 0.0)
     generator = torch.Generator().manual_seed(1)
     q, k, v = torch.randn(3, 1, 2, item.n, 16, generator=generator)
-    right = compiled(name).module.p(q, k, v, **given, backend=backend)
+    right = there(compiled(name).module.p)(q, k, v, **given, backend=backend)
     given["m"][9, 9] = value
     leaves = [x.requires_grad_() for x in (q, k, v, given["m"])]
-    out = compiled(name).module.p(q, k, v, **given, backend=backend)
+    out = there(compiled(name).module.p)(q, k, v, **given, backend=backend)
     dq, _, _, dm = torch.autograd.grad(out.sum(), leaves)
     rows = torch.arange(item.n) == 9
     found = []

@@ -10,6 +10,7 @@ import torch
 from hypothesis import strategies as st
 
 from tests import oracle, weights_oracle
+from tests.device import there
 from tests.strategies import Case, _Names, cases
 from tests.weights_oracle import Given
 
@@ -83,7 +84,7 @@ def error_of(function: str, backend: str) -> float:
     q = x[None, None, :, None]
     one, v = q[:, :, -1:].expand(-1, -1, len(x), -1), torch.zeros_like(q)
     v[:, :, 0] = 1.0
-    out = done.module.p(q, one, v, backend=backend)[0, 0, :, 0].double()
+    out = there(done.module.p)(q, one, v, backend=backend)[0, 0, :, 0].double()
     exact = getattr(torch, function, None) or getattr(torch.nn.functional, function)
     wide = exact(x.double()) * exact(x.double()[-1])
     return float(((out - wide).abs() / wide.abs().clamp(min=1e-30)).max()) / torch.finfo(torch.float32).eps

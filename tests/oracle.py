@@ -38,6 +38,7 @@ from attnc.pipeline import Judged, Planned, facts, pattern_pass, schedule_pass, 
 from attnc.request import Request
 from attnc.schedule import Schedule
 from tests import weighed
+from tests.device import there
 from tests.strategies import Call
 
 Tensors = tuple[torch.Tensor, ...]
@@ -297,7 +298,7 @@ def ours(
     module._check(*args, given, call.scale, backend)
     wanted = (*args, *(table for table in tables if table.requires_grad))
     with poisoned():
-        out, lse = module._forward(*args, *operands(module, args, tables), scale, backend)[:2]
+        out, lse = there(module._forward)(*args, *operands(module, args, tables), scale, backend)[:2]
         lse = lse if lse.dim() == 3 else lse.sum(3)  # under weights the sum comes in two parts
         # A row without edges has no log-sum-exp that could be pulled at.
         pull = torch.where(lse.detach() == -torch.inf, 0.0, grads[1].to(lse.dtype))

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests import oracle, weights_oracle
+from tests.device import there
 
 Tensors = dict[str, torch.Tensor]
 
@@ -210,8 +211,8 @@ def emitted(call: Call, args: Tensors, backend: str) -> Tensors:
     function = oracle.compiled(call.text).module.p
     with oracle.poisoned():
         if call.chunk:
-            return {"output": function(**args, backend=backend)}
-        out, final = function(**args, return_state=True, backend=backend)
+            return {"output": there(function)(**args, backend=backend)}
+        out, final = there(function)(**args, return_state=True, backend=backend)
     return {"output": out, "final": final}
 
 

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import attnc
 from tests import weights_oracle as oracle
+from tests.device import there
 from tests.weights_oracle import Given
 
 PATTERNS = {
@@ -255,7 +256,7 @@ def lost_beside_strong_gates(name: str, backend: str) -> tuple[oracle.Tensors, o
         leaves = {key: x[:, :, first:].clone().requires_grad_() for key, x in args.items()}
         own = {key: x[first:].clone() for key, x in tables.items()}
         own["g"].requires_grad_()
-        out = getattr(done.module, done.pattern.name)(*leaves.values(), **own, backend=backend)
+        out = there(getattr(done.module, done.pattern.name))(*leaves.values(), **own, backend=backend)
         out.backward(grads["v"][:, :, first:])
         found = {
             f"d_{key}": x.grad[:, :, n - last - first :] for key, x in leaves.items() if x.grad is not None
@@ -285,7 +286,7 @@ def gates_of_a_document(name: str, backend: str) -> tuple[torch.Tensor, torch.Te
         v = args["v"].clone()
         v[:, :, end:] *= size
         doc = (torch.arange(n) >= end).long()
-        function = getattr(done.module, done.pattern.name)
+        function = there(getattr(done.module, done.pattern.name))
         function(args["q"], args["k"], v, g=g, doc=doc, backend=backend).sum().backward()
         assert g.grad is not None
         found.append(g.grad[:end])
@@ -349,7 +350,7 @@ def test_functions_are_compiled_whole() -> None:
 
 def check_vanishing_sums(gates: str, backend: str) -> None:
     """Rows fade by about 1e-13 a step: to sums by which nothing can be divided in fp32, and to nothing."""
-    function = oracle.compiled(f"pattern p() {{ {gates} }}").module.p
+    function = there(oracle.compiled(f"pattern p() {{ {gates} }}").module.p)
     q, k, v = torch.ones(3, 1, 2, 90, 8)
     k[:, :, 1:] = -1.0  # without a feature
     leaves = [x.clone().requires_grad_() for x in (q, k, v + torch.arange(8))]

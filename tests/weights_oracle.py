@@ -18,6 +18,7 @@ from attnc import weighing
 from attnc.evaluation import Env, evaluate
 from attnc.pattern import Cosine, Elementwise, Part, Pattern
 from tests import oracle
+from tests.device import there
 
 Tensors = dict[str, torch.Tensor]
 
@@ -164,7 +165,7 @@ def check(
 
     def ours(leaves: Tensors, floats: Tensors, own: torch.Tensor | None) -> Tensors:
         more = {"state": own} if carried else {}
-        out = function(*leaves.values(), **floats, **more, scale=given.scale, backend=backend)
+        out = there(function)(*leaves.values(), **floats, **more, scale=given.scale, backend=backend)
         return {"output": out}
 
     def definition(wide: torch.dtype) -> Tensors:

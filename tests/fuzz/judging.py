@@ -22,6 +22,7 @@ from attnc.diagnostics import AttncError
 from attnc.pipeline import compile_pattern
 from attnc.request import Request, Source
 from tests import oracle
+from tests.device import there
 from tests.fuzz import calls
 from tests.fuzz.attention import Call, attention
 from tests.fuzz.calls import Shape
@@ -149,12 +150,12 @@ def ours(
     backend: str,
 ) -> Results:
     """Output and gradients by the emitted function; cut into pieces where it hands on states."""
-    function = module.p
+    function = there(module.p)
     leaves = _leaves({**args, **inputs})
     with oracle.poisoned():
         if (
             shape.cuts
-            and "return_state" in (function.__kwdefaults__ or {})
+            and "return_state" in (module.p.__kwdefaults__ or {})
             and _can_be_cut(text, inputs, shape)
         ):
             out = _pieces(text, function, leaves, inputs, shape, backend)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
 from tests import extremes, oracle
+from tests.device import needs_kernels
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+needs_kernels()
 
 # Infinity less infinity, and the logarithm of nothing: numpy, too, finds no value, and says so.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

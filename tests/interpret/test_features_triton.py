@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 
 import pytest
 import torch
 
 from tests import features, half, oracle
+from tests.device import needs_kernels
 from tests.fuzzing import try_all
 from tests.strategies import Case
 from tests.test_features_torch import RECTIFIED, rectified
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+needs_kernels()
 
 EXAMPLES, SHARDS = 24, 3
 SMALL = ((16, 16), (32, 16), (16, 32))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
 from tests import oracle, stepwise
+from tests.device import needs_kernels, there
 from tests.stepwise import Call
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+needs_kernels()
 
 CALLS = (
     Call("gla", n=70, n_q=50, dim=18, value_dim=10, gates="shut", state=False),
@@ -53,7 +51,7 @@ def test_what_a_positive_gate_reaches_is_nan(monkeypatch: pytest.MonkeyPatch, up
     gates = torch.full((70, 1, 16), -0.1)
     gates[5] = 0.1
     more = {"b": torch.full((70, 1), 0.01)} if update else {}
-    out = module.p(q, k, v, g=gates, **more, backend="triton")
+    out = there(module.p)(q, k, v, g=gates, **more, backend="triton")
     assert out[:, :, 5:].isnan().all()
     if not update:  # the delta rule solves a whole chunk at once
         assert out[:, :, :5].isfinite().all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from tests import oracle
+from tests.device import needs_kernels
 from tests.test_oracle_torch import call
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+needs_kernels()
 
 TEXT = "pattern p() { attend window(30, 12) | to(every(7)) }"
 

@@ -5,19 +5,18 @@ These run in a process of their own, started with TRITON_INTERPRET=1: ``make tes
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 
 import pytest
 import torch
 
 from tests import oracle
+from tests.device import needs_kernels
 from tests.fuzzing import try_all
 from tests.strategies import Case, cases
 from tests.test_oracle_torch import call
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+needs_kernels()
 
 EXAMPLES, SHARDS = 64, 8
 # Several tiles, masked and not, at a hundred tokens: queries by keys.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests import oracle
+from tests.device import needs_kernels
 from tests.test_oracle_torch import call
 from tests.test_regressions import CASES, DIGITS, NAMES, WEIGHED, check_weighed, planned
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+needs_kernels()
 
 
 @pytest.mark.parametrize(

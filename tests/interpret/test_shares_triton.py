@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 from unittest.mock import patch
 
@@ -11,10 +10,10 @@ import torch
 
 from attnc import reference
 from tests import oracle
+from tests.device import needs_kernels, there
 from tests.test_oracle_torch import call
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+needs_kernels()
 
 # A pattern, what is called, and how many launches join outputs and add up gradients.
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
@@ -79,7 +78,7 @@ def test_a_sink_is_in_one_share() -> None:
     args, (grad, _) = oracle.tensors(call(n=40, n_q=20, dim=16, value_dim=16))
     x = torch.tensor([0.5, -1.0], requires_grad=True)
     with oracle.tiles(done.module, 16, 16), oracle.poisoned():
-        out = done.module.p(*args, x=x, backend="triton")
+        out = there(done.module.p)(*args, x=x, backend="triton")
         got = torch.autograd.grad(out, (*args, x), grad)
     q, k, v, sink = (a.detach().double().requires_grad_() for a in (*args, x))
     later = torch.ones(20, 40, dtype=torch.bool).triu(21)

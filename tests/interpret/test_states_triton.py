@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
 from tests import weights_oracle as oracle
+from tests.device import needs_kernels, there
 from tests.test_states import (
     PATTERNS,
     VANISHING,
@@ -20,8 +19,7 @@ from tests.test_states import (
 )
 from tests.weights_oracle import Given
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs TRITON_INTERPRET=1 before Triton is imported", allow_module_level=True)
+needs_kernels()
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +94,7 @@ def test_short_sequences(n: int) -> None:
 @pytest.mark.parametrize("name", ["linear", "token gates"])
 def test_the_future_changes_no_bit_of_the_past(name: str) -> None:
     done, given = oracle.compiled(pattern(name)), Given(n=70, heads=2, batch=1)
-    function = getattr(done.module, done.pattern.name)
+    function = there(getattr(done.module, done.pattern.name))
     args, tables = oracle.arguments(given, torch.float32), oracle.inputs(done.pattern, given)
     before = function(*args.values(), **tables, backend="triton")
     moved = {key: x.clone() for key, x in args.items()}
