@@ -231,3 +231,10 @@ def test_nothing_is_remembered_in_a_graph() -> None:
     ):
         one, other, again = (module._remembered(make, 1, cuda) for _ in range(3))
     assert one is again and one is not other
+
+
+def test_a_module_that_draws_checks_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        oracle.compiled("pattern p() { attend blocks(4, random(2, seed=5)) | self }").module.main()
+    assert ended.value.code == 0
+    assert "all within bounds" in capsys.readouterr().out

@@ -159,7 +159,7 @@ def _remembered(make, *args):
 
     Only the last that fit into ``_MOST_REMEMBERED``; and nothing in a CUDA graph, whose memory is its own.
     """
-    device = args[0].device if isinstance(args[0], torch.Tensor) else args[-1]
+    device = args[0].device if isinstance(args[0], torch.Tensor) else torch.device(args[-1])
     stream = 0
     if device.type == "cuda":
         if torch.cuda.is_current_stream_capturing():
