@@ -70,7 +70,7 @@ class DefinitionWriter(TensorText):
             population = Printer("host", {"n": "n"})(fold(draw.population))
             last = "n - 1" if draw.size == 1 else f"(n - 1) // {draw.size}"
             lines.append(
-                f'tables["{name}"] = _remembered(_picks, {draw.count}, {draw.seed}, {draw.past}, '
+                f'tables["{name}"] = _cached(_picks, {draw.count}, {draw.seed}, {draw.past}, '
                 f"heads, {first_row(draw)}, {last}, {population}, device)"
             )
         if self.names.members:

@@ -152,7 +152,7 @@ def _sweeps_module(
         "operators": _section(
             "Registered with PyTorch",
             _part("vmap", have=have | {"sweeps"}),
-            _part("interface", "unseen", "operators", have=have),
+            _part("interface", "plain call", "operators", have=have),
         ),
         "self-check": _part("self_check", have=have | {"dense"} | ({"undivided"} if undivided else set())),
     }
@@ -208,7 +208,7 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
         _section(
             "Registered with PyTorch",
             _part("vmap", have=frozenset({"weights", "states"})),
-            _part("interface", "unseen"),
+            _part("interface", "plain call"),
             _part("states_interface", "operators", have=kinds),
         ),
         _part("self_check", have=frozenset({"weights", "states"})),

@@ -11,6 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from attnc import draws
 from attnc.expression import (
@@ -203,23 +204,34 @@ def test_draws_are_made_once_for_all_layers() -> None:
     first = tables(40)
     assert tables(40) == first
     assert tables(41) != first
-    with patch.object(module, "_MOST_REMEMBERED", 0):  # what is kept is none too many, and nothing is added
+    with patch.object(module, "_MOST_CACHED", 0):  # what is kept is none too many, and nothing is added
         tables(42)
-        assert len(module._REMEMBERED) == 4
-    size = sum(kept[2] for kept in module._REMEMBERED.values())
-    with patch.object(module, "_MOST_REMEMBERED", size):
+        assert len(module._CACHED) == 4
+    size = sum(kept[2] for kept in module._CACHED.values())
+    with patch.object(module, "_MOST_CACHED", size):
         tables(39)
-    kept = {args[6] for _, args, _ in module._REMEMBERED.values()}
+    kept = {args[6] for _, args, _ in module._CACHED.values()}
     assert kept == {41, 39}  # the oldest, of 40 positions, went
-    assert sum(kept[2] for kept in module._REMEMBERED.values()) <= size
+    assert sum(kept[2] for kept in module._CACHED.values()) <= size
 
 
-def test_nothing_is_remembered_in_a_graph() -> None:
+def test_nothing_is_cached_under_a_mode() -> None:
+    module = oracle.compiled("pattern p() { attend random(3, seed=8) }").module
+    with FakeTensorMode():
+        module._tables([], 20, 20, 2, torch.device("cpu"))
+    assert not module._CACHED
+    [table] = module._tables([], 20, 20, 2, torch.device("cpu")).values()
+    assert type(table) is torch.Tensor
+    with FakeTensorMode():
+        assert module._tables([], 20, 20, 2, torch.device("cpu"))["picks_0"] is not table
+
+
+def test_nothing_is_cached_in_a_graph() -> None:
     module = oracle.compiled("pattern p() { attend random(3, seed=1) }").module
     cuda = torch.device("cuda")
     with patch("torch.cuda.is_current_stream_capturing", lambda: True):
-        assert module._remembered(lambda *_: 7, 1, cuda) == 7
-    assert not module._REMEMBERED
+        assert module._cached(lambda *_: 7, 1, cuda) == 7
+    assert not module._CACHED
     streams = iter((1, 2, 1))
 
     def make(*_: object) -> torch.Tensor:
@@ -229,7 +241,7 @@ def test_nothing_is_remembered_in_a_graph() -> None:
         patch("torch.cuda.is_current_stream_capturing", lambda: False),
         patch("torch.cuda.current_stream", lambda device: SimpleNamespace(cuda_stream=next(streams))),
     ):
-        one, other, again = (module._remembered(make, 1, cuda) for _ in range(3))
+        one, other, again = (module._cached(make, 1, cuda) for _ in range(3))
     assert one is again and one is not other
 
 

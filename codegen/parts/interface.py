@@ -234,13 +234,16 @@ def _rows_contiguous(x):
     return x if (x.stride(3) == 1 or x.shape[3] == 1) and x.stride(2) < 1 << 31 else x.contiguous()
 
 
-# --- begin: unseen ---
+# --- begin: plain call ---
 
 _PLAIN = torch.Tensor, torch.nn.Parameter
 
 
-def _unseen(*tensors):
-    """Whether nothing looks at operators: neither a tracer, a mode or a transform, nor a kind of tensor."""
+def _plain_call(*tensors):
+    """Whether a call of these tensors may go past the registered operators.
+
+    Not where a tracer, a dispatch mode or a transform is active, or a tensor is of another class.
+    """
     looked_at = (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
@@ -364,7 +367,7 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def forward(grad, lse_grad, q, k, v, out, lse, scale, backend, *tables):
-        run = _compute_gradients if _unseen(grad, lse_grad, q, k, v, out, lse, *tables) else _backward
+        run = _compute_gradients if _plain_call(grad, lse_grad, q, k, v, out, lse, *tables) else _backward
         # --- only: plain ---
         return run(grad, lse_grad, q, k, v, tables, out, lse, scale, backend)
         # --- only: weights ---
@@ -427,7 +430,7 @@ class _Transformed(torch.autograd.Function):
 def _operate(q, k, v, inputs, scale, backend):
     """Output and log-sum-exp, differentiable by autograd and within ``torch.func``."""
     if not torch.compiler.is_compiling():
-        if _unseen(q, k, v, *inputs):
+        if _plain_call(q, k, v, *inputs):
             if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, *inputs)):
                 return _Eager.apply(q, k, v, scale, backend, *inputs)
             return _compute(q, k, v, inputs, scale, backend)

@@ -9,7 +9,7 @@ NAME, INPUTS, _LABEL, _STATES, _CARRIES, WEIGHING = "", {}, "", (), False, ()
 
 def _path(device, dtype, backend): ...
 def _on(device): ...
-def _unseen(*tensors): ...
+def _plain_call(*tensors): ...
 def _numbers(heads, device): ...
 def _sum_dtype(x): ...
 def _forward_states(*args): ...
@@ -214,7 +214,7 @@ class _Gradients(torch.autograd.Function):
     @staticmethod
     def forward(grad, lse_grad, state_grad, q, k, v, state, out, lse, scale, backend, *tables):
         known = [x for x in (grad, lse_grad, state_grad, q, k, v, state, out, lse, *tables) if x is not None]
-        run = _compute_gradients if _unseen(*known) else _backward
+        run = _compute_gradients if _plain_call(*known) else _backward
         dq, dk, dv, weighing, d_state = run(
             grad, lse_grad, state_grad, q, k, v, tables, state, out, lse, scale, backend
         )
@@ -273,7 +273,7 @@ def _operate(q, k, v, inputs, state, scale, backend):
     """Output, its sums of weights and the state, differentiable by autograd and within ``torch.func``."""
     if not torch.compiler.is_compiling():
         known = (q, k, v, *inputs) if state is None else (q, k, v, *inputs, state)
-        if _unseen(*known):
+        if _plain_call(*known):
             if torch.is_grad_enabled() and any(x.requires_grad for x in known):
                 return _Eager.apply(q, k, v, state, scale, backend, *inputs)
             return _compute(q, k, v, inputs, state, scale, backend)

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import torch
 
+
+def _plain_call(*tensors): ...
+
+
 # --- begin: arithmetic ---
 
 
@@ -150,15 +154,18 @@ def _runs(x, value):
 
 # --- begin: draws ---
 
-_MOST_REMEMBERED = 1 << 26  # bytes
-_REMEMBERED = {}
+_MOST_CACHED = 1 << 26  # bytes
+_CACHED = {}
 
 
-def _remembered(make, *args):
-    """``make(*args)``, which hangs on numbers and on what was remembered, for all layers and the backward.
+def _cached(make, *args):
+    """``make(*args)``, which depends on shapes alone: kept for other layers and for the backward.
 
-    Only the last that fit into ``_MOST_REMEMBERED``; and nothing in a CUDA graph, whose memory is its own.
+    The latest that fit into ``_MOST_CACHED``; nothing in a CUDA graph, whose memory is its own, and nothing
+    under a tracer or a mode, which may make tensors of another kind.
     """
+    if not _plain_call():
+        return make(*args)
     device = args[0].device if isinstance(args[0], torch.Tensor) else torch.device(args[-1])
     stream = 0
     if device.type == "cuda":
@@ -166,19 +173,19 @@ def _remembered(make, *args):
             return make(*args)
         stream = torch.cuda.current_stream(device).cuda_stream
     key = (make, stream, *(id(x) if isinstance(x, torch.Tensor) else x for x in args))
-    if key in _REMEMBERED:
-        return _REMEMBERED[key][0]
+    if key in _CACHED:
+        return _CACHED[key][0]
     made = make(*args)
     tensors = [
         x for x in (*args, *(made if isinstance(made, tuple) else (made,))) if isinstance(x, torch.Tensor)
     ]
     size = sum(x.nbytes for x in tensors)
-    if size <= _MOST_REMEMBERED:
-        for old in list(_REMEMBERED):
-            if size + sum(kept[2] for kept in list(_REMEMBERED.values())) <= _MOST_REMEMBERED:
+    if size <= _MOST_CACHED:
+        for old in list(_CACHED):
+            if size + sum(kept[2] for kept in list(_CACHED.values())) <= _MOST_CACHED:
                 break
-            _REMEMBERED.pop(old, None)
-        _REMEMBERED[key] = made, args, size  # a tensor's id is its own for as long as it is kept
+            _CACHED.pop(old, None)
+        _CACHED[key] = made, args, size  # a tensor's id is its own for as long as it is kept
     return made
 
 
