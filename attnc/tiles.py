@@ -67,7 +67,7 @@ class Tiles:
         return {}
 
     def extremes(self, part: Expr, side: str) -> tuple[Ints, Ints]:
-        """The least and the greatest value, in every tile, of what hangs on the position ``side`` alone."""
+        """The least and the greatest value, in every tile, of what depends on the position ``side`` alone."""
         key = part, side
         if key not in self._extremes:
             low, high = np.zeros((2, self.count), dtype=np.int64)

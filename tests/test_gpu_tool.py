@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 import pytest
 
@@ -76,6 +77,9 @@ def test_bad_words(gpu: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         gpu.main(["check", "--device", "cpu"])
     assert "--device cpu goes with --dry-run" in capsys.readouterr().err
+    with patch("torch.cuda.is_available", lambda: False), pytest.raises(SystemExit):
+        gpu.main(["check"])
+    assert "torch sees no GPU here" in capsys.readouterr().err
     assert gpu.main(["adopt", "--out", str(tmp_path)]) == 1
     assert "run `python tools/gpu.py tune` on a GPU first" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@
 `make gpu` is all of them in this order, on a machine that has a GPU. What a step found stands in
 .gpu/STEP.jsonl, a line for each of its items, as soon as the item has ended; called again, a step does what
 failed first, then what is left, and nothing twice. No call takes more than --minutes. `all --dry-run
---device cpu` does a little of everything in Triton's interpreter, so that no minute there goes to a slip.
+--device cpu` does a little of everything in Triton's interpreter, so that no minute there is lost to a typo.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.aot.everywhere import GATES, STATES, SWEPT
+
+ROOT = Path(__file__).resolve().parents[1]
 DTYPES = ("bfloat16", "float16", "float32")
-# One example for each kind of kernel: see tests/aot/everywhere.py.
-KINDS = (
-    *("mistral", "strided", "longformer", "packed_documents", "bigbird", "t5", "natten_2d", "logsparse"),
-    *("linear_transformer", "mamba2", "gla", "gated_deltanet"),
-)
 # What tile sizes are tuned on: long sweeps and short ones, sets, documents, residues, digits.
 TUNED = (
     "causal",
@@ -96,7 +95,7 @@ def check(run: Run) -> list[Item]:
     files = sorted(path.name for path in (ROOT / "tests/interpret").glob("test_*_triton.py"))
     files.remove("test_far_triton.py")  # of memory that is never touched, which a GPU does not have
     names, dtypes = examples(), DTYPES
-    more, some = (), ("-x",)
+    more, some = (), ()
     if run.little:
         files, names, dtypes = ["test_regressions_triton.py"], ["causal", "retnet"], DTYPES[:1]
         more, some = ("--little",), ("-k", "softplus")
@@ -113,9 +112,9 @@ def check(run: Run) -> list[Item]:
 
 def sanitize(run: Run) -> list[Item]:
     """Loads, stores and races as the hardware sees them."""
-    tools, kinds = ("memcheck", "racecheck", "synccheck"), KINDS
+    tools, kinds = ("memcheck", "racecheck", "synccheck"), (*SWEPT, *STATES, *GATES)
     if run.little:
-        tools, kinds = tools[:1], KINDS[:1]
+        tools, kinds = tools[:1], kinds[:1]
     return [
         Item(
             f"{tool} {name}",
@@ -124,7 +123,7 @@ def sanitize(run: Run) -> list[Item]:
         )
         for tool in tools
         for name in kinds
-        if tool != "synccheck" or name in ("gla", "gated_deltanet")
+        if tool != "synccheck" or name in GATES
     ]
 
 
@@ -336,6 +335,10 @@ def main(words: list[str]) -> int:
     given = parser.parse_args(words)
     if given.device == "cpu" and not given.dry_run:
         parser.error("without a GPU there is nothing to measure: --device cpu goes with --dry-run")
+    if given.device == "cuda" and not torch.cuda.is_available() and set(given.steps) - {"prepare", "adopt"}:
+        parser.error(
+            "torch sees no GPU here: `--dry-run --device cpu` does a little of everything without one"
+        )
     run = Run(given.out.resolve(), given.device, given.minutes, given.jobs, given.dry_run)
     names = ("prepare", *STEPS, "adopt") if "all" in given.steps else given.steps
     worst = 0
