@@ -81,7 +81,7 @@ def _without_remainders(expr: sympy.Expr, n: sympy.Symbol) -> sympy.Expr:
     """``n`` in place of its quotient times the divisor and its remainder, where that is shorter."""
     if nodes(expr) > MOST_NODES:
         return expr
-    for part in expr.atoms(sympy.Mod):
+    for part in sorted(expr.atoms(sympy.Mod), key=str):  # whichever order a set has
         left, step = part.args
         if left != n or not step.is_Integer:
             continue

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -374,3 +377,20 @@ def test_what_takes_too_much_work_to_count_is_bounded_by_its_comparisons(limit: 
         cost = cost_of(bodies)
     assert not cost.exact and cost.at(32 * 48 * 48) <= 27 * 32 * 48 * 48
     assert work.spent <= limit + limit // 10 + 10_000
+
+
+def test_the_form_that_is_shown_is_always_the_same(tmp_path: Path) -> None:
+    """Whichever order sets have: remainders by two numbers can be written out one after the other, or not."""
+    path = tmp_path / "p.attn"
+    path.write_text("pattern p() { attend window(5) & stride(3) | to(every(7)) }")
+    printed = {
+        subprocess.run(
+            [sys.executable, "-m", "attnc", "check", str(path)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "123"
+    }
+    assert len(printed) == 1
