@@ -26,8 +26,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 
-from attnc.budget import OutOfWork, at
-from attnc.digits import PLAIN, Digits, Radix, radices
+from attnc.budget import OutOfWork, at, charge
+from attnc.digits import PLAIN, WRITING, Digits, Radix, radices
 from attnc.division import Places
 from attnc.expression import (
     FALSE,
@@ -67,6 +67,8 @@ from attnc.schedule import SHIFT, BodyPlan, Pass, Scatter, Schedule, Sweep, tile
 from attnc.simplify import LAST
 from attnc.solver import SPENT, Answer, decided, satisfiable, valid
 
+# What it takes to look whether a condition and its form in digits are the same, in steps of work.
+RETOLD = 130
 HEAD_RANGE = conj(le(0, Var("h")), lt(Var("h"), Var("H")))
 
 
@@ -277,6 +279,7 @@ def _retold(condition: Expr, told: Expr, rewrite: Digits) -> list[Expr]:
     """
     if condition == told:
         return []
+    charge(RETOLD, WRITING)
     places = Places(rewrite.sides)
     quotients: dict[Expr, Expr] = {}
     lemmas = []
