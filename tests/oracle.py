@@ -98,19 +98,33 @@ def planned(
 
 @contextmanager
 def tiles(module: ModuleType, queries: int, keys: int) -> Iterator[None]:
-    """Whatever a module launches in here has tiles of that size."""
+    """Whatever a module launches in here has tiles of that size, and chunks as short as they get."""
     sizes = {"BLOCK_M": queries, "BLOCK_N": keys, "num_warps": 4, "num_stages": 1}
-    with patch.object(module, "_tile_sizes", lambda *_: sizes), shared(module):
+    swept = patch.object(module, "_tile_sizes", lambda *_: sizes) if hasattr(module, "_tile_sizes") else None
+    with swept or nullcontext(), shared(module), short_chunks(module):
+        yield
+
+
+@contextmanager
+def short_chunks(module: ModuleType) -> Iterator[None]:
+    """Chunks of states have 64 positions in here, whatever the features, if a module knows of chunks."""
+    if not hasattr(module, "_kernel_chunk"):
+        yield
+        return
+    with patch.object(module, "_kernel_chunk", lambda width: 64):
         yield
 
 
 @contextmanager
 def shared(module: ModuleType, steps: int = 1, programs: int = 4096) -> Iterator[None]:
-    """Whatever a module launches in here comes in shares of that many steps, if it knows of shares."""
+    """Whatever a module launches in here comes in shares of that many steps, if it knows of shares.
+
+    programs: below so many; with none, what has far more to do than the rest comes in shares, and that alone.
+    """
     if not hasattr(module, "_SHARE_STEPS"):
         yield
         return
-    with patch.object(module, "_SHARE_STEPS", steps), patch.object(module, "_PROGRAMS", programs):
+    with patch.multiple(module, _SHARE_STEPS=steps, _HEAVY_STEPS=steps, _PROGRAMS=programs):
         yield
 
 

@@ -15,10 +15,17 @@ def _directions(*args): ...
 def _rows_contiguous(*args): ...
 def _precision(*args): ...
 def _unit(*args): ...
-def _chunk_of(*args): ...
 
 
 # --- begin ---
+
+
+def _kernel_chunk(width):
+    """How many positions a chunk has: so many that its state, in fp32, is no larger than its values.
+
+    Kernels write states to memory and read them again; what a chunk's own pairs take grows with it.
+    """
+    return min(1024, max(64, triton.next_power_of_2(2 * width)))
 
 
 class _LinearLauncher:
@@ -31,7 +38,7 @@ class _LinearLauncher:
         self.n, self.value_dim, self.device = moved.n, self.v.shape[3], self.q.device
         self.width = body.width(self.dim)
         self.gated, self.segmented = moved.gates is not None, moved.begin is not None
-        self.chunk = _chunk_of(self.width)
+        self.chunk = _kernel_chunk(self.width)
         self.chunks = -(-self.n // self.chunk)
         self.behind = -(-(body.near - 1) // self.chunk) if body.near > 1 else 0
         crowded = self.gated or body.kind != "elementwise"
@@ -336,7 +343,7 @@ def _linear_backward_triton(body, moved, grad, lse_grad, out, lse, state_grad, i
         warps=4 if body.kind == "favor" else call.sizes["warps"],
         stages=2
         if max(call.dim, call.value_dim) <= 64
-        else 1,  # a chunk has two tiles: little to fetch ahead
+        else 1,  # what is fetched ahead would be kept in memory instead of registers
         **call.strides(q=call.q, k=call.k, v=call.v, grad=grad),
         dk_ptr=dk,
         shares_ptr=key_shares,

@@ -36,6 +36,16 @@ def test_states_are_the_definition(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["linear", "token gates", "gated documents", "everything", "window and rest", "taylor"]
+)
+def test_long_chunks(name: str) -> None:
+    """With more features than those, chunks have more positions and so more tiles: here two of 128."""
+    dim = 7 if name == "taylor" else 40
+    given = Given(n=140, n_q=90, heads=2, key_heads=1, dim=dim, value_dim=12, batch=1, again=True, long=True)
+    assert oracle.check(pattern(name), given, "triton") == []
+
+
+@pytest.mark.parametrize(
     "name", ["linear", "token gates", "everything", "window and rest", "taylor", "favor"]
 )
 def test_half_precision(name: str) -> None:
