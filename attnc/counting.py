@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from math import prod
 from typing import Any
 
@@ -36,6 +35,8 @@ TILE, STEP = 128, 64
 # What an edge costs that is visited alone, in pairs of a tile: a key and a value are fetched for it, 4 bytes
 # of 16-bit tensors for every 4 FLOPs of a pair, at 180 FLOPs to the byte.
 SCATTERED = 180
+# So many times what most tiles do is far more.
+HEAVY = 8
 # Tiles of either side that are looked at to see how many hold an edge.
 SAMPLE = 48
 # Tiles of a pass that are counted one by one.
@@ -104,6 +105,25 @@ def longest(part: Pass, n: int, tile: int) -> Expr:
     return floor_div(N, max(1, round(n / here))) if here and most(4 * n) > 2 * here else Const(here)
 
 
+def heavy(part: Pass, n: int, tile: int) -> tuple[int, int]:
+    """How many of the first, and of the last, positions have tiles with far more to do than most tiles.
+
+    None where those are not few whatever the length, lie elsewhere, or where inputs decide.
+    """
+    found = _heavy(part, n, tile)
+    return found if found == _heavy(part, 4 * n, tile) else (0, 0)
+
+
+def _heavy(part: Pass, n: int, tile: int) -> tuple[int, int]:
+    if part.walk.members is not None or part.walk.radix != PLAIN or any(map(_reads, part.sweeps)):
+        return 0, 0
+    work = sum((_work(part, sweep, n, tile, 1) for sweep in part.sweeps), np.zeros(1))
+    far = work > HEAVY * max(float(np.median(work)), tile)
+    first, last = (int(np.cumprod(side).sum()) for side in (far, far[::-1]))
+    few = first + last == int(far.sum()) and (first + last) * HEAVY <= len(far)
+    return (first * tile, last * tile) if few else (0, 0)
+
+
 def _reads(sweep: Sweep) -> bool:
     """Whether inputs decide where a sweep begins and ends."""
     bounds = (sweep.when, *sweep.low, *sweep.high)
@@ -117,25 +137,6 @@ def edges_each(sweep: Sweep, n: int) -> int:
         assert sweep.drawn is not None
         return constant(sweep.drawn.count) or 1
     return 1 + max(n - 1, 0).bit_length() if sweep.scatter.shifted else 1
-
-
-def computed(passes: Iterable[Pass], n: int) -> float | None:
-    """Pairs that the forward passes compute for one head, at the tiles of 16-bit tensors of dim 128.
-
-    None where that hangs on inputs.
-    """
-    total = 0.0
-    for part in passes:
-        for sweep in part.sweeps:
-            if _reads(sweep) or part.walk.members is not None or sweep.walk.members is not None:
-                return None
-            if sweep.worth != TRUE:
-                return None
-            if sweep.scatter is not None:
-                total += n * edges_each(sweep, n)
-                continue
-            total += touched(part, sweep, n, TILE // 2 if part.narrow else TILE, STEP)
-    return total
 
 
 def passed_over(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:

@@ -9,7 +9,7 @@ from math import prod
 
 from attnc.budget import OutOfWork, allows, charge, lose, share
 from attnc.congruences import joined
-from attnc.counting import STEP, TILE, grows, longest, passed_over, touched, unmasked
+from attnc.counting import STEP, TILE, grows, heavy, longest, passed_over, touched, unmasked
 from attnc.decompose import decompose
 from attnc.digits import PLAIN, Radix, radices
 from attnc.expression import (
@@ -41,7 +41,7 @@ from attnc.factorise import Factor, factors
 from attnc.pattern import Body, Pattern, formula
 from attnc.relation import Axis, BodyTerms, Lattice, Term
 from attnc.scattering import scattered
-from attnc.schedule import BodyPlan, Pass, Schedule, Side, Sweep, Walk, whole
+from attnc.schedule import BodyPlan, Order, Pass, Schedule, Side, Sweep, Walk, whole
 from attnc.simplify import LAST
 from attnc.sweeps import sweep_of
 from attnc.views import ranges_of, view
@@ -320,10 +320,16 @@ def _finished(frame: Pass, sweeps: list[Sweep], n: int) -> list[Pass]:
         alone = any(sweep.scatter is not None for sweep in group)
         part = replace(frame, sweeps=kept, narrow=alone or narrow < NARROW_GAIN * wide)
         # Of chosen rows only some are there, the first ones.
-        backwards = part.walk.members is None and grows(part, n, TILE, STEP)
+        order: Order = "forwards"
+        if part.walk.members is None and grows(part, n, TILE, STEP):
+            order = "backwards"
         reach = longest(part, n, TILE)
         long = (constant(reach) or LONG) >= LONG and reach != ZERO
-        passes.append(replace(part, backwards=backwards, longest=reach if long else ZERO))
+        first, last = heavy(part, n, TILE) if long else (0, 0)
+        if first or last:
+            order = "inwards" if first and last else "backwards" if last else "forwards"
+        most = 2 * max(first, last) if first and last else first + last
+        passes.append(replace(part, order=order, heavy=most, longest=reach if long else ZERO))
     return passes
 
 

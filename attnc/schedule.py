@@ -36,6 +36,7 @@ from attnc.pattern import Body, Pattern
 from attnc.simplify import LAST
 
 Side = Literal["query", "key"]
+Order = Literal["forwards", "backwards", "inwards"]
 LEAST, MOST = Var("least"), Var("most")
 SHIFT = Var("shift")  # 0 or a power of two
 
@@ -123,7 +124,8 @@ class Pass:
     owned: which positions the pass answers for; others may lie in its tiles, and are not written.
     continues: whether it goes on with what earlier passes found for its queries; key sides always add up.
     narrow: whether tiles of few positions pay, because the sweeps are short.
-    backwards: whether the last tiles have most to do and should be begun first.
+    order: in which tiles are begun, so that those with most to do come first.
+    heavy: how many positions, begun first, have tiles with far more to do than others; counted, not proven.
     longest: how many positions a tile sweeps at the most, counted and not proven, over ``n``; zero where they
         are so few that they need not be shared out, however few the tiles are.
     """
@@ -135,7 +137,8 @@ class Pass:
     sweeps: tuple[Sweep, ...]
     continues: bool = False
     narrow: bool = False
-    backwards: bool = False
+    order: Order = "forwards"
+    heavy: int = 0
     longest: Expr = ZERO
 
     @property
@@ -232,8 +235,9 @@ def _describe_pass(part: Pass) -> list[str]:
         lines.append(f"    answers for {part.walk.var.name} where {show(part.owned)}")
     if part.narrow:
         lines.append("    in tiles of few rows")
-    if part.backwards:
-        lines.append("    the last tiles first, because they have most to do")
+    if part.order != "forwards":
+        which = "the last tiles first" if part.order == "backwards" else "from both ends inwards"
+        lines.append(f"    {which}, because they have most to do")
     for sweep in part.sweeps:
         lines.append(f"    sweep {sweep.origin}")
         if sweep.when != TRUE:
@@ -252,7 +256,8 @@ def _describe_pass(part: Pass) -> list[str]:
         if sweep.selection != TRUE:
             lines.append(f"        skipping {sweep.walk.var.name} unless {show(sweep.selection)}")
     if part.longest != ZERO:
-        lines.append(f"    in shares of up to {show(part.longest)} positions, where tiles are few")
+        several = f"; the first {part.heavy} positions' always" if part.heavy else ""
+        lines.append(f"    in shares of up to {show(part.longest)} positions, where tiles are few{several}")
     if not part.sweeps:
         lines.append("    nothing to sweep: zeros")
     return lines

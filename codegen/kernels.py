@@ -12,6 +12,7 @@ from attnc.codegen.expressions import KernelText
 from attnc.codegen.kinds import KINDS, Kind
 from attnc.codegen.needs import Names, Need, bases_of, needs, parameters_of
 from attnc.codegen.shares import first_share, kept, share_of
+from attnc.codegen.tile_tables import TileShape, tile_shape
 from attnc.codegen.walks import WalkWriter
 from attnc.codegen.weights import BodyWeights, EntryKind, sloped
 from attnc.digits import PLAIN
@@ -53,11 +54,6 @@ class KernelWriter(WalkWriter):
         self.needs: tuple[Need, ...] = needs(part, names, (weights.score,))
 
     @property
-    def alone(self) -> bool:
-        """Whether all positions are taken one by one, so that no products of matrices are made."""
-        return all(sweep.scatter is not None for sweep in self.part.sweeps) and bool(self.part.sweeps)
-
-    @property
     def long(self) -> bool:
         """Whether a tile's sweeps may come in shares; not where sums for weights' entries are kept, too."""
         summed = any(self._entry_sums(kind) for kind in KINDS[self.part.side])
@@ -69,18 +65,17 @@ class KernelWriter(WalkWriter):
         return self.part.walk.members is None
 
     @property
+    def all_shared(self) -> bool:
+        """Whether all tiles of a launch come in shares, if any do."""
+        return self.counted and not self.part.heavy
+
+    @property
     def _in_shares(self) -> str:
         return "SHARES" if self.counted else "True"
 
     @property
-    def shape(self) -> str:
-        """What shape of tile suits its kernels: see ``_tile_sizes``."""
-        if self.alone:
-            return "alone"
-        deep = self.part.side == "key" and any(len(self._moving(sweep)) > 1 for sweep in self.part.sweeps)
-        if deep or self.weights.of_kind("pair"):
-            return "slim"
-        return "narrow" if self.part.narrow else "wide"
+    def shape(self) -> TileShape:
+        return tile_shape(self.part, bool(self.weights.of_kind("pair")))
 
     def kernel_name(self, kind: Kind) -> str:
         return f"_{kind.name}_kernel{self.suffix}"
@@ -113,7 +108,7 @@ class KernelWriter(WalkWriter):
         body += [
             kind.finish,
             self._unmapped(kind),
-            kept(kind, store, "SHARES" if self.counted else "shares > 1") if self.long else store,
+            kept(kind, store, "SHARES" if self.all_shared else "shares > 1") if self.long else store,
         ]
         text = "\n".join(part.rstrip("\n") for part in body if part.strip())
         parameters = indent(self._parameters(kind), "    ")
@@ -162,8 +157,11 @@ class KernelWriter(WalkWriter):
             lines += share_of(turn, head, self._in_shares)
         else:
             lines.append(f"tile = {turn} % tiles")
-        if self.part.backwards:
+        if self.part.order == "backwards":
             lines.append("tile = tiles - 1 - tile  # those with most to do first")
+        if self.part.order == "inwards":
+            turned = "tl.where(tile % 2 == 0, tile // 2, tiles - 1 - tile // 2)"
+            lines.append(f"tile = {turned}  # those with most to do first, at both ends")
         lines.append("offset = n - n_q  # the first query's position")
         lines += bases_of(self.needs).splitlines()
         if not self.weights.scaled:

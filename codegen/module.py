@@ -456,8 +456,9 @@ def _kernels(bodies: list[tuple[list[KernelWriter], list[KernelWriter]]]) -> tup
             tables[side].append(f"({', '.join(rows)},)" if rows else "()")
     query_passes = (
         "# For every body and pass: its kernels, the tables they read, the number of tiles, what shape of\n"
-        "# tile suits them, and how many positions a tile sweeps, where few tiles come in shares; whether a\n"
-        "# pass over queries goes on with what an earlier one found for them.\n"
+        "# tile suits them; where tiles come in shares, how many positions one sweeps, whether the number\n"
+        "# of tiles is known, and how many positions have far more to do than others; whether a pass over\n"
+        "# queries goes on with what an earlier one found for them.\n"
         f"_QUERY_PASSES = ({', '.join(tables['query'])},)\n"
         "# Whether some passes go on with what others found, in 32 bits.\n"
         f"_JOINED = {any(writer.part.continues for query, _ in bodies for writer in query)}\n"
@@ -471,10 +472,13 @@ def _kernels(bodies: list[tuple[list[KernelWriter], list[KernelWriter]]]) -> tup
 
 
 def _places(writer: KernelWriter) -> str:
-    """How many positions a tile sweeps at the most, and whether the number of tiles is known beforehand."""
+    """How many positions a tile sweeps at the most, whether the number of tiles is known beforehand, and how
+    many positions have far more to do than others.
+    """
     if not writer.long:
         return "None"
-    return f"(lambda n: {Printer('host', {'n': 'n'})(writer.part.longest)}, {writer.counted})"
+    longest = Printer("host", {"n": "n"})(writer.part.longest)
+    return f"(lambda n: {longest}, {writer.counted}, {writer.part.heavy})"
 
 
 def _tile_count(part: Pass) -> str:

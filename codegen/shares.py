@@ -31,8 +31,9 @@ def first_share(kind: Kind, state: str) -> str:
 def kept(kind: Kind, store: str, condition: str) -> str:
     """The end of a kernel: a result is stored, a share is kept until all are there.
 
-    condition: when it is a share. Where the number of tiles is known, all are or none, and each has a binary
-    of its own (SHARES): in one for both, what is stored would take registers from the sweeps.
+    condition: when it is a share. Where the number of tiles is known, and all have about as much to do, all
+    are or none, and each has a binary of its own (SHARES): in one for both, what is stored would take
+    registers from the sweeps.
     """
     if kind.side == "query":
         stored, row, block = "stored", "q - offset", "BLOCK_M"

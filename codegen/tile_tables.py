@@ -13,7 +13,11 @@ import json
 from functools import cache
 from importlib.resources import files
 from textwrap import wrap
-from typing import Any
+from typing import Any, Literal, NamedTuple
+
+from attnc.schedule import Pass
+
+TileShape = Literal["wide", "narrow", "slim", "alone"]
 
 _HEAD = """\
 # Queries, keys, warps and stages by level: dim up to 64, 128, 256 in 16 bits, then in 32 bits.
@@ -22,15 +26,53 @@ _HEAD = """\
 """
 
 
+class Sizes(NamedTuple):
+    """Queries and keys of a tile, warps of a program, stages of its pipeline."""
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+
+def tile_shape(part: Pass, of_pairs: bool) -> TileShape:
+    """What shape of tile suits a pass' kernels: see ``_tile_sizes``.
+
+    of_pairs: whether weights read something for every pair.
+    """
+    if part.sweeps and all(sweep.scatter is not None for sweep in part.sweeps):
+        return "alone"
+    deep = part.side == "key" and any(sweep.low[1:] != sweep.high[1:] for sweep in part.sweeps)
+    return "slim" if deep or of_pairs else "narrow" if part.narrow else "wide"
+
+
+def level(dim: int) -> int:
+    """Which entry of a table is for a head dim, in 16 bits."""
+    return (dim > 64) + (dim > 128)
+
+
+def sizes_of(kernel: str, dim: int, shape: TileShape) -> Sizes:
+    """The tiles of a kernel in 16 bits on a GPU with room for large ones: as ``_tile_sizes`` of modules."""
+    table = next(item for item in _files() if item["name"] == "_TILES")["tables"]
+    rows = table.get(shape, table["wide"])[kernel]
+    found = rows[level(dim)] if level(dim) < len(rows) else table["wide"][kernel][level(dim)]
+    queries, keys, warps, stages = found
+    return Sizes(queries, min(keys, 64), 4, stages) if dim <= 32 else Sizes(queries, keys, warps, stages)
+
+
+@cache
+def _files() -> list[dict[str, Any]]:
+    paths = (path for path in files("attnc.codegen").joinpath("tiles").iterdir())
+    found = sorted((path.name, path.read_text(encoding="utf-8")) for path in paths if path.is_file())
+    return [json.loads(text) for name, text in found if name.endswith(".json")]
+
+
 @cache
 def tables_text() -> str:
     """All tables, and which of them were measured, as Python."""
-    paths = (path for path in files("attnc.codegen").joinpath("tiles").iterdir())
-    found = sorted((path.name, path.read_text(encoding="utf-8")) for path in paths if path.is_file())
-    tables = [json.loads(text) for name, text in found if name.endswith(".json")]
-    measured = [f"{tuple(item['capability'])}: {item['name']}" for item in tables if "capability" in item]
+    measured = [f"{tuple(item['capability'])}: {item['name']}" for item in _files() if "capability" in item]
     return (
-        f"{_HEAD}{''.join(map(_table, tables))}"
+        f"{_HEAD}{''.join(map(_table, _files()))}"
         "# Those that were measured, by the compute capability of the device.\n"
         f"_MEASURED_TILES = {{{', '.join(measured)}}}\n"
     )

@@ -28,9 +28,9 @@ class Language:
         return a if condition else b
 
 
-def emitted(section: str, *names: str) -> dict[str, Any]:
+def emitted(section: str, *names: str, part: str = "shares") -> dict[str, Any]:
     """Functions of the emitted modules as functions on Python's integers."""
-    tree = ast.parse(module_parts("shares")[section])
+    tree = ast.parse(module_parts(part)[section])
     kept: list[ast.stmt] = []
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name in names:
@@ -38,7 +38,7 @@ def emitted(section: str, *names: str) -> dict[str, Any]:
             for argument in node.args.args:
                 argument.annotation = None
             kept.append(node)
-        elif isinstance(node, ast.Assign):
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             kept.append(node)
     space: dict[str, Any] = {"tl": Language}
     exec(compile(ast.unparse(ast.Module(kept, [])), section, "exec"), space)
@@ -87,22 +87,26 @@ def test_every_tile_is_taken_once_with_all_its_shares(tiles: int, split: int, sh
 
 
 @pytest.mark.parametrize(
-    ("places", "tiles", "heads", "counted", "split", "shares"),
+    ("places", "tiles", "heads", "counted", "heavy", "split", "shares"),
     [
-        (1 << 20, 1, 8, True, 1, 32),  # decoding one token: 8 programs become 256
-        (1 << 20, 512, 32, True, 0, 1),  # enough to do as it is
-        (1 << 20, 1, 1, True, 1, 64),  # as many shares as are ever joined
-        (4096, 1, 8, True, 1, 8),  # no shares that would take but a few steps
-        (300, 1, 8, True, 0, 1),
-        (1 << 20, 1 << 14, 16, False, 4, 16),  # some chosen rows of many: the first tiles of those
-        (1 << 20, 2, 16, False, 2, 16),
-        (1 << 20, 1, 300, False, 0, 1),
+        (1 << 20, 1, 8, True, 0, 1, 32),  # decoding one token: 8 programs become 256
+        (1 << 20, 512, 32, True, 0, 0, 1),  # enough to do as it is
+        (1 << 20, 1, 1, True, 0, 1, 64),  # as many shares as are ever joined
+        (4096, 1, 8, True, 0, 1, 8),  # no shares that would take but a few steps
+        (300, 1, 8, True, 0, 0, 1),
+        (1 << 20, 1 << 14, 16, False, 0, 4, 16),  # some chosen rows of many: the first tiles of those
+        (1 << 20, 2, 16, False, 0, 2, 16),
+        (1 << 20, 1, 300, False, 0, 0, 1),
+        (1 << 20, 512, 32, True, 2, 2, 64),  # many tiles, of which two have far more to do
+        (1 << 14, 512, 32, True, 1, 1, 8),
+        (2048, 512, 32, True, 1, 0, 1),  # not so much that it would pay
+        (1 << 20, 4, 8, True, 2, 4, 8),  # few tiles, all in shares
     ],
 )
-def test_few_tiles_come_in_shares(
-    places: int, tiles: int, heads: int, counted: bool, split: int, shares: int
+def test_few_and_heavy_tiles_come_in_shares(
+    places: int, tiles: int, heads: int, counted: bool, heavy: int, split: int, shares: int
 ) -> None:
-    found = emitted("launch", "_shares")["_shares"](places, 64, tiles, heads, counted)
+    found = emitted("launch", "_shares")["_shares"](places, 64, tiles, heads, counted, heavy)
     assert found == (split, shares)
 
 
@@ -122,3 +126,27 @@ def test_long_sweeps_may_come_in_shares(text: str, query: list[Expr], key: list[
     (item,) = bodies(f"pattern p() {{ {text} }}")
     assert [part.longest for part in item.query] == query
     assert [part.longest for part in item.key] == key
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "key"),
+    [
+        ("attend causal", [("backwards", 0)], [("forwards", 0)]),
+        ("attend window(300)", [("forwards", 0)], [("forwards", 0)]),
+        ("attend window(9) | to(first(16))", [("forwards", 0)], [("forwards", 128)]),
+        ("attend window(9) | from(first(16))", [("forwards", 128)], [("forwards", 0)]),
+        ("attend window(9) | from(last(200))", [("backwards", 256)], [("forwards", 0)]),
+        ("attend window(9) | from(first(16) + last(200))", [("inwards", 512)], None),
+        ("input hub: bool[n] attend window(9) | from(hub)", None, None),
+        ("attend window(9) | from(every(500, 0))", None, None),
+    ],
+)
+def test_tiles_with_far_more_to_do_come_first(
+    text: str, query: list[tuple[str, int]] | None, key: list[tuple[str, int]] | None
+) -> None:
+    (item,) = bodies(f"pattern p() {{ {text} }}")
+    for passes, wanted in ((item.query, query), (item.key, key)):
+        found = [(part.order, part.heavy) for part in passes]
+        assert wanted is None or found[: len(wanted)] == wanted
+    if "hub" in text or "500" in text:  # inputs decide, and tiles here and there
+        assert all(not part.heavy for part in (*item.query, *item.key))

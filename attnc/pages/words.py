@@ -143,8 +143,10 @@ def _tiles(part: Pass) -> str:
         words += f", in tiles of {_code(' x '.join(('any', *map(str, part.extents))))} of these"
     if part.owned != TRUE:
         words += f"; it answers for those with {_code(show(part.owned))}"
-    if part.backwards:
+    if part.order == "backwards":
         words += "; the last tiles, which have most to do, come first"
+    if part.order == "inwards":
+        words += "; from both ends inwards, where tiles have most to do"
     return words
 
 

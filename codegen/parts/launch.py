@@ -25,7 +25,7 @@ def _tables(inputs, n_q, n, heads, device): ...
 def _pack(member): ...
 def _tile_lists(*args): ...
 def _cached(make, *args): ...
-def _shares(places, block, tiles, heads, counted): ...
+def _shares(places, block, tiles, heads, counted, heavy): ...
 def _Cells(given, found, heads, split, shares, block): ...
 
 
@@ -149,8 +149,9 @@ class _Launcher:
     def run(self, kernel, side, needed, tiles_of, shape, places, numbers, given, kind, found, add):
         """One launch for every arithmetic progression of heads.
 
-        places: how many positions a tile sweeps, where tiles may come in shares. found: the results' names;
-        add: whether they hold something that is added to.
+        places: where tiles may come in shares, how many positions one sweeps, whether their number is known,
+        and how many positions have far more to do. found: the results' names; add: whether they hold
+        something that is added to.
         """
         sizes = self.sizes(kind, shape)
         own, other = ("BLOCK_M", "BLOCK_N") if side == "query" else ("BLOCK_N", "BLOCK_M")
@@ -163,8 +164,11 @@ class _Launcher:
                 launch["abreast"] = math.gcd(count, max(1, self.heads // self.key_heads // step))
             # --- only: shares ---
             if places is not None:
-                longest, counted = places
-                split, shares = _shares(longest(self.n), sizes[other], tiles, self.batch * heads, counted)
+                longest, counted, heavy = places
+                heavy = min(tiles, -(-heavy // sizes[own]))
+                split, shares = _shares(
+                    longest(self.n), sizes[other], tiles, self.batch * heads, counted, heavy
+                )
                 numbered = (start, step, count) if side == "query" else (0, 1, heads)
                 named = dict(zip(("head_start", "head_step", "head_count"), numbered, strict=True))
                 cells = _Cells(given, found, named, split, shares, sizes[own])

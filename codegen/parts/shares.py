@@ -169,22 +169,26 @@ _PROGRAMS = 256
 # Shares of fewer steps would spend their time on being joined.
 _SHARE_STEPS = 8
 _MOST_SHARES = 64
+# Tiles that have far more to do than others come in shares of so many steps, however many tiles there are.
+_HEAVY_STEPS = 32
 # Of chosen rows it isn't known how many there are, and of so many programs' tiles shares are kept.
 _SHARED_PROGRAMS = 1024
 # Rows that one program joins.
 _JOINED_ROWS = 16
 
 
-def _shares(places, block, tiles, heads, counted):
+def _shares(places, block, tiles, heads, counted, heavy):
     """How many tiles come in shares and in how many: from shapes alone, so that sums are always the same.
 
     places: how many a tile sweeps at the most, ``block`` at a time. heads: of all batches. counted: whether
-    ``tiles`` is their number, and not only the most that there can be.
+    ``tiles`` is their number, and not only the most that there can be. heavy: so many have far more to do,
+    and come first.
     """
     known = tiles if counted else 1
     shares = min(_PROGRAMS // max(1, known * heads), -(-places // (_SHARE_STEPS * block)), _MOST_SHARES)
     if shares < 2:
-        return 0, 1
+        shares = min(-(-places // (_HEAVY_STEPS * block)), _MOST_SHARES)
+        return (heavy, shares) if heavy and shares > 1 else (0, 1)
     return (tiles if counted else min(tiles, max(1, _SHARED_PROGRAMS // (shares * heads)))), shares
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
@@ -96,9 +96,11 @@ def _checked(case: Case, module: ModuleType, shape: Shape, backend: str) -> Outc
     except Exception as error:
         return Outcome("crashed", f"in the definition: {type(error).__name__}: {error}"[:2000], shape)
     size = SMALL[shape.seed % len(SMALL)]
-    small = shape.small and hasattr(module, "_tile_sizes")
     try:
-        with oracle.tiles(module, *size) if small else nullcontext():
+        with ExitStack() as stack:
+            if shape.small:
+                stack.enter_context(oracle.tiles(module, *size))
+                stack.enter_context(oracle.shared(module, programs=shape.seed % 2 * 4096))
             got = ours(case.text, module, args, inputs, pull, shape, backend)
     except Exception as error:
         if isinstance(error, ValueError | TypeError) and _meant(str(error)):

@@ -127,7 +127,7 @@ def in_shares(module: ModuleType) -> Iterator[Any]:
     yield nullcontext()
     if hasattr(module, "_PROGRAMS"):
         yield patch.multiple(module, _PROGRAMS=1 << 16, _SHARE_STEPS=1)
-        yield patch.multiple(module, _PROGRAMS=0)
+        yield patch.multiple(module, _PROGRAMS=0, _HEAVY_STEPS=1)
 
 
 def captured(found: oracle.Compiled, call: Call) -> list[str]:

@@ -55,6 +55,39 @@ def test_shares_are_joined_exactly_and_always_alike(name: str) -> None:
     assert (joined.count("out"), len(joined) - joined.count("out")) == (2 * wanted[0], 2 * wanted[1])
 
 
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [
+        ("attend window(2) | from(first(3)) | to(last(2))", {"n": 90}),
+        ("attend window(2) | from(first(3) + last(20))", {"n": 90, "n_q": 41}),
+        ("attend blocks(8, window(1, 1) | to(first(1) + last(1)) | from(first(1) + last(1)))", {"n": 85}),
+        ("attend blocks(8, window(1, 1) | to(first(1)) | random(2, seed=0))", {"n": 85, "heads": 1}),
+    ],
+)
+def test_heavy_tiles_among_light_ones_come_in_shares(text: str, changes: dict[str, Any]) -> None:
+    done = oracle.compiled(f"pattern p() {{ {text} }}", small=True)
+    assert any(part.heavy for item in done.schedule.bodies for part in (*item.query, *item.key))
+    given = call(**{"n_q": changes["n"], "dim": 16, "value_dim": 20, **changes})
+    split: list[tuple[int, int]] = []
+
+    class Counting(done.module._Cells):  # type: ignore[misc, name-defined]
+        def join(self, add: bool) -> None:
+            split.append((self.steps["split"], self.steps["shares"]))
+            super().join(add)
+
+    args, grads = oracle.tensors(given)
+    with (
+        patch.object(done.module, "_Cells", Counting),
+        oracle.tiles(done.module, 16, 16),
+        oracle.shared(done.module, programs=0),
+    ):
+        got, again = (oracle.ours(done.module, args, grads, [], given, "triton") for _ in range(2))
+    mask = reference.mask(done.pattern, given.n, given.heads, {}, given.n_q)
+    assert oracle.against(got, args, grads, mask, given, torch.float32) == []
+    assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
+    assert any(0 < tiles <= 4 and shares > 1 for tiles, shares in split)
+
+
 def test_enough_tiles_are_launched_once() -> None:
     """One kernel forward, and none that joins, where tiles are many or sweeps short."""
     done = oracle.compiled("pattern p() { attend causal }")
