@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from attnc import factorise, indexing, proofs
+from attnc import factorise, indexing, prediction, proofs
 from attnc.budget import LIMIT, OVERRUN, OutOfWork, charge, compiling, within
 from attnc.cost import Cost
-from attnc.counting import computed
 from attnc.counts import cost_of, edges_of
 from attnc.diagnostics import AttncError, Diagnostic, Span, render, to_json
-from attnc.expression import TRUE
-from attnc.pattern import Pattern
+from attnc.expression import TRUE, tables
+from attnc.pattern import Pattern, formula
 from attnc.pipeline import (
     PASSES,
     Decomposed,
@@ -57,6 +56,16 @@ class Waste:
 
 
 @dataclass(frozen=True)
+class Share:
+    """The share of the floor that a model expects the kernels to reach on a GPU: 1 is the best there is."""
+
+    gpu: str
+    n: int
+    forward: float
+    backward: float
+
+
+@dataclass(frozen=True)
 class States:
     """What one body keeps in states that do not grow with the length.
 
@@ -84,6 +93,7 @@ class PatternReport:
     waste: for each body what its tiles compute beside what its edges need.
     made: what the passes made of it: a ``Planned`` where all claims hold, else a ``Judged``.
     states: for each body what it keeps in states, where it does.
+    expected: what a model expects on GPUs.
     """
 
     name: str
@@ -100,6 +110,7 @@ class PatternReport:
     waste: tuple[Waste, ...]
     made: Judged
     states: tuple[States, ...] = ()
+    expected: tuple[Share, ...] = ()
     unmeasured: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -134,6 +145,7 @@ class PatternReport:
             "lost": list(self.lost),
             "computed": [vars(item) for item in self.waste],
             "states": [vars(item) for item in self.states],
+            "expected": [vars(item) for item in self.expected],
         }
 
     def __str__(self) -> str:
@@ -169,6 +181,13 @@ class PatternReport:
             yield "states", f"{found.numbers} numbers for a head{heads}: of {found.reads}"
             cheaper = f"cheaper than every pair from n = {found.cheaper_from} on, at dims of 64"
             yield "cost", f"{found.multiplications} multiplications, {cheaper}"
+        ways: dict[str, list[str]] = {}
+        for share in self.expected:
+            text = f"{share.forward:.0%} forward, {share.backward:.0%} backward"
+            ways.setdefault(text, []).append(share.gpu)
+        if ways:
+            texts = "; ".join(f"{text} on an {' or '.join(gpus)}" for text, gpus in ways.items())
+            yield "expected", f"of the floor {texts}; at n = {self.expected[0].n}"
         for loss in self.lost:
             yield "masked", loss
 
@@ -249,7 +268,9 @@ def examine(request: Request, bar: Bar | None = None) -> Report:
     return Report(tuple(reports), tuple(diagnostics))
 
 
-_STEPS = 5
+_STEPS = 6
+# The length at which times are predicted, and how many rows of a mask are looked at for that.
+EXPECTED, ROWS = 1 << 13, 32
 # What it takes to begin with a pattern, in steps of work.
 BEGUN = 50_000
 
@@ -307,6 +328,8 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
     step("how many edges there are")
     cost = cost_of(judged.bodies)
     waste = _waste(made) if isinstance(made, Planned) else ()
+    step("what a GPU is expected to take")
+    expected = _shares(made) if isinstance(made, Planned) else ()
     report = PatternReport(
         name=pattern.name,
         params=parameters(pattern),
@@ -323,6 +346,7 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
         waste=waste,
         made=made,
         states=states,
+        expected=expected,
     )
     return report, problems
 
@@ -341,15 +365,27 @@ def _computed(planned: Planned) -> Iterator[Waste]:
     for item, terms in zip(planned.schedule.bodies, planned.bodies, strict=True):
         if any(item.factors):
             continue
-        heads, cost, pairs = terms.body.heads.text, edges_of(terms), computed(item.query, n)
-        if pairs is not None and cost.exact and not cost.of_inputs:
-            if needed := cost.at(n):
-                yield Waste(heads, n, int(pairs), needed, pairs / needed)
-            continue
-        sample = Sample.of(planned.pattern, item.body, min(n, LONGEST))
-        if sample is not None and (needed := sample.edges()):
+        heads, cost = terms.body.heads.text, edges_of(terms)
+        told = cost.exact and not cost.of_inputs and not tables(formula(item.body.relation))
+        sample = Sample.of(planned.pattern, item.body, n if told else min(n, LONGEST))
+        if sample is not None and (needed := cost.at(sample.n) if told else sample.edges()):
             pairs = sample.computed(item.query)
             yield Waste(heads, sample.n, pairs, needed, pairs / needed, sample.words())
+
+
+def _shares(planned: Planned) -> tuple[Share, ...]:
+    """What a model expects of each known GPU; of none where that takes too much work."""
+    n = usual_length(planned.pattern) if planned.pattern.grid else EXPECTED
+    try:
+        with within(0.25):
+            work = prediction.count(planned, prediction.Shape(n, heads=32, kv_heads=8, dim=128), rows=ROWS)
+    except (OutOfWork, prediction.Unpredictable):
+        return ()
+    found = []
+    for name, gpu in prediction.gpus().items():
+        on = work.on(gpu)
+        found.append(Share(name, n, on["forward"].share, on["backward"].share))
+    return tuple(found)
 
 
 def _states(planned: Planned) -> Iterator[States]:

@@ -96,6 +96,11 @@ def family(weights: Weights) -> str:
     return "channel" if channels else "linear"
 
 
+def chunk_of(width: int) -> int:
+    """How many positions a chunk has in kernels, with ``width`` features: as ``_kernel_chunk`` of modules."""
+    return min(1024, max(64, 1 << (2 * width - 1).bit_length()))
+
+
 def features_used(schedule: Schedule) -> frozenset[str]:
     """What the parts of emitted modules are there for: families, and the axes of their gates."""
     found = set()

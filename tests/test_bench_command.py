@@ -46,6 +46,59 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 SMALL = ["--device", "cpu", "--heads", "2", "--dim", "8", "--repeats", "2"]
 
 
+def test_what_a_model_expects(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is measured without a GPU, unless a device is named; then both stand in one table."""
+    words = [
+        "bench",
+        "sliding.attn",
+        "hubs.attn",
+        "--n",
+        "4096",
+        "--predict",
+        "H200",
+        "--input",
+        "hub=first:3",
+    ]
+    assert main([*words, "--dim", "128", "--json", "out.json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "set-up" in out
+    assert "sliding(window = 8): n 4096, batch 1, 8 heads, dim 128, bfloat16, H200" in out
+    assert "; hub first:3; nothing was measured" in out
+    assert out.count("expected on H200") == 4 and out.count("kernel") >= 4
+    made = json.loads(Path("out.json").read_text())
+    assert made["machine"] == {} and not made["cases"][0]["peers"]
+    for case in made["cases"]:
+        for way in ("forward", "backward"):
+            found = case["expected"][way]
+            assert 0 < found["of_floor"] < 1 and found["seconds"] > 0 and found["limit"]
+
+    both = [*SMALL, "--n", "64", "--against", "none", "--predict", "H100", "--dtype", "bfloat16"]
+    assert main(["bench", "sliding.attn", *both, "--json", "both.json", "--no-backward"]) == 0
+    out, _ = capsys.readouterr()
+    assert "expected on H100" in out and "attnc " in out
+    (case,) = json.loads(Path("both.json").read_text())["cases"]
+    assert [peer["peer"] for peer in case["peers"]] == ["attnc"]
+    assert "backward" not in case["expected"] and case["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--predict", "V100"], "no times can be predicted for 'V100': choose among H100, H200"),
+        (["--predict", "H100", "--dtype", "float32"], "times are predicted in 16 bits"),
+        (["--predict", "H100", "--plot", "out.svg"], "`--plot` draws what was measured"),
+        (["--predict", "H100", "--n", "2000000"], "for up to 1048576 tokens"),
+        (["--predict", "H100", "--input", "hub=neither"], "neither"),
+    ],
+)
+def test_what_no_model_expects(
+    here: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(["bench", "hubs.attn", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and said in err and not Path("out.svg").exists()
+
+
 def test_table_and_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "bench",

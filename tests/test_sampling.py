@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attnc import reference
-from attnc.counting import STEP, TILE, computed
+from attnc.counting import STEP, TILE, touched
 from attnc.sampling import Sample
 from tests import enumeration, oracle
 
@@ -24,14 +24,27 @@ LENGTH = 512
         "attend chunk(100)",
     ],
 )
-def test_the_same_as_without_inputs(text: str) -> None:
+def test_the_same_as_plans_are_weighed_by(text: str) -> None:
     planned = oracle.planned(f"pattern p() {{ {text} }}")
     [body] = planned.schedule.bodies
     sample = Sample.of(planned.pattern, body.body, LENGTH)
-    whole = computed(body.query, LENGTH)
-    assert sample is not None and whole is not None
+    assert sample is not None
     assert sample.edges() == int(reference.mask(planned.pattern, LENGTH).sum())
+    whole = sum(
+        touched(part, sweep, LENGTH, TILE // 2 if part.narrow else TILE, STEP)
+        for part in body.query
+        for sweep in part.sweeps
+    )
     assert abs(sample.computed(body.query) / whole - 1) < 0.02
+
+
+def test_edges_of_some_rows() -> None:
+    planned = oracle.planned("pattern p() { attend causal & stride(7) }")
+    [body] = planned.schedule.bodies
+    sample = Sample.of(planned.pattern, body.body, 2000)
+    assert sample is not None
+    assert sample.edges(4000) == sample.edges()
+    assert sample.edges(500) == pytest.approx(sample.edges(), rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ import torch
 from attnc.bench import plot
 from attnc.bench.case import DTYPES, BadCase, Shape, make_case
 from attnc.bench.clock import Ceiling, measure_ceiling
+from attnc.bench.expected import expected, known_gpu
 from attnc.bench.peers import Peer, default_names, select
-from attnc.bench.results import Json, document, table
-from attnc.bench.run import Result, measure, steps
+from attnc.bench.results import Json, case_of, document, table
+from attnc.bench.run import measure, steps
 from attnc.files import Output, output
 from attnc.fills import BadFill, known
 from attnc.pattern import Pattern
@@ -30,7 +31,8 @@ class Plan:
     """Everything that is asked for. fills: how inputs are filled, by name; kv_heads None: as many as heads.
 
     device, dtypes, against None: what the machine offers. json, plot: paths, or None.
-    command, version: what was called, for the document.
+    predict: the GPU whose times a model is to tell; nothing is measured then, unless there is a GPU or a
+        device was named. command, version: what was called, for the document.
     """
 
     requests: tuple[Request, ...]
@@ -48,6 +50,7 @@ class Plan:
     fills: tuple[tuple[str, str], ...] = ()
     json: str | None = None
     plot: str | None = None
+    predict: str | None = None
     command: str = ""
     version: str = ""
 
@@ -62,28 +65,38 @@ def bench(plan: Plan, print_table: bool = True) -> Json:
     """
     device = _device(plan.device)
     peers = _peers(plan, device)
-    files = _outputs(plan)
+    files = _outputs(plan, device)
+    measured = _measures(plan, device)
     shapes = _shapes(plan, device)
+    if plan.predict is not None:
+        known_gpu(plan.predict)
     patterns = [(request, settle_pattern(request).pattern) for request in plan.requests]
     fills = _fills(plan.fills, [pattern for _, pattern in patterns])
-    bar = Bar(len(patterns) * len(shapes) * steps(len(peers), plan.repeats, plan.backward), sys.stderr)
+    each = steps(len(peers), plan.repeats, plan.backward) if measured else 1
+    bar = Bar(len(patterns) * len(shapes) * each, sys.stderr)
     ceilings: dict[str, Ceiling] = {}
-    results: list[Result] = []
+    cases: list[Json] = []
     try:
         for (request, pattern), filled in zip(patterns, fills, strict=True):
             for shape in shapes:
-                case = make_case(request, pattern, shape, device, filled, plan.seed)
-                if shape.dtype not in ceilings:
-                    bar.show(f"what the machine can do in {shape.dtype}")
-                    ceilings[shape.dtype] = measure_ceiling(device, DTYPES[shape.dtype])
-                results.append(measure(case, peers, plan.repeats, plan.backward, ceilings[shape.dtype], bar))
+                one: Json = {}
+                if plan.predict is not None:
+                    bar.show(f"{pattern.name}, n {shape.n}: what is expected on {plan.predict}")
+                    one = expected(request, shape, plan.predict, filled, plan.backward)
+                if measured:
+                    case = make_case(request, pattern, shape, device, filled, plan.seed)
+                    if shape.dtype not in ceilings:
+                        bar.show(f"what the machine can do in {shape.dtype}")
+                        ceilings[shape.dtype] = measure_ceiling(device, DTYPES[shape.dtype])
+                    ceiling = ceilings[shape.dtype]
+                    one |= case_of(measure(case, peers, plan.repeats, plan.backward, ceiling, bar))
+                cases.append(one)
                 if print_table:
                     bar.clear()
-                    one = document(results[-1:])["cases"][0]
-                    print(("\n\n" if len(results) > 1 else "") + table(one), flush=True)
+                    print(("\n\n" if len(cases) > 1 else "") + table(one), flush=True)
     finally:
         bar.clear()
-    made = document(results, plan.command, datetime.date.today().isoformat(), plan.version)
+    made = document(cases, plan.command, datetime.date.today().isoformat(), plan.version)
     if "json" in files:
         files["json"].write((json.dumps(made, indent=1) + "\n").encode())
     if "plot" in files:
@@ -91,13 +104,21 @@ def bench(plan: Plan, print_table: bool = True) -> Json:
     return made
 
 
-def _outputs(plan: Plan) -> dict[str, Output]:
+def _measures(plan: Plan, device: torch.device) -> bool:
+    return plan.predict is None or plan.device is not None or device.type == "cuda"
+
+
+def _outputs(plan: Plan, device: torch.device) -> dict[str, Output]:
     """Files to write, looked at before anything is measured."""
     sources = tuple(request.source.name for request in plan.requests)
     found = {}
     if plan.json is not None:
         found["json"] = output(plan.json, ("json",), sources)
     if plan.plot is not None:
+        if not _measures(plan, device):
+            raise BadCase(
+                "`--plot` draws what was measured, and nothing will be: leave out `--predict` or it"
+            )
         plot.available()
         found["plot"] = output(plan.plot, plot.FORMATS, sources)
     if len({Path(file.target) for file in found.values()}) < len(found):
@@ -134,7 +155,10 @@ def _shapes(plan: Plan, device: torch.device) -> list[Shape]:
         raise BadCase(f"{plan.heads} query heads cannot share {kv_heads} key heads evenly")
     if plan.dim > 256:
         raise BadCase(f"head dimensions go up to 256, not {plan.dim}")
-    dtypes = plan.dtypes or (("float32",) if device.type == "cpu" else ("bfloat16",))
+    wide = device.type == "cpu" and plan.predict is None
+    dtypes = plan.dtypes or (("float32",) if wide else ("bfloat16",))
+    if plan.predict is not None and "float32" in dtypes:
+        raise BadCase("times are predicted in 16 bits: leave `--dtype` out, or take bfloat16 or float16")
     return [
         Shape(n, plan.heads, kv_heads, plan.dim, plan.batch, dtype) for n in plan.lengths for dtype in dtypes
     ]

@@ -18,8 +18,11 @@ MIB = 1 << 20
 # --- JSON -----------------------------------------------------------------------------------------------
 
 
-def document(results: Sequence[Result], command: str = "", date: str = "", version: str = "") -> Json:
-    """Everything that is known of a run: the command, the machine, versions, and every sample."""
+def document(cases: Sequence[Result | Json], command: str = "", date: str = "", version: str = "") -> Json:
+    """Everything that is known of a run: the command, the machine, versions, and every sample.
+
+    cases: what was measured, or cases of documents already.
+    """
     import torch
 
     versions = {"attnc": version, "python": platform.python_version(), "torch": str(torch.__version__)}
@@ -31,17 +34,19 @@ def document(results: Sequence[Result], command: str = "", date: str = "", versi
         pass
     if torch.version.cuda is not None:
         versions["cuda"] = torch.version.cuda
+    made = [case_of(item) if isinstance(item, Result) else item for item in cases]
     return {
         "format": FORMAT,
         "command": command,
         "date": date,
-        "machine": machine(results[0].case.device) if results else {},
+        "machine": machine(torch.device(made[0]["device"])) if made and made[0]["peers"] else {},
         "versions": versions,
-        "cases": [_case(result) for result in results],
+        "cases": made,
     }
 
 
-def _case(result: Result) -> Json:
+def case_of(result: Result) -> Json:
+    """A case of a document."""
     case = result.case
     edges, counted = case.edges
     ours = result.entries[0]
@@ -107,11 +112,43 @@ def table(case: Mapping[str, Any]) -> str:
     lines = [label(case), _facts(case)]
     for direction in ("forward", "backward"):
         listed = [peer for peer in case["peers"] if direction in peer]
+        listed += _expectation(case, direction)
         if listed:
             lines += ["", *_rows((direction, *_HEAD[1:]), listed, direction)]
+    if "expected" in case:
+        lines += ["", *_about_expectation(case)]
     if any(peer["other_edges"] for peer in case["peers"]):
         lines += ["", "* computes all causal edges, which are not the pattern's"]
     return "\n".join(lines)
+
+
+def _expectation(case: Mapping[str, Any], direction: str) -> list[Json]:
+    """The model's row, as if it were a peer's."""
+    if direction not in case.get("expected", {}):
+        return []
+    found = case["expected"][direction]
+    own: Mapping[str, Any] = case["peers"][0].get(direction, {}) if case["peers"] else {}
+    phase = {
+        "setup_s": None,
+        "seconds": found["seconds"],
+        "tflops": found["tflops"],
+        "of_ceiling": found["of_floor"],
+        "peak_bytes": None,
+        "against_attnc": found["seconds"] / own["seconds"] if "seconds" in own else None,
+    }
+    return [{"peer": f"expected on {case['expected']['gpu']}", "other_edges": False, direction: phase}]
+
+
+def _about_expectation(case: Mapping[str, Any]) -> Iterator[str]:
+    """What limits the expected times, and how they came about."""
+    found = case["expected"]
+    for direction in ("forward", "backward"):
+        if direction in found:
+            item = found[direction]
+            least = "at least, as arithmetic is left out; " if item["at_least"] else ""
+            count = f"{item['launches']} kernel{'s' * (item['launches'] != 1)}"
+            yield f"{direction}: {least}limited by {item['limit']}; {count}"
+    yield "expected: by a model of the kernels' machine code, not measured"
 
 
 def label(case: Mapping[str, Any]) -> str:
@@ -130,6 +167,8 @@ def _facts(case: Mapping[str, Any]) -> str:
     whole = case["batch"] * case["heads"] * case["n"] ** 2
     about = "" if case["edges_counted"] else "about "
     filled = "".join(f"; {name} {fill}" for name, fill in case["inputs"].items())
+    if "ceiling" not in case:
+        return f"{about}{case['edges'] / whole:.2%} of all pairs{filled}; nothing was measured"
     ceiling = case["ceiling"]
     return (
         f"{about}{case['edges'] / whole:.2%} of all pairs{filled}; "
@@ -157,7 +196,7 @@ def _rows(head: tuple[str, ...], peers: Sequence[Mapping[str, Any]], direction: 
 def _cells(phase: Mapping[str, Any]) -> tuple[str, ...]:
     ratio, memory = phase["against_attnc"], phase["peak_bytes"]
     return (
-        duration(phase["setup_s"]),
+        "-" if phase["setup_s"] is None else duration(phase["setup_s"]),
         duration(phase["seconds"]),
         f"{phase['tflops']:.3g}",
         f"{phase['of_ceiling']:.0%}",

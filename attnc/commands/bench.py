@@ -39,6 +39,7 @@ def add(commands: Commands) -> None:
         ("--device", "NAME", str, None, "cpu, cuda, cuda:1 (default: a GPU where there is one)"),
         ("--against", "PEER", str, None, "flex, sdpa, flash, natten, xformers, fla or several, or none"),
         ("--repeats", "N", whole_number, 5, "rounds of alternating runs (default: 5)"),
+        ("--predict", "GPU", str, None, "what a model expects there: H100 or H200; measures on a GPU alone"),
         ("--seed", "N", seed, 0, "of the random tensors and inputs (default: 0)"),
         ("--json", "OUT.json", str, None, "write everything that was measured"),
         ("--plot", "OUT.png|svg", str, None, "draw it"),
@@ -79,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
             fills=tuple(fills.items()),
             json=options.json,
             plot=options.plot,
+            predict=options.predict,
             command=shlex.join(("attnc", *options.words)),
             version=options.version,
         )

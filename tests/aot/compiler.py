@@ -318,6 +318,14 @@ def build(launch: Launch, target: Target) -> Binary:
     )
 
 
+def machine_code(launch: Launch, target: str = "sm_90") -> str:
+    """The disassembled kernel for one of NVIDIA's devices."""
+    attributes = {(place,): [["tt.divisibility", multiple]] for place, multiple in launch.attributes}
+    source = ASTSource(launch.kernel, dict(launch.types), dict(launch.constants), attributes)
+    binary = triton.compile(source, target=TARGETS[target].triton, options=dict(launch.options))
+    return _read("nvdisasm", "-c", binary.asm["cubin"])
+
+
 def _read(tool: str, option: str, cubin: bytes) -> str:
     """What one of the tools that come with Triton says about a binary."""
     path = Path(inspect.getfile(triton)).parent / "backends/nvidia/bin" / tool
