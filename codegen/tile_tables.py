@@ -15,7 +15,7 @@ from importlib.resources import files
 from textwrap import wrap
 from typing import Any, Literal, NamedTuple
 
-from attnc.schedule import Pass
+from attnc.schedule import Pass, Sweep
 
 TileShape = Literal["wide", "narrow", "slim", "alone"]
 
@@ -42,8 +42,13 @@ def tile_shape(part: Pass, of_pairs: bool) -> TileShape:
     """
     if part.sweeps and all(sweep.scatter is not None for sweep in part.sweeps):
         return "alone"
-    deep = part.side == "key" and any(sweep.low[1:] != sweep.high[1:] for sweep in part.sweeps)
+    deep = part.side == "key" and any(_moving(sweep) > 1 for sweep in part.sweeps)
     return "slim" if deep or of_pairs else "narrow" if part.narrow else "wide"
+
+
+def _moving(sweep: Sweep) -> int:
+    """How many digits but the first take more than one value."""
+    return sum(low != high for low, high in zip(sweep.low[1:], sweep.high[1:], strict=True))
 
 
 def level(dim: int) -> int:
@@ -52,11 +57,13 @@ def level(dim: int) -> int:
 
 
 def sizes_of(kernel: str, dim: int, shape: TileShape) -> Sizes:
-    """The tiles of a kernel in 16 bits on a GPU with room for large ones: as ``_tile_sizes`` of modules."""
-    table = next(item for item in _files() if item["name"] == "_TILES")["tables"]
+    """The tiles of a kernel in 16 bits on Hopper: as ``_tile_sizes`` of modules."""
+    measured = {tuple(item["capability"]): item["tables"] for item in _files() if "capability" in item}
+    large = next(item for item in _files() if item["name"] == "_TILES")
+    table = measured.get((9, 0), large["tables"])
     rows = table.get(shape, table["wide"])[kernel]
-    found = rows[level(dim)] if level(dim) < len(rows) else table["wide"][kernel][level(dim)]
-    queries, keys, warps, stages = found
+    row = rows[level(dim)] if level(dim) < len(rows) else table["wide"][kernel][level(dim)]
+    queries, keys, warps, stages = row
     return Sizes(queries, min(keys, 64), 4, stages) if dim <= 32 else Sizes(queries, keys, warps, stages)
 
 

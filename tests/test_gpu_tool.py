@@ -122,9 +122,11 @@ def test_measured_tables_are_in_modules(tmp_path: Path, monkeypatch: pytest.Monk
     assert said[0].startswith("Device 9, wide key 128: [") and said[0].endswith(" -> [64, 64, 4, 4]")
     monkeypatch.setattr(tile_tables, "files", lambda package: tmp_path.parent)
     tmp_path.rename(tmp_path.with_name("tiles"))
-    tile_tables.tables_text.cache_clear()
+    for cached in (tile_tables.tables_text, tile_tables._files):
+        cached.cache_clear()
     text = tile_tables.tables_text()
-    tile_tables.tables_text.cache_clear()
+    for cached in (tile_tables.tables_text, tile_tables._files):
+        cached.cache_clear()
     space: dict[str, object] = {}
     exec(text, space)
     assert space["_MEASURED_TILES"] == {(9, 0): space["_SM_90_TILES"]}

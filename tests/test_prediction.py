@@ -37,10 +37,11 @@ def test_steps_are_cut_as_kernels_cut_them() -> None:
 @pytest.mark.parametrize("dim", [16, 40, 64, 80, 128, 256])
 def test_tiles_and_chunks_are_those_of_modules(dim: int) -> None:
     module = oracle.compiled("pattern p() { attend causal & offsets(powers(2)) }").module
+    table = module._MEASURED_TILES.get((9, 0), module._TILES)
     padded = 1 << (dim - 1).bit_length()
     for shape in ("wide", "narrow", "slim", "alone"):
         for kernel in ("forward", "query", "key"):
-            found = module._tile_sizes(kernel, padded, 2, module._TILES, shape)
+            found = module._tile_sizes(kernel, padded, 2, table, shape)
             told = tuple(found[name] for name in ("BLOCK_M", "BLOCK_N", "num_warps", "num_stages"))
             assert tuple(sizes_of(kernel, padded, shape)) == told
     states = oracle.compiled("pattern p() { attend causal kernel elu(x) + 1 }").module
@@ -116,5 +117,7 @@ def test_every_kind_of_kernel(text: str) -> None:
 
 
 def test_what_is_not_predicted() -> None:
+    with pytest.raises(Unpredictable, match="share a denominator"):
+        expected("attend chunk(8) with softmax attend !chunk(8) & causal with kernel exp(x)")
     with pytest.raises(Unpredictable, match="up to 1048576 tokens"):
         expected("attend causal", Shape(1 << 21))

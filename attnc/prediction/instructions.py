@@ -74,14 +74,16 @@ def instructions(
     kernel: str, shape: str, dim: int, sizes: Sizes, part: Pass, sweep: Sweep | None, weights: BodyWeights
 ) -> float:
     """Instructions that a warp issues in a step; sweep: whose mask is looked at, None where none is."""
+    scored = of_score(weights)
+    operations = scored.operations + (0 if sweep is None else of_mask(part, sweep))
+    each = of_step(kernel, shape, dim, sweep is not None, scored._replace(operations=operations))
+    return each * sizes.queries * sizes.keys / (sizes.warps * THREADS)
+
+
+def of_step(kernel: str, shape: str, dim: int, masked: bool, done: Scored) -> float:
+    """Instructions for every score that a thread has. done: for every pair, by score and mask."""
     fit = fitted()
     known = fit["full"][kernel]
-    scored = of_score(weights)
-    each = known.get(shape, known["wide"])[min(level(dim), 1)]
-    each += fit["function"] * scored.functions + fit["entry"] * scored.entries
-    operations = scored.operations
-    if sweep is not None:
-        each += fit["masked"]
-        operations += of_mask(part, sweep)
-    each += fit["operation"] * operations
-    return float(each * sizes.queries * sizes.keys / (sizes.warps * THREADS))
+    each = known.get(shape, known["wide"])[min(level(dim), 1)] + fit["masked"] * masked
+    each += fit["operation"] * done.operations + fit["function"] * done.functions
+    return float(each + fit["entry"] * done.entries)

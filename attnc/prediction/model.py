@@ -172,6 +172,8 @@ def count(planned: Planned, shape: Shape, fills: Mapping[str, str] | None = None
         numbers = _heads(plan, shape.heads)
         if not numbers:
             continue
+        if len(plan.body.parts) > 1:
+            raise Unpredictable("parts of a body share a denominator, and none has a form through states")
         stated, heads = any(plan.factors), len(numbers) * shape.batch
         sample = Sample(planned.pattern, plan.body, shape.n, numbers[0], shape.heads, fills)
         whole = replace(sample, body=plan.whole or plan.body)

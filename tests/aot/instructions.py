@@ -119,6 +119,12 @@ def counted(name: str, dim: int) -> Iterator[Loop]:
                 )  # fmt: skip
 
 
+def told(loop: Loop) -> float:
+    """What the fit says of a loop, for every score that a thread has."""
+    done = instructions.Scored(loop.operations, loop.functions, loop.entries)
+    return instructions.of_step(loop.kernel, loop.shape, loop.dim, loop.masked, done)
+
+
 def fit(found: Sequence[Loop]) -> dict[str, Any]:
     """Instructions for a score: of a full step by kernel, shape of tile and dim; what the rest adds.
 
