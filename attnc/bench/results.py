@@ -198,7 +198,7 @@ def _cells(phase: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         "-" if phase["setup_s"] is None else duration(phase["setup_s"]),
         duration(phase["seconds"]),
-        f"{phase['tflops']:.3g}",
+        f"{phase['tflops']:.3g}" if phase["tflops"] else "-",
         f"{phase['of_ceiling']:.0%}",
         "-" if memory is None else f"{memory / MIB:.0f} MiB",
         "-" if ratio is None else f"{ratio:.2f}",
