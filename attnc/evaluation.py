@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -32,8 +32,10 @@ from attnc.expression import (
     Truth,
     Var,
     children,
+    compared,
     remembered,
     shared,
+    tables,
 )
 
 
@@ -77,7 +79,10 @@ def farthest(expr: Expr, most: int) -> int:
 
     most: the same of variables and of entries of inputs.
     """
-    parts = [farthest(part, most) for part in children(expr)]
+    return _farthest(expr, most, [farthest(part, most) for part in children(expr)])
+
+
+def _farthest(expr: Expr, most: int, parts: Sequence[int]) -> int:
     match expr:
         case Const(value) | Param(_, value):
             return abs(value)
@@ -88,6 +93,32 @@ def farthest(expr: Expr, most: int) -> int:
         case Mul():
             return max([*parts, parts[0] * parts[1]])
     return max(parts, default=0)
+
+
+def exact_up_to(exprs: Iterable[Expr]) -> int | None:
+    """The greatest length at which no number that comes up is beyond 64 bits; None where there is none.
+
+    Entries of inputs are taken to be no larger than positions.
+    """
+    exprs = tuple(exprs)
+
+    def exact(n: int) -> bool:
+        known: dict[Expr, int] = {}
+
+        def far(expr: Expr) -> int:
+            if expr not in known:
+                known[expr] = _farthest(expr, n, [far(part) for part in children(expr)])
+            return known[expr]
+
+        return all(far(expr) <= WORD for expr in exprs)
+
+    if exact(USUAL):
+        return None
+    low, high = 0, USUAL
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if exact(middle) else (low, middle)
+    return low
 
 
 def _most(env: Env) -> int:
@@ -165,6 +196,10 @@ def _value(expr: Expr, env: Env, of: Callable[[Expr], Any]) -> Any:
                 for place, size in zip(index, values.shape, strict=True)
             )
             return values[places]
+        case Le0(body) if tables(body):
+            # Entries of inputs may be as large as integers get: nothing is added but what was written.
+            left, right, strict = compared(body)
+            return of(left) < of(right) if strict else of(left) <= of(right)
         case Le0(body):
             return of(body) <= 0
         case Eq0(body):

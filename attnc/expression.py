@@ -696,6 +696,25 @@ def tables(expr: Expr) -> frozenset[str]:
     return frozenset(part.table for part in walk(expr) if isinstance(part, Lookup))
 
 
+def compared(body: Expr) -> tuple[Expr, Expr, bool]:
+    """``left, right, strict`` where ``body <= 0`` is ``left < right``, or ``left <= right`` if not strict.
+
+    One entry of an input stands alone: it may be as large as integers get, and nothing may be added to it.
+    """
+    terms, start = _linear(body)
+    read = [atom for atom in terms if tables(atom)]
+    if len(read) == 1 and abs(terms[read[0]]) == 1:
+        (entry,) = read
+        rest = {atom: c for atom, c in terms.items() if atom != entry}
+        if terms[entry] < 0:
+            return _from_linear(rest, start * (start != 1)), entry, start == 1
+        turned = {atom: -c for atom, c in rest.items()}
+        return entry, _from_linear(turned, -start * (start != 1)), start == 1
+    left, right = sides(body)
+    terms, start = _linear(left)
+    return (_from_linear(terms, 0), right, True) if start == 1 and terms else (left, right, False)
+
+
 def sides(body: Expr) -> tuple[Expr, Expr]:
     """``left, right`` with ``body == left - right`` and no negative coefficient on either side."""
     terms, start = _linear(body)

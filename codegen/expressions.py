@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from attnc.codegen.needs import Draw, Names, identifier
 from attnc.codegen.printer import Printer
 from attnc.codegen.real_text import RealPrinter
-from attnc.expression import Drawn, Expr, TileMax, TileMin, Var, fold, substitute, variables, walk
+from attnc.expression import (
+    Drawn,
+    Expr,
+    Lookup,
+    Max,
+    Min,
+    Sum,
+    TileMax,
+    TileMin,
+    Var,
+    fold,
+    substitute,
+    tables,
+    variables,
+    walk,
+)
 from attnc.pattern import Input
 from attnc.real import Coordinate, Entry, Real, Score, everywhere
 from attnc.schedule import LEAST, MOST
@@ -97,6 +113,18 @@ class KernelText:
         # Inside a reduction over the tile's rows the own position is a vector.
         return self._printer({self.own.name: self.own.name})(expr)
 
+    def _near(self, expr: Expr) -> str:
+        """A bound on positions; entries of inputs far beyond them are cut off, so that no sum wraps."""
+
+        def lookup(table: str, index: tuple[str, ...], kind: str) -> str:
+            text = self._lookup(table, index, kind)
+            given = kind == "int" and "." not in table
+            return text.replace("_entry(", "_bound(", 1) if given else text
+
+        if not _one_entry_each(expr):
+            return self._scalar(expr)
+        return replace(self._printer({self.own.name: self.own.name}), lookup=lookup)(expr)
+
     def _vector(self, expr: Expr, names: dict[str, str]) -> str:
         text = self._printer(names)(expr)
         return text if text.startswith("(") and _closes_at_end(text) else f"({text})"
@@ -142,6 +170,25 @@ class KernelText:
         first = f"(n - n_q) // {draw.size}" if draw.size > 1 else "(n - n_q)"
         base = f"{name}_ptr + tl.cast(h, tl.int64) * ({name}_row * {draw.count})"
         return f"_is_picked({base}, {row} - {first}, {column}, {name}_row, {draw.count})"
+
+
+def _one_entry_each(expr: Expr) -> bool:
+    """Whether entries of inputs are compared and added to positions, but not computed with in other ways.
+
+    Where one is cut off, all that it is part of then stays beyond all positions on the same side.
+    """
+    for part in walk(expr):
+        match part:
+            case Sum(terms):
+                read = [factor for factor, atom in terms if tables(atom)]
+                if read not in ([], [1], [-1]):
+                    return False
+            case Min() | Max() | TileMin() | TileMax() | Lookup():
+                pass
+            case _:
+                if tables(part):
+                    return False
+    return True
 
 
 def _read(table: str, index: tuple[str, ...], kind: str, entry: str) -> str:

@@ -34,6 +34,7 @@ from attnc.codegen.tile_tables import tables_text
 from attnc.codegen.torch_sweeps import SweepWriter
 from attnc.codegen.weights import BodyWeights, WeightsWriter
 from attnc.digits import PLAIN
+from attnc.evaluation import exact_up_to
 from attnc.expression import (
     TRUE,
     constant,
@@ -93,7 +94,9 @@ def _sweeps_module(
     mask = definition.mask(pattern)
     every = [writer for query, key in writers for writer in (*query, *key)]
     have |= {need.kind for writer in every for need in writer.needs}
+    longest = _longest(schedule)
     have |= {"weights"} if weighed else {"plain"}
+    have |= {"bounded"} if longest is not None else set()
     have |= {"sinks"} if sinks else set()
     have |= {"features"} if any(item.weights.feature is not None for item in weights) else set()
     pairs = [
@@ -122,7 +125,7 @@ def _sweeps_module(
     torch_parts = [_part(name, have=have) for name in ("positions", "pieces", "batches", "torch_path")]
     torch_parts += [_part("weights", "torch")] if weighed else []
     return {
-        "constants": _constants(pattern, weighing if weighed else None),
+        "constants": _constants(pattern, weighing if weighed else None, longest),
         "function": _function(pattern, facts, sinks, undivided),
         "meaning": _section("What the pattern means", mask, _head_sets(schedule)),
         "tables": _section(
@@ -163,6 +166,8 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
     rest = swept(schedule)
     text = states_text(pattern, schedule)
     carried, have = carries(schedule), features_used(schedule)
+    longest = _longest(schedule)
+    arguments = frozenset({"weights", "bounded"} if longest is not None else {"weights"})
     made = {len(pattern.inputs) + i: f"{role}_{body}" for i, (body, role) in enumerate(derived(schedule))}
     flags = f"# Whether a call can go on with the state that another left.\n_CARRIES = {carried}\n"
     sweeps: dict[str, str] = {}
@@ -192,14 +197,12 @@ def _states_module(pattern: Pattern, schedule: Schedule, facts: Facts) -> list[s
     kernels = [kernels_text("\n\n".join(map(_part, parts)), *item) for item in text.triton]
     launch = _part("states_launch") if "linear" in have else ""
     return [
-        _constants(pattern, made) + flags,
+        _constants(pattern, made, longest) + flags,
         states_function(pattern, schedule),
         _section("What the pattern means", own["mask"], _head_sets(schedule)),
         tables,
         sweeps.get("weights", ""),
-        sweeps.get(
-            "interface", _section("Arguments, backends", _part("interface", have=frozenset({"weights"})))
-        ),
+        sweeps.get("interface", _section("Arguments, backends", _part("interface", have=arguments))),
         _section("States and gates", state, *gates, *maps, _part("states", "common"), text.maps),
         joined_text(sweeps.get("torch", _section("The torch path"))),
         *(_part("states_torch"), _gated_torch(have)),
@@ -317,7 +320,26 @@ def _weighing(pattern: Pattern, found: Sequence[BodyWeights]) -> dict[int, str]:
     return weighing
 
 
-def _constants(pattern: Pattern, weighing: Mapping[int, str] | None) -> str:
+def _longest(schedule: Schedule) -> int | None:
+    """The greatest number of keys for which a module's integers are exact; None if any number will do."""
+    exprs = [fold(formula((plan.whole or plan.body).relation)) for plan in schedule.bodies]
+    for plan in schedule.bodies:
+        for part in (*plan.query, *plan.key):
+            for sweep in part.sweeps:
+                exprs += [
+                    sweep.when,
+                    *sweep.low,
+                    *sweep.high,
+                    sweep.full_when,
+                    sweep.full_low,
+                    sweep.full_high,
+                ]
+                exprs += [sweep.mask, sweep.worth, sweep.selection]
+                exprs += [sweep.scatter.condition] if sweep.scatter is not None else []
+    return exact_up_to(exprs)
+
+
+def _constants(pattern: Pattern, weighing: Mapping[int, str] | None, longest: int | None) -> str:
     entries = []
     for item in pattern.inputs:
         sizes = [Printer("host", {"n": "n", "H": "heads", "d": "dim"})(fold(size)) for size in item.shape]
@@ -326,6 +348,8 @@ def _constants(pattern: Pattern, weighing: Mapping[int, str] | None) -> str:
     inputs = "{\n" + "".join(entries) + "}" if entries else "{}"
     comment = "# Inputs besides q, k and v: their kind, and their shape but for an optional batch axis.\n"
     text = f'NAME = "{pattern.name}"\nDIGEST = ""\n{comment}INPUTS = {inputs}\n'
+    if longest is not None:
+        text += f"# With more keys, numbers of the relation would be beyond 64 bits.\nLONGEST = {longest}\n"
     if weighing is not None:
         listed = ", ".join(f'{place}: "{name}"' for place, name in weighing.items())
         text += f"# Those that weigh edges, by number, and so get gradients.\nWEIGHING = {{{listed}}}\n"

@@ -33,6 +33,7 @@ from attnc.expression import (
     TileMin,
     Truth,
     Var,
+    compared,
     constant,
     sides,
     tables,
@@ -105,8 +106,9 @@ class Printer:
                     raise ValueError("no table can be read here")
                 return self.lookup(table, tuple(map(self, index)), kind)
             case Le0(body):
-                left, right = sides(body)
-                return wrap(f"{self._text(left, 4)} <= {self._text(right, 4)}", 3)
+                # Entries of inputs may be as large as integers get: nothing is added to them.
+                left, right, strict = compared(body) if tables(body) else (*sides(body), False)
+                return wrap(f"{self._text(left, 4)} {'<' if strict else '<='} {self._text(right, 4)}", 3)
             case Eq0(body):
                 left, right = sides(body)
                 return wrap(f"{self._text(left, 4)} == {self._text(right, 4)}", 3)

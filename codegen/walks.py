@@ -122,11 +122,11 @@ class WalkWriter(KernelText):
         lines = []
         for i in self._moving(sweep):
             lines += [
-                f"low{i} = {self._scalar(self._named(sweep, low[i], i))}",
-                f"high{i} = {self._scalar(self._named(sweep, high[i], i))}",
+                f"low{i} = {self._near(self._named(sweep, low[i], i))}",
+                f"high{i} = {self._near(self._named(sweep, high[i], i))}",
                 f"count{i} = tl.maximum(high{i} - low{i} + 1, 0)",
             ]
-        begin, end = (self._scalar(self._named(sweep, bound, 0)) for bound in (low[0], high[0]))
+        begin, end = (self._near(self._named(sweep, bound, 0)) for bound in (low[0], high[0]))
         if self.other == Q:
             start = "offset" if walk.radix == PLAIN else f"offset // {walk.radix.weights[0]}"
             begin = f"tl.maximum({begin}, {start})" if begin != "0" else start
@@ -134,9 +134,7 @@ class WalkWriter(KernelText):
 
     def _full_range(self, sweep: Sweep) -> tuple[str, str]:
         walk = sweep.walk
-        low, high = (
-            self._scalar(self._named(sweep, bound, 0)) for bound in (sweep.full_low, sweep.full_high)
-        )
+        low, high = (self._near(self._named(sweep, bound, 0)) for bound in (sweep.full_low, sweep.full_high))
         if self.other == Q and walk.radix != PLAIN:
             # The first row of digits that holds no query before the first.
             least = walk.radix.position(

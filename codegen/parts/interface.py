@@ -105,6 +105,13 @@ def _check(q, k, v, inputs, scale, backend):
             f"{NAME}: queries are the last of the keys' positions, so there cannot be more queries "
             f"({q.shape[2]}) than keys ({k.shape[2]})"
         )
+    # --- only: bounded ---
+    if k.shape[2] > LONGEST:
+        raise ValueError(
+            f"{NAME}: with more than {LONGEST} keys the relation computes numbers beyond 64 bits, and there "
+            f"are {k.shape[2]}: write it with smaller products"
+        )
+    # --- only: end ---
     if isinstance(scale, bool) or (
         not isinstance(scale, (int, float, type(None)))
         and (not hasattr(scale, "__float__") or hasattr(scale, "__len__"))

@@ -46,7 +46,7 @@ def _jit(function):
 @_jit
 def _floor_div(a, b):
     """Division that rounds down, for a positive ``b``; Triton's own truncates."""
-    return (a - (a % b + b) % b) // b
+    return tl.where(a % b < 0, a // b - 1, a // b)
 
 
 @_jit
@@ -71,6 +71,12 @@ def _dot(a, b, total, PRECISION: tl.constexpr):
 def _entry(table, place, size):
     """Entries of a table; under a mask a place may lie outside, and what is read there is never used."""
     return tl.load(table + place, mask=(place >= 0) & (place < size), other=0)
+
+
+@_jit
+def _bound(table, place, size):
+    """The same for bounds on positions: cut off far beyond them, so that what is added does not wrap."""
+    return tl.minimum(tl.maximum(_entry(table, place, size), -(1 << 61)), 1 << 61)
 
 
 @_jit

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import attnc
+from tests import test_far_entries
 
 FAR = 1 << 31
 # Lengths and strides: memory is only touched where numbers are.
@@ -65,3 +66,8 @@ def test_a_table_of_more_than_2_31_entries() -> None:
     with torch.no_grad():
         ours, torchs = (attnc.load(text, backend=path)(q, k, v, b=table) for path in ("triton", "torch"))
     torch.testing.assert_close(ours, torchs)
+
+
+@pytest.mark.parametrize("relation", test_far_entries.RELATIONS)
+def test_entries_as_large_as_64_bits_hold(relation: str) -> None:
+    assert test_far_entries.faults(relation, "triton") == []
