@@ -158,11 +158,11 @@ def charge(steps: int, what: str = "compiling it") -> None:
         budget.charge(steps, what)
 
 
-def lose(error: OutOfWork, instead: str) -> None:
-    """Keeps in mind, for the report, what was done instead of what there was too little left for."""
+def lose(why: OutOfWork | str, instead: str) -> None:
+    """Keeps in mind, for the report, what was done instead of what would have been too much."""
     budget = _current.get()
     if budget is not None:
-        budget.losses.append(f"{error}; {instead}")
+        budget.losses.append(f"{why}; {instead}")
 
 
 def use(steps: int, what: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import chain
 
 from attnc.budget import OutOfWork, at, lose, spend
-from attnc.classes import Branch, RowClass, branches, picks_keys, row_classes, selected
+from attnc.classes import MAX_BRANCHES, Branch, RowClass, branches, picks_keys, row_classes, selected
 from attnc.expression import (
     TRUE,
     ZERO,
@@ -43,6 +43,7 @@ TAKING_APART = "taking the relation apart"
 PAIR = 20
 # Terms of one class of rows: with more of them a plan has more sweeps than can be proven disjoint.
 MOST_JOINED = 64
+MASKED = "all of it is masked instead"
 MAX_TERMS = 16  # per class of rows; beyond that what overlaps is masked instead of split
 
 
@@ -68,7 +69,7 @@ def _body_terms(relation: Relation) -> tuple[Term, ...]:
         with at(relation.span):
             return tuple(_taken_apart(relation))
     except OutOfWork as error:
-        lose(error, "all of it is masked instead")
+        lose(error, MASKED)
         return (_whole(relation, Axis(Q)),)
 
 
@@ -78,6 +79,8 @@ def _taken_apart(relation: Relation) -> list[Term]:
         everything = formula(item.relation) == TRUE
         found = None if everything else branches(item.relation)
         if found is None:
+            if not everything:
+                lose(f"a union of more than {MAX_BRANCHES} conditions is not taken apart", MASKED)
             terms.append(_masked(item))
             continue
         drafts = [term for branch in found if (term := _solve(branch, item.rows)) is not None]

@@ -20,8 +20,9 @@ from attnc.pattern import Input, Pattern
 DEFAULTS = {"bool": "spread:5", "int": "runs:8", "float": "normal"}
 GATES, RATES = "uniform:-0.1:0", "uniform:0:1"
 _FORMS = {
-    "bool": "spread:COUNT, first:COUNT, every:STEP or random:SHARE",
-    "int": "runs:COUNT",
+    "bool": "spread:COUNT, first:COUNT, every:STEP or random:SHARE, where counts are whole numbers below "
+    "10**9, a step is at least 1, and a share is from 0 to 1",
+    "int": "runs:COUNT, a whole number from 1 on",
     "float": "normal, normal:DEVIATION or uniform:LEAST:MOST",
 }
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)"

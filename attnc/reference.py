@@ -183,7 +183,10 @@ def check_inputs(
     """
     wanted = {given.name: given for given in pattern.inputs}
     if missing := [name for name, given in wanted.items() if name not in inputs and given.kind != "float"]:
-        raise TypeError(f"`{pattern.name}` was called without its input {_listed(missing)}")
+        raise TypeError(
+            f"a mask of `{pattern.name}` needs its input {_listed(missing)}: "
+            f"give `inputs={{'{missing[0]}': …}}`"
+        )
     if extra := [name for name in inputs if name not in wanted]:
         known = f"what it has is {_listed(wanted)}" if wanted else "it has none"
         raise TypeError(f"`{pattern.name}` has no input {_listed(extra)}: {known}")

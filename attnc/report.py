@@ -90,7 +90,8 @@ class PatternReport:
     reach: layers until every token has reached every token it may reach; None where it was not measured.
     bodies: how the relation was taken apart, for each body: which heads (empty for all), and its terms.
     plan: how the kernels walk it; lost: what could not be proven of that and is masked instead.
-    waste: for each body what its tiles compute beside what its edges need.
+    waste: for each body what its tiles compute beside what its edges need; None where counting takes too
+        much work.
     made: what the passes made of it: a ``Planned`` where all claims hold, else a ``Judged``.
     states: for each body what it keeps in states, where it does.
     expected: what a model expects on GPUs.
@@ -107,7 +108,7 @@ class PatternReport:
     bodies: tuple[tuple[str, tuple[str, ...]], ...]
     plan: str | None
     lost: tuple[str, ...]
-    waste: tuple[Waste, ...]
+    waste: tuple[Waste, ...] | None
     made: Judged
     states: tuple[States, ...] = ()
     expected: tuple[Share, ...] = ()
@@ -143,7 +144,7 @@ class PatternReport:
             "bodies": [{"heads": heads, "terms": list(terms)} for heads, terms in self.bodies],
             "plan": self.plan,
             "lost": list(self.lost),
-            "computed": [vars(item) for item in self.waste],
+            "computed": None if self.waste is None else [vars(item) for item in self.waste],
             "states": [vars(item) for item in self.states],
             "expected": [vars(item) for item in self.expected],
         }
@@ -172,7 +173,9 @@ class PatternReport:
             for place, term in enumerate(dict.fromkeys(terms)):
                 named = f"heads {heads}" if heads else "terms"
                 yield (named if place == 0 else ""), term
-        for item in self.waste:
+        if self.waste is None:
+            yield "tiles", "not counted: that takes too much work"
+        for item in self.waste or ():
             heads = f" of heads {item.heads}" if item.heads else ""
             given = f", for sample inputs ({item.inputs})" if item.inputs else ""
             yield "tiles", f"{item.ratio:.2f} pairs computed for an edge{heads} at n = {item.n}{given}"
@@ -351,13 +354,13 @@ def _examine(parsed: Parsed, pattern: Pattern, bar: Bar) -> tuple[PatternReport,
     return report, problems
 
 
-def _waste(planned: Planned) -> tuple[Waste, ...]:
-    """How many pairs the tiles of each body compute; of none where counting them takes too much work."""
+def _waste(planned: Planned) -> tuple[Waste, ...] | None:
+    """How many pairs the tiles of each body compute; None where counting them takes too much work."""
     try:
         with within(0.25):
             return tuple(_computed(planned))
     except OutOfWork:
-        return ()
+        return None
 
 
 def _computed(planned: Planned) -> Iterator[Waste]:

@@ -137,6 +137,8 @@ def mask(
     from attnc import reference
     from attnc.pipeline import settle_pattern
 
+    if tables := [name for name, value in more_params.items() if getattr(value, "ndim", 0) > 0]:
+        raise TypeError(f"{tables[0]!r} is no number: inputs are given as `inputs={{{tables[0]!r}: …}}`")
     request = Request(read_source(path_or_source), pattern, gather(params, more_params))
     settled = settle_pattern(request)
     if inputs is not None and not isinstance(inputs, Mapping):

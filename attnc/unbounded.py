@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from attnc.diagnostics import Diagnostic
-from attnc.expression import TRUE, ZERO, And, Expr, K, Lookup, Var, fold, mentioned, walk
+from attnc.expression import TRUE, ZERO, And, Const, Expr, K, Lookup, Max, Min, Var, fold, mentioned, walk
 from attnc.isolate import solve
 from attnc.notation import show
 from attnc.pattern import Body, Pattern
@@ -59,10 +59,16 @@ def _unbounded(part: Pass, sweep: Sweep) -> tuple[Expr, ...]:
     low, high = sweep.low[0], sweep.high[0]
     if any(isinstance(part, Lookup) for bound in (low, high) for part in walk(bound)):
         return ()
-    # From the first key on, or up to the last one, as far as the other end goes with the query.
-    if not (low == ZERO and (high == LAST or ends & mentioned(high))) and not (
-        high == LAST and ends & mentioned(low)
-    ):
+    # From the first key on, or up to the last one, as far as the other end goes with the query and no further
+    # end, a key of its own, comes before it.
+    before = all(
+        arg == LAST or ends & mentioned(arg) for arg in (high.args if isinstance(high, Min) else (high,))
+    )
+    after = all(
+        isinstance(arg, Const) or ends & mentioned(arg)
+        for arg in (low.args if isinstance(low, Max) else (low,))
+    )
+    if not (low == ZERO and before) and not (high == LAST and after and ends & mentioned(low)):
         return ()
     mask = fold(sweep.mask)
     literals = mask.args if isinstance(mask, And) else (mask,)

@@ -60,9 +60,9 @@ def _reason(body: Body, part: Part) -> tuple[str, str] | None:
     if forgets:
         word = "decays need" if weights.beta is None else "the delta rule needs"
         return (
-            f"{word} what all earlier keys left, and this relation leaves some of them out",
-            f"forget over {_STATES.replace('`all` or ', '', 1)}; over other relations, write "
-            "`score s - slope[h] * (q - k)`",
+            f"{word} queries that attend to all earlier keys and to no later ones",
+            "write `causal`, `causal & same(x)` or `causal & chunk(size)`; over other relations, "
+            "`score s - slope[h] * (q - k)` forgets",
         )
     if isinstance(weights.feature, Favor):
         return (

@@ -13,7 +13,7 @@ import torch
 
 from attnc import reference
 from attnc.bench import case as cases
-from attnc.bench import peers, run
+from attnc.bench import clock, peers, run
 from attnc.bench.case import BadCase
 from attnc.bench.clock import Job, alternate, peak_memory
 from attnc.bench.formula import masks_of
@@ -282,3 +282,11 @@ def test_progress_bar() -> None:
     assert silent.getvalue() == ""
     assert "0/4" in shown.getvalue() and "1/2" in shown.getvalue() and "second" in shown.getvalue()
     assert shown.getvalue().endswith("\r\x1b[K")
+
+
+@pytest.mark.parametrize(("seconds", "size"), [(1.0, 256), (0.0, 2048)])
+def test_products_for_the_ceiling_are_small_where_a_processor_is_slow(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, size: int
+) -> None:
+    monkeypatch.setattr(clock, "once", lambda job, device: seconds)
+    assert clock._product(CPU, torch.float16)[0] == size

@@ -47,7 +47,7 @@ def test_every_door_shows_the_same(name: str) -> None:
     for line in edges.splitlines():
         assert any(shown.removeprefix("edges").strip() == line for shown in head), line
     page = unescape(report_page(report).replace("<br>", "\n"))
-    assert edges in page and f"{facts.waste[0].ratio:.2f} pairs computed" in page
+    assert facts.waste and edges in page and f"{facts.waste[0].ratio:.2f} pairs computed" in page
     hovered = examining.facts(source, examining.answered(examining.question(source)))
     assert list(hovered.patterns["p"]) == rows
     assert escape(edges.splitlines()[0]) in report._repr_html_()

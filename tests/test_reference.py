@@ -223,8 +223,8 @@ def test_declared_shapes_are_expressions() -> None:
 @pytest.mark.parametrize(
     ("inputs", "kind", "message"),
     [
-        ({}, TypeError, r"`p` was called without its input `marked`, `document`"),
-        ({"marked": np.zeros(4, bool)}, TypeError, r"`p` was called without its input `document`"),
+        ({}, TypeError, r"a mask of `p` needs its input `marked`, `document`: give `inputs=\{'marked': …\}`"),
+        ({"marked": np.zeros(4, bool)}, TypeError, r"a mask of `p` needs its input `document`"),
         (
             {"marked": np.zeros(4, bool), "document": np.zeros(4, int), "documents": [0]},
             TypeError,

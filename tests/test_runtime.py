@@ -266,8 +266,10 @@ def test_mask_of_inputs_with_a_batch() -> None:
     mask = attnc.mask(HUBS, 9, heads=2, inputs={"hub": hub})
     assert mask.shape == (3, 2, 9, 9) and mask.dtype == torch.bool
     assert mask[1, 0, 0].tolist() == [True, True, True, *[False] * 5, True]
-    with pytest.raises(TypeError, match="hub"):
+    with pytest.raises(TypeError, match=r"needs its input `hub`: give `inputs=\{'hub': …\}`"):
         attnc.mask(HUBS, 9)
+    with pytest.raises(TypeError, match=r"'hub' is no number: inputs are given as `inputs=\{'hub': …\}`"):
+        attnc.mask(HUBS, 9, hub=hub)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "int64"])

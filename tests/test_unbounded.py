@@ -26,6 +26,7 @@ def said(relation: str, items: str = "") -> list[attnc.diagnostics.Diagnostic]:
         ("where x[q] + x[k] == 3", "input x: int[n]", "x[k] + x[q]"),
         ("where (q * k) % 7 == 3 & causal", "", "q % 7"),
         ("window(3) | where (q * q + k) % 9 == 1", "", "% 9"),
+        ("where k >= 6 and k > q and (q * k) % 7 == 3", "", "q % 7"),
     ],
 )
 def test_said_with_the_condition(relation: str, items: str, reason: str) -> None:
@@ -49,6 +50,9 @@ def test_said_with_the_condition(relation: str, items: str, reason: str) -> None
         ("random(3, seed=1)", ""),
         ("neighborhood(5, dilation=3)", ""),
         ("where h == 1", ""),
+        ("(to({0, 2}) - self | window(20)) & where k % 3 != 1", ""),
+        ("(to(first(2)) | window(20)) & where (q * k) % 5 != 1", ""),
+        ("to({5}) & causal & where (q + 1) * k % 3 != 1", ""),
     ],
 )
 def test_nothing_is_said_where_there_are_bounds(relation: str, items: str) -> None:
@@ -85,3 +89,19 @@ def test_once_for_a_pattern_and_not_where_it_is_meant(
 def test_edges_that_inputs_count_are_counted_in_a_sample() -> None:
     (found,) = attnc.check("pattern p() { input flag: bool[n] attend !from(flag) }").patterns
     assert found.waste and found.waste[0].inputs
+
+
+def test_a_union_that_is_not_taken_apart_is_told() -> None:
+    union = " | ".join(f"where q - k == {3 * i + 1}" for i in range(25))
+    (found,) = attnc.check(ODD.format(items="", relation=union)).patterns
+    (masked,) = found.lost
+    assert "a union of more than 24 conditions is not taken apart" in masked and f"masked    {masked}" in str(
+        found
+    )
+
+
+def test_tiles_that_are_too_many_to_count_are_told() -> None:
+    union = " | ".join(f"where q - k == {3 * i + 1}" for i in range(300))
+    (found,) = attnc.check(ODD.format(items="", relation=union)).patterns
+    assert found.waste is None and "tiles     not counted" in str(found)
+    assert found.to_json()["computed"] is None

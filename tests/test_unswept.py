@@ -18,7 +18,9 @@ REFUSED = [
     ("attend window(9) kernel x", "can be negative"),
     ("attend window(9, 10) kernel cosine(9)", "can be negative"),
     ("attend window(9) kernel favor(64, seed=0)", "`favor` stands for softmax"),
-    ("attend window(9) kernel exp(x) decay log(0.9)", "decays need what all earlier keys left"),
+    ("attend window(9) kernel exp(x) decay log(0.9)", "decays need queries that attend to all earlier keys"),
+    ("attend all kernel exp(x) decay log(0.9)", "and to no later ones"),
+    ("attend causal - window(11) kernel exp(x) decay log(0.9)", "to all earlier keys and to no later ones"),
     ("input b: float[n, H] attend window(9) kernel x update delta(b)", "the delta rule needs"),
     (
         "input doc: int[n] attend causal & same(doc) kernel x normalize none decay log(0.9) exclusive",

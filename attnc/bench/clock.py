@@ -18,6 +18,8 @@ import torch
 # A sample is repeated until it has lasted this long: shorter ones measure the clock.
 SHORTEST_SAMPLE = 0.01
 MOST_REPEATS = 100
+# A product of matrices that lasts longer need not be larger.
+LONG = 0.05
 # On a GPU a shorter job is timed as a CUDA graph, because launching it takes about as long.
 SHORT = 2e-3
 
@@ -215,20 +217,26 @@ class Ceiling:
 
 def measure_ceiling(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> Ceiling:
     """The ceiling of this machine for a dtype, now, with this number of threads."""
-    size, length = (8192, 1 << 30) if device.type == "cuda" else (2048, 1 << 28)
-    a, b = (torch.randn((size, size), device=device).to(dtype) for _ in range(2))
-    product = torch.empty_like(a)
+    length = 1 << (30 if device.type == "cuda" else 28)
+    size, product = _product(device, dtype)
     source = torch.ones(length, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-
-    def multiply(_: object) -> None:
-        torch.mm(a, b, out=product)
 
     def copy(_: object) -> None:
         target.copy_(source)
 
-    times = alternate({"product": Job(multiply), "copy": Job(copy)}, rounds, device)
+    times = alternate({"product": product, "copy": Job(copy)}, rounds, device)
     return Ceiling(2 * size**3 / min(times["product"]), 2 * length / min(times["copy"]))
+
+
+def _product(device: torch.device, dtype: torch.dtype) -> tuple[int, Job]:
+    """A product of two square matrices that are large enough to be timed, and their size."""
+    for size in (8192,) if device.type == "cuda" else (256, 512, 1024, 2048):
+        a, b, out = (torch.randn((size, size), device=device).to(dtype) for _ in range(3))
+        job = Job(lambda _, a=a, b=b, out=out: torch.mm(a, b, out=out))  # type: ignore[misc]
+        if once(job, device) > LONG:  # some processors multiply in fp16 a thousand times slower than in fp32
+            break
+    return size, job
 
 
 def machine(device: torch.device) -> dict[str, str | int | float]:
