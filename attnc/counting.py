@@ -30,8 +30,8 @@ from attnc.schedule import Pass, Sweep, tile_ends
 
 Ints = npt.NDArray[np.int64]
 
-# The tiles that plans are weighed by: own positions and the other side's.
-TILE, STEP = 128, 64
+# The tiles that plans are weighed by: own positions and the other side's, and those where sweeps are long.
+TILE, STEP, LONG_STEPS = 128, 64, {"query": 128, "key": 64}
 # What an edge costs that is visited alone, in pairs of a tile: a key and a value are fetched for it, 4 bytes
 # of 16-bit tensors for every 4 FLOPs of a pair, at 180 FLOPs to the byte.
 SCATTERED = 180
@@ -41,6 +41,13 @@ HEAVY = 8
 SAMPLE = 48
 # Tiles of a pass that are counted one by one.
 MOST_TILES = 1 << 14
+
+
+def tile_and_step(part: Pass) -> tuple[int, int]:
+    """Own positions and the other side's in a tile of 16-bit tensors of dim 128."""
+    return TILE // 2 if part.form == "narrow" else TILE, LONG_STEPS[
+        part.side
+    ] if part.form == "long" else STEP
 
 
 def touched(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:

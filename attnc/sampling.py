@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnc import draws
-from attnc.counting import STEP, TILE, edges_each
+from attnc.counting import edges_each, tile_and_step
 from attnc.digits import PLAIN
 from attnc.draws import block_size
 from attnc.evaluation import WORD, Env, evaluate, farthest
@@ -137,10 +137,10 @@ class Sample:
         """Pairs that the forward passes compute, at the tiles of 16-bit tensors of dim 128."""
         total = 0
         for part in passes:
-            tile = TILE // 2 if part.narrow else TILE
+            tile, step = tile_and_step(part)
             tiles = self.tiles(part, tile)
             for sweep in part.sweeps:
-                found = self.visits(part, sweep, tiles, STEP)
+                found = self.visits(part, sweep, tiles, step)
                 total += tile * int((found.full + found.masked + found.alone).sum())
         return total
 

@@ -37,6 +37,7 @@ from attnc.simplify import LAST
 
 Side = Literal["query", "key"]
 Order = Literal["forwards", "backwards", "inwards"]
+Form = Literal["narrow", "wide", "long"]
 LEAST, MOST = Var("least"), Var("most")
 SHIFT = Var("shift")  # 0 or a power of two
 
@@ -115,6 +116,11 @@ class Sweep:
     claim: Expr
     origin: str
 
+    @property
+    def moving(self) -> tuple[int, ...]:
+        """The digits but the first that take more than one value."""
+        return tuple(i for i in range(1, len(self.low)) if self.low[i] != self.high[i])
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -123,7 +129,8 @@ class Pass:
     extents: how many values of the digits but the first a tile spans; the first takes the rest.
     owned: which positions the pass answers for; others may lie in its tiles, and are not written.
     continues: whether it goes on with what earlier passes found for its queries; key sides always add up.
-    narrow: whether tiles of few positions pay, because the sweeps are short.
+    form: "narrow" where tiles of few positions pay, because the sweeps are short; "long" where steps of many
+        positions pay, because they are long; else "wide".
     order: in which tiles are begun, so that those with most to do come first.
     heavy: how many positions, begun first, have tiles with far more to do than others; counted, not proven.
     longest: how many positions a tile sweeps at the most, counted and not proven, over ``n``; zero where they
@@ -136,7 +143,7 @@ class Pass:
     owned: Expr
     sweeps: tuple[Sweep, ...]
     continues: bool = False
-    narrow: bool = False
+    form: Form = "wide"
     order: Order = "forwards"
     heavy: int = 0
     longest: Expr = ZERO
@@ -233,8 +240,8 @@ def _describe_pass(part: Pass) -> list[str]:
         lines.append("    goes on with what the passes before it found")
     if part.owned != TRUE:
         lines.append(f"    answers for {part.walk.var.name} where {show(part.owned)}")
-    if part.narrow:
-        lines.append("    in tiles of few rows")
+    if part.form != "wide":
+        lines.append("    in tiles of few rows" if part.form == "narrow" else "    in steps of many keys")
     if part.order != "forwards":
         which = "the last tiles first" if part.order == "backwards" else "from both ends inwards"
         lines.append(f"    {which}, because they have most to do")

@@ -75,7 +75,7 @@ class KernelWriter(WalkWriter):
 
     @property
     def shape(self) -> TileShape:
-        return tile_shape(self.part, bool(self.weights.of_kind("pair")))
+        return tile_shape(self.part, self.weights)
 
     def kernel_name(self, kind: Kind) -> str:
         return f"_{kind.name}_kernel{self.suffix}"
@@ -90,6 +90,8 @@ class KernelWriter(WalkWriter):
             state = first_share(kind, state)
         own = "query" if kind.side == "query" else "key"
         body = [self._prologue(kind), self._own_positions(kind), kind.load, self._mapped(own), state]
+        if kind.plain and not self.weighed:
+            body.insert(3, "query, factor = _positive_factor(query, scale, factor)")
         sums = self._entry_sums(kind)
         begin = "\n".join(f"{name} = tl.zeros([{self._own_block(kind)}], dtype=tl.float32)" for name in sums)
         keep = "\n".join(self._kept(name, kind) for name in sums)
@@ -383,7 +385,8 @@ class KernelWriter(WalkWriter):
             mask = "mask"
         names = self._pair_names(sweep)
         weighing = self._weighing(kind, names, 1)
-        lines.append(kind.step.format(mask=mask, masked=str(masked), **weighing).rstrip("\n"))
+        step = kind.step if self.weighed else kind.plain or kind.step
+        lines.append(step.format(mask=mask, masked=str(masked), **weighing).rstrip("\n"))
         return "\n".join(lines) + "\n"
 
 

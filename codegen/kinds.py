@@ -16,6 +16,7 @@ class Kind:
     load: what is read once a tile.
     begin, resume: the sums to start from, in a first pass and in one that goes on with what another found.
     sunk: those of a first pass where sinks were stored as log-sum-exps; empty where there is no difference.
+    plain: the step where scores are scaled products and no more; empty where there is no difference.
     alone: what is read and done where a row has one position of the other side, in ``{inside}`` rows.
     finish: what is made of the sums at the end.
     store, add: how that is written, in either; empty where there is no difference. ``{sums}``: rows' sums.
@@ -32,6 +33,7 @@ class Kind:
     sunk: str
     swept: str
     step: str
+    plain: str
     alone: str
     finish: str
     store: str
@@ -72,6 +74,11 @@ value = _load_tile(v_base, {place}, v_row, {inside}, {even}, VALUE_DIM, BLOCK_VA
 {map}scores = _tile_scores(query, key, {factor}, PRECISION)
 {weigh}total, row_max, row_sum = _attend(
     {scores}, value, {mask}, total, row_max, row_sum, {masked}, PRECISION
+)
+""",
+    """{map}products = _dot(query, tl.trans(key), None, PRECISION)
+total, row_max, row_sum = _attend_products(
+    products, factor, value, {mask}, total, row_max, row_sum, {masked}, PRECISION
 )
 """,
     """\
@@ -124,6 +131,7 @@ d_query = tl.zeros([BLOCK_M, BLOCK_DIM], dtype=tl.float32)
 {weigh}d_scores = _score_gradient({scores}, grad, value, {mask}, lse, delta, {masked}, PRECISION)
 {slope}d_query = _dot(d_scores.to(key.dtype), key, d_query, PRECISION)
 """,
+    "",
     """\
 key = _load_tile(k_base, 0, k.to(tl.int64), k_row, {inside}, False, DIM, BLOCK_DIM)
 value = _load_tile(v_base, 0, k.to(tl.int64), v_row, {inside}, False, VALUE_DIM, BLOCK_VALUE_DIM)
@@ -173,6 +181,7 @@ delta = _load_row(delta_ptr + head_rows, {place}, {inside}, {even})
 )
 {slope}d_key = _dot(d_scores.to(query.dtype), query, d_key, PRECISION)
 """,
+    "",
     """\
 at = (q - offset).to(tl.int64)
 query = _load_tile(q_base, 0, at, q_row, {inside}, False, DIM, BLOCK_DIM)

@@ -1,10 +1,10 @@
 """The tables of tile sizes of emitted modules, each from the data file of a kind of device.
 
 Files lie in ``codegen/tiles``: ``tables`` holds queries, keys, warps and stages, by shape of tile, by kernel
-and by level. Levels are dim up to 64, 128, 256 in 16 bits, then in 32 bits; where a shape has fewer, those of
-"wide" are taken. ``name`` is the table's in the module, ``devices`` says which they are for, ``origin`` where
-the numbers come from. A file with ``capability`` was measured on devices of that compute capability, and is
-for those.
+and by level. Levels are dim up to 64, 128, 256 in 16 bits, then in 32 bits; where a shape has fewer, or not
+this kernel, those of "wide" are taken. ``name`` is the table's in the module, ``devices`` says which they are
+for, ``origin`` where the numbers come from. A file with ``capability`` was measured on devices of that
+compute capability, and is for those.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from importlib.resources import files
 from textwrap import wrap
 from typing import Any, Literal, NamedTuple
 
-from attnc.schedule import Pass, Sweep
+from attnc.codegen.weights import BodyWeights
+from attnc.schedule import Pass
 
-TileShape = Literal["wide", "narrow", "slim", "alone"]
+TileShape = Literal["wide", "narrow", "long", "slim", "alone"]
 
 _HEAD = """\
 # Queries, keys, warps and stages by level: dim up to 64, 128, 256 in 16 bits, then in 32 bits.
@@ -35,20 +36,16 @@ class Sizes(NamedTuple):
     stages: int
 
 
-def tile_shape(part: Pass, of_pairs: bool) -> TileShape:
-    """What shape of tile suits a pass' kernels: see ``_tile_sizes``.
-
-    of_pairs: whether weights read something for every pair.
-    """
+def tile_shape(part: Pass, weights: BodyWeights) -> TileShape:
+    """What shape of tile suits a pass' kernels: see ``_tile_sizes``. weights: of the edges of its body."""
     if part.sweeps and all(sweep.scatter is not None for sweep in part.sweeps):
         return "alone"
-    deep = part.side == "key" and any(_moving(sweep) > 1 for sweep in part.sweeps)
-    return "slim" if deep or of_pairs else "narrow" if part.narrow else "wide"
-
-
-def _moving(sweep: Sweep) -> int:
-    """How many digits but the first take more than one value."""
-    return sum(low != high for low, high in zip(sweep.low[1:], sweep.high[1:], strict=True))
+    deep = part.side == "key" and any(len(sweep.moving) > 1 for sweep in part.sweeps)
+    if deep or weights.of_kind("pair"):
+        return "slim"
+    # What weights are made of takes the registers, and features the shared memory, that larger tiles would.
+    small = weights.weights.feature is not None or (part.side == "key" and not weights.plain)
+    return "wide" if part.form == "long" and small else part.form
 
 
 def level(dim: int) -> int:
@@ -61,7 +58,7 @@ def sizes_of(kernel: str, dim: int, shape: TileShape) -> Sizes:
     measured = {tuple(item["capability"]): item["tables"] for item in _files() if "capability" in item}
     large = next(item for item in _files() if item["name"] == "_TILES")
     table = measured.get((9, 0), large["tables"])
-    rows = table.get(shape, table["wide"])[kernel]
+    rows = table.get(shape, {}).get(kernel, ())
     row = rows[level(dim)] if level(dim) < len(rows) else table["wide"][kernel][level(dim)]
     queries, keys, warps, stages = row
     return Sizes(queries, min(keys, 64), 4, stages) if dim <= 32 else Sizes(queries, keys, warps, stages)

@@ -146,7 +146,7 @@ class WalkWriter(KernelText):
 
     def _moving(self, sweep: Sweep) -> list[int]:
         """The digits but the first that take more than one value in a sweep, the last one first."""
-        return [i for i in reversed(range(1, len(sweep.low))) if sweep.low[i] != sweep.high[i]]
+        return list(reversed(sweep.moving))
 
     def _named(self, sweep: Sweep, bound: Expr, place: int) -> Expr:
         """A bound in which the later digits' bounds go by their names."""

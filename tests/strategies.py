@@ -485,7 +485,7 @@ def cases(
         value_dim=draw(dims) if draw(st.booleans()) else dim,
         dtype=draw(st.sampled_from(("float32", "float32", "bfloat16", "float16"))),
         layout=draw(st.sampled_from(LAYOUTS)),
-        scale=draw(st.sampled_from((None, None, None, 0.5, -0.25))),
+        scale=draw(st.sampled_from((None, None, None, None, 0.5, -0.25, 0.0))),
         batched_inputs=draw(st.booleans()),
         seed=draw(st.integers(0, 2**31 - 1)),
     )

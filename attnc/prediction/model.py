@@ -241,7 +241,7 @@ class _Swept:
 def _swept(
     kernel: Kernel, part: Pass, weights: BodyWeights, sample: Sample, shape: Shape, heads: int
 ) -> _Swept:
-    form = tile_shape(part, bool(weights.of_kind("pair")))
+    form = tile_shape(part, weights)
     sizes = sizes_of(kernel, shape.dim, form)
     own, step = (sizes.keys, sizes.queries) if kernel == "key" else (sizes.queries, sizes.keys)
     tiles = sample.tiles(part, own)

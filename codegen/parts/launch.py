@@ -36,13 +36,14 @@ def _tile_sizes(kind, dim, itemsize, table, shape="wide"):
     """BLOCK_M queries by BLOCK_N keys, warps, pipeline stages: a fixed table, nothing is tuned at run time.
 
     kind: "forward", "query" (gradients) or "key" (gradients). dim: the larger padded head dim.
-    shape: "narrow" for a kernel whose sweeps are short, so that large tiles would mostly be masked; "slim"
+    shape: "narrow" for a kernel whose sweeps are short, so that large tiles would mostly be masked; "long"
+        for one whose sweeps are long, so that steps of many keys are seldom masked; "slim"
         for one that reads something for each pair, at addresses of 64 bits, or goes through queries by many
         digits; "alone" for one without products of matrices, whose rows are all taken one by one; else
         "wide".
     """
     level = (dim > 64) + (dim > 128) + (3 if itemsize == 4 else 0)
-    rows = table.get(shape, table["wide"])[kind]
+    rows = table.get(shape, {}).get(kind, ())
     block_m, block_n, warps, stages = rows[level] if level < len(rows) else table["wide"][kind][level]
     if dim <= 32:
         warps = 4  # a narrow tile has too little for more to fetch 16 bytes each

@@ -217,6 +217,35 @@ def _tile_scores(rows, columns, scale, PRECISION: tl.constexpr):
     return _dot(rows, tl.trans(columns), None, PRECISION) * scale
 
 
+# --- only: plain ---
+@_jit
+def _positive_factor(query, scale, factor):
+    """Queries and a factor above zero that give the same scores: the largest has the largest product."""
+    query = tl.where(scale < 0.0, (-query.to(tl.float32)).to(query.dtype), query)
+    return tl.where(scale == 0.0, 0.0, query).to(query.dtype), tl.where(scale == 0.0, 1.0, tl.abs(factor))
+
+
+@_jit
+def _attend_products(
+    products, factor, value, mask, total, row_max, row_sum, MASKED: tl.constexpr, PRECISION: tl.constexpr
+):
+    """One step of the online softmax (Milakov and Gimelshein 2018), by powers of the units of scores.
+
+    Scores are products times a factor above zero: the largest is sought before, so that scaling and
+    subtracting are one instruction. A row that has met no edge yet has ``row_max`` minus infinity.
+    """
+    if MASKED:
+        products = tl.where(mask, products, float("-inf"))
+    new_max = tl.maximum(row_max, tl.max(products, 1) * factor)
+    shift = tl.where(new_max == float("-inf"), 0.0, new_max) if MASKED else new_max
+    weights = _exp(products * factor - shift[:, None])
+    fade = _exp(row_max - shift)
+    row_sum = row_sum * fade + tl.sum(weights, 1)
+    total = _dot(weights.to(value.dtype), value, total * fade[:, None], PRECISION)
+    return total, new_max, row_sum
+
+
+# --- only: weights ---
 @_jit
 def _attend(scores, value, mask, total, row_max, row_sum, MASKED: tl.constexpr, PRECISION: tl.constexpr):
     """One step of the online softmax (Milakov and Gimelshein 2018), by powers of the units of scores.
@@ -226,11 +255,7 @@ def _attend(scores, value, mask, total, row_max, row_sum, MASKED: tl.constexpr, 
     if MASKED:
         scores = tl.where(mask, scores, float("-inf"))
     new_max = tl.maximum(row_max, tl.max(scores, 1))
-    # --- only: plain ---
-    shift = tl.where(new_max == float("-inf"), 0.0, new_max) if MASKED else new_max
-    # --- only: weights ---
     shift = tl.where(new_max == float("-inf"), 0.0, new_max)  # scores may all be minus infinity
-    # --- only: end ---
     weights = _exp(scores - shift[:, None])
     fade = _exp(row_max - shift)
     row_sum = row_sum * fade + tl.sum(weights, 1)
@@ -238,6 +263,7 @@ def _attend(scores, value, mask, total, row_max, row_sum, MASKED: tl.constexpr, 
     return total, new_max, row_sum
 
 
+# --- only: end ---
 @_jit
 def _score_gradient(scores, grad, value, mask, lse, delta, MASKED: tl.constexpr, PRECISION: tl.constexpr):
     """The gradient of what softmax takes exponentials of, (queries, keys); ``scores`` as in ``_attend``."""

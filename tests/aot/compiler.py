@@ -117,7 +117,9 @@ class Launch:
     @property
     def multiplies(self) -> bool:
         """Whether it multiplies matrices, and does not take all its rows one by one."""
-        return bool(re.search(r"\b(_attend|_score_gradient|_add_value_gradient)\(", self.kernel.src))
+        return bool(
+            re.search(r"\b(_attend|_attend_products|_score_gradient|_add_value_gradient)\(", self.kernel.src)
+        )
 
     @property
     def tile(self) -> str:

@@ -114,7 +114,7 @@ def counted(name: str, dim: int) -> Iterator[Loop]:
                 scored = instructions.of_score(weights)
                 operations = scored.operations + masked * instructions.of_mask(part, sweep)
                 yield Loop(
-                    name, dim, kernel, tile_shape(part, bool(weights.of_kind("pair"))), masked, number,
+                    name, dim, kernel, tile_shape(part, weights), masked, number,
                     number / scores, operations, scored.functions, scored.entries,
                 )  # fmt: skip
 

@@ -73,3 +73,17 @@ def test_a_log_sum_exp_is_rounded_once() -> None:
     )
     done = oracle.compiled("pattern p() { grid(y: 2, x: 10) attend window(3, 4, axis=y) }")
     assert oracle.check(done, given, "triton") == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("scale", [-0.7, 0.0, 1e-30])
+@pytest.mark.parametrize(
+    "text",
+    ["attend causal", "attend window(5) | to(first(2))", "input z: float[H] attend causal sink z[h]"],
+)
+def test_a_scale_of_any_sign(text: str, scale: float, dtype: str) -> None:
+    """The largest score is sought among products that are not scaled yet."""
+    given = call(n=50, n_q=43, dim=16, value_dim=16, scale=scale, dtype=dtype)
+    done = oracle.compiled(f"pattern p() {{ {text} }}")
+    with oracle.tiles(done.module, 16, 16):
+        assert oracle.check(done, given, "triton") == []
