@@ -158,7 +158,8 @@ def sized(*sizes: int) -> Radix:
 
 PLAIN = Radix()
 
-LARGEST_WEIGHT = 1 << 31
+# A tile of digits reaches 128 times as far, which kernels count in 32 bits.
+LARGEST_WEIGHT = 1 << 22
 # What writing one part of a condition in digits takes, in steps of work, and to find between what it lies.
 REWRITING, EXTENT, WRITING = 40, 100, "writing positions in digits"
 
@@ -382,7 +383,6 @@ def radices(condition: Expr) -> tuple[Radix, ...]:
                 radix: None for radix in found if radix == PLAIN or not {*radix.weights} <= {*every.weights}
             }
         found[every] = None
-    # In digits worth more than any position is, positions are no shorter.
     return tuple(radix for radix in found if radix.weights[0] < LARGEST_WEIGHT)
 
 

@@ -36,6 +36,7 @@ from attnc.expression import (
     remembered,
     shared,
     tables,
+    with_entries_alone,
 )
 
 
@@ -196,6 +197,8 @@ def _value(expr: Expr, env: Env, of: Callable[[Expr], Any]) -> Any:
                 for place, size in zip(index, values.shape, strict=True)
             )
             return values[places]
+        case Le0() if tables(expr) and (other := with_entries_alone(expr)) != expr:
+            return of(other)
         case Le0(body) if tables(body):
             # Entries of inputs may be as large as integers get: nothing is added but what was written.
             left, right, strict = compared(body)

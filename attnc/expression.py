@@ -699,20 +699,38 @@ def tables(expr: Expr) -> frozenset[str]:
 def compared(body: Expr) -> tuple[Expr, Expr, bool]:
     """``left, right, strict`` where ``body <= 0`` is ``left < right``, or ``left <= right`` if not strict.
 
-    One entry of an input stands alone: it may be as large as integers get, and nothing may be added to it.
+    One entry of an input stands alone: it may be as large as integers get, and is neither added to nor
+    multiplied.
     """
     terms, start = _linear(body)
     read = [atom for atom in terms if tables(atom)]
-    if len(read) == 1 and abs(terms[read[0]]) == 1:
+    if len(read) == 1:
         (entry,) = read
-        rest = {atom: c for atom, c in terms.items() if atom != entry}
-        if terms[entry] < 0:
-            return _from_linear(rest, start * (start != 1)), entry, start == 1
+        factor, rest = terms[entry], {atom: c for atom, c in terms.items() if atom != entry}
+        strict = start == 1 and abs(factor) == 1
+        if factor < 0:
+            return ceil_div(_from_linear(rest, 0 if strict else start), -factor), entry, strict
         turned = {atom: -c for atom, c in rest.items()}
-        return entry, _from_linear(turned, -start * (start != 1)), start == 1
+        return entry, floor_div(_from_linear(turned, 0 if strict else -start), factor), strict
     left, right = sides(body)
     terms, start = _linear(left)
     return (_from_linear(terms, 0), right, True) if start == 1 and terms else (left, right, False)
+
+
+def with_entries_alone(comparison: Le0) -> Expr:
+    """The same comparison where no entry of an input is added to within a least or greatest of several.
+
+    What is not above the least of them is above none of them, and so on.
+    """
+    terms, start = _linear(comparison.body)
+    read = [atom for atom in terms if tables(atom)]
+    match read:
+        case [Min(args) | Max(args) as entry]:
+            factor, others = terms.pop(entry), _from_linear(terms, start)
+            parts = [le(add(scale(factor, arg), others), 0) for arg in args]
+            every = isinstance(entry, Max) == (factor > 0)
+            return conj(*parts) if every else disj(*parts)
+    return comparison
 
 
 def sides(body: Expr) -> tuple[Expr, Expr]:

@@ -38,7 +38,7 @@ from attnc.expression import (
     walk,
 )
 from attnc.factorise import Factor, factors
-from attnc.pattern import Body, Pattern, formula
+from attnc.pattern import Body, Pattern, Union, formula
 from attnc.relation import Axis, BodyTerms, Lattice, Term
 from attnc.scattering import scattered
 from attnc.schedule import BodyPlan, Form, Order, Pass, Schedule, Side, Sweep, Walk, whole
@@ -107,9 +107,14 @@ def _body_plan(pattern: Pattern, item: BodyTerms, n: int, found: tuple[Factor | 
     if found and all(found):
         return BodyPlan(item.body, (), (), found)
     swept = [part for part, factor in zip(item.body.parts, found, strict=False) if factor is None]
-    if any(found) and len(swept) == 1 and swept[0].weights.feature is None:
+    if any(found) and all(
+        part.weights == swept[0].weights and part.weights.feature is None for part in swept
+    ):
         # The softmax of some edges goes on with what linear attention of the others gave.
-        rest = Body(item.body.heads, swept[0].relation, tuple(swept))
+        relation = swept[0].relation
+        if len(swept) > 1:
+            relation = Union(tuple(part.relation for part in swept), item.body.relation.span)
+        rest = Body(item.body.heads, relation, (replace(swept[0], relation=relation),))
         [own] = decompose(replace(pattern, bodies=(rest,)))
         return begun(_body_plan(pattern, own, n, ()), found, item.body)
     terms = [_folded(term) for term in item.terms]

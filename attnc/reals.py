@@ -99,8 +99,9 @@ def call(scope: Scope, name: str, nodes: list[tree.Expression], values: list[Val
     args = [as_real(scope, node, value) for node, value in zip(nodes, values, strict=True)]
     found = real.apply(name, *args)
     numbers = [real.known(arg) for arg in args]
-    if isinstance(found, real.Apply) and None not in numbers:
-        shown = ", ".join(real.decimal(number) for number in numbers if number is not None)
+    known = [number for number in numbers if number is not None]
+    if len(known) == len(args) and isinstance(real.apply(name, *map(real.Number, known)), real.Apply):
+        shown = ", ".join(map(real.decimal, known))
         raise scope.error("bad-argument", f"`{name}({shown})` has no value", span)
     if isinstance(found, real.Number) and not math.isfinite(found.value):
         raise scope.error("bad-argument", f"`{name}` of this is not finite", span)

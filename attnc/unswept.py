@@ -32,11 +32,15 @@ def unswept(pattern: Pattern, schedule: Schedule) -> tuple[Diagnostic, ...]:
     return tuple(found)
 
 
-_STATES = "`all` or `causal`, perhaps within documents (`same(x)`) or chunks, or `causal - window(w)`"
+_STATES = "`all`, `causal`, `causal & same(x)`, `causal & chunk(size)` or `causal - window(w)`"
 _APART = (
-    "parts that share a denominator need one that is summed through states",
-    "that is one `with kernel` over `causal` or `causal - window(w)`; softmax alone takes one `attend`, and "
-    "`score select(…, …, …)`",
+    "of parts that share a denominator one must be summed through states, and all others weigh alike",
+    "that is one `with kernel` over `causal` or `causal - window(w)`, and others `with softmax`, or with one "
+    "and the same score; `score select(…, …, …)` makes one of several",
+)
+_COSINE = (
+    "`cosine` has no form within documents (`same(x)`), which may come again later",
+    "write `kernel elu(x) + 1` or `kernel x`",
 )
 
 
@@ -53,10 +57,7 @@ def _reason(body: Body, part: Part) -> tuple[str, str] | None:
                 "write `decay g` without `exclusive` and `bonus`, or `chunk(size)` in the place of documents",
             )
         if isinstance(weights.feature, Cosine):
-            return (
-                "`cosine` has no form within documents (`same(x)`), which may come again later",
-                "write `kernel elu(x) + 1` or `kernel x`",
-            )
+            return _COSINE
     if forgets:
         word = "decays need" if weights.beta is None else "the delta rule needs"
         return (
@@ -70,6 +71,8 @@ def _reason(body: Body, part: Part) -> tuple[str, str] | None:
             f"leave `kernel favor(…)` out, or use it over {_STATES}",
         )
     if may_be_negative(weights.feature) and not _near(part):
+        if isinstance(weights.feature, Cosine) and _has_documents(part):
+            return _COSINE
         return (
             "over this relation weights are summed by their logarithms, and this feature map can be negative",
             f"add to it what keeps it positive, as in `elu(x) + 1`, or attend to {_STATES}",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from attnc.codegen.needs import Draw, Names, identifier
 from attnc.codegen.printer import Printer
 from attnc.codegen.real_text import RealPrinter
+from attnc.evaluation import farthest
 from attnc.expression import (
     Drawn,
     Expr,
@@ -91,8 +92,15 @@ class TensorText:
         def scalar_lookup(table: str, index: tuple[str, ...], kind: str) -> str:
             return f"int({lookup(table, index, kind)})"
 
+        def bound(table: str, index: tuple[str, ...], kind: str) -> str:
+            text = lookup(table, index, kind)
+            return f"{text}.clamp(-(1 << 40), 1 << 40)" if _given(table, kind) else text
+
         names = _Names({"n": "n", "h": "h", "H": "heads", own: own})
-        inner = Printer("tensor", names, lookup)
+        # What is added within a tile is added to tensors, whose integers wrap.
+        reduced = [part.body for part in walk(expr) if isinstance(part, TileMin | TileMax)]
+        added = any(isinstance(part, Sum) and tables(part) for body in reduced for part in walk(body))
+        inner = Printer("tensor", names, bound if added and _one_entry_each(expr) else lookup)
         outer = Printer("host", names, scalar_lookup)
         return _HostPrinter(outer, inner)(expr)
 
@@ -118,8 +126,7 @@ class KernelText:
 
         def lookup(table: str, index: tuple[str, ...], kind: str) -> str:
             text = self._lookup(table, index, kind)
-            given = kind == "int" and "." not in table
-            return text.replace("_entry(", "_bound(", 1) if given else text
+            return text.replace("_entry(", "_bound(", 1) if _given(table, kind) else text
 
         if not _one_entry_each(expr):
             return self._scalar(expr)
@@ -172,16 +179,22 @@ class KernelText:
         return f"_is_picked({base}, {row} - {first}, {column}, {name}_row, {draw.count})"
 
 
+def _given(table: str, kind: str) -> bool:
+    """Whether what is looked up is an integer that came with the call."""
+    return kind == "int" and "." not in table
+
+
 def _one_entry_each(expr: Expr) -> bool:
-    """Whether entries of inputs are compared and added to positions, but not computed with in other ways.
+    """Whether entries of inputs, or multiples, are added to positions, but not computed with in other ways.
 
     Where one is cut off, all that it is part of then stays beyond all positions on the same side.
     """
     for part in walk(expr):
         match part:
-            case Sum(terms):
-                read = [factor for factor, atom in terms if tables(atom)]
-                if read not in ([], [1], [-1]):
+            case Sum(terms, start):
+                read = [abs(factor) for factor, atom in terms if tables(atom)]
+                others = Sum(tuple(item for item in terms if not tables(item[1])), start)
+                if len(read) > 1 or max(read, default=0) > 1 << 20 or farthest(others, FAR) > 1 << 39:
                     return False
             case Min() | Max() | TileMin() | TileMax() | Lookup():
                 pass

@@ -38,6 +38,7 @@ from attnc.expression import (
     sides,
     tables,
     variables,
+    with_entries_alone,
 )
 
 Dialect = Literal["host", "tensor", "kernel"]
@@ -47,6 +48,8 @@ _MAXIMUM = {"host": "max({})", "tensor": "_maximum({})", "kernel": "tl.maximum({
 
 # Beyond this a product with a position of a million-token sequence may leave 32 bits.
 _WIDE = 1024
+# And a sum with a number from here on, with a position of any sequence.
+_LARGE = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Printer:
 
         match expr:
             case Const(value):
-                return wrap(str(value), 4 if value < 0 else 6)
+                return wrap(self._number(value), 4 if value < 0 else 6)
             case Truth(value):
                 return str(value)
             case Var(name):
@@ -105,6 +108,8 @@ class Printer:
                 if self.lookup is None:
                     raise ValueError("no table can be read here")
                 return self.lookup(table, tuple(map(self, index)), kind)
+            case Le0() if tables(expr) and (other := with_entries_alone(expr)) != expr:
+                return self._text(other, level)
             case Le0(body):
                 # Entries of inputs may be as large as integers get: nothing is added to them.
                 left, right, strict = compared(body) if tables(body) else (*sides(body), False)
@@ -161,6 +166,11 @@ class Printer:
                 return f"({then} if {condition} else {otherwise})"
         return f"tl.where({condition}, {then}, {otherwise})"
 
+    def _number(self, value: int) -> str:
+        """Kernels count positions in 32 bits; what is added to a large number is in 64."""
+        far = self.dialect == "kernel" and abs(value) >= _LARGE
+        return f"tl.full([], {value}, tl.int64)" if far else str(value)
+
     def _wide(self, text: str) -> str:
         return f"({text}).to(tl.int64)" if self.dialect == "kernel" else text
 
@@ -183,7 +193,7 @@ class Printer:
                 body = f"{abs(c)} * {self._wide(body) if wide else body}"
             text += (" - " if c < 0 else " + ") + body if text else ("-" if c < 0 else "") + body
         if expr.constant:
-            text += f" {'-' if expr.constant < 0 else '+'} {abs(expr.constant)}"
+            text += f" {'-' if expr.constant < 0 else '+'} {self._number(abs(expr.constant))}"
         return text
 
 

@@ -35,6 +35,15 @@ RELATIONS: dict[str, Callable[[list[int], int, int], bool]] = {
     "k - 7 < p[q] and p[k] < 12": lambda p, q, k: k - 7 < p[q] and p[k] < 12,
     "min(p[q], 30) > k": lambda p, q, k: min(p[q], 30) > k,
     "max(p[q], q - 9) <= k": lambda p, q, k: max(p[q], q - 9) <= k,
+    "p[q] > k and k <= q": lambda p, q, k: p[q] > k and k <= q,
+    "q - k <= 3 and k - q <= 3 and p[q] < k": lambda p, q, k: abs(q - k) <= 3 and p[q] < k,
+    "p[k] < q and q - k <= 9": lambda p, q, k: p[k] < q and q - k <= 9,
+    "0 <= p[q] and p[q] < k": lambda p, q, k: 0 <= p[q] < k,
+    "min(p[q], q) >= k - 2 and k >= 1": lambda p, q, k: min(p[q], q) >= k - 2 and k >= 1,
+    "p[q] < k // 4": lambda p, q, k: p[q] < k // 4,
+    "p[q] >= k // 4": lambda p, q, k: p[q] >= k // 4,
+    "k // 3 <= p[q] and k <= q": lambda p, q, k: k // 3 <= p[q] and k <= q,
+    "p[q // 4] < k // 4": lambda p, q, k: p[q // 4] < k // 4,
     "p[q] // 3 < k": lambda p, q, k: p[q] // 3 < k,
     "p[q] % 7 <= k % 7": lambda p, q, k: p[q] % 7 <= k % 7,
     "p[k] // 2 == p[q] // 2": lambda p, q, k: p[k] // 2 == p[q] // 2,
@@ -133,3 +142,40 @@ def test_what_64_bits_cannot_hold_is_refused(backend: str) -> None:
     x = torch.randn(1, 1, most + 1, 4)
     with pytest.raises(ValueError, match=r"with more than 1625 keys .* beyond 64 bits, and there are 1626"):
         function(x, x, x)
+
+
+# Numbers near the ends of 32 bits, which kernels count positions in; queries by keys, and key by key.
+LARGE = [
+    "window(2147483647)",
+    "window(2147483647, 2147483647)",
+    "where q - k <= 2147483647",
+    "where q + 2147483647 >= k",
+    "where k - 2147483647 <= q - 3",
+    "to(last(2147483647))",
+    "to(first(2147483647)) & causal",
+    "stride(2147483647)",
+    "stride(1073741824) & causal",
+    "to(every(2147483647, offset=1))",
+    "window(1, dilation=2147483647)",
+    "window(3, dilation=1000000000)",
+    "window(2, 2, dilation=16777216)",
+    "blocks(3, window(2147483647))",
+    "chunk(2147483647) & causal",
+    "where (q + 2147483647) // 2147483647 == k",
+    "where (q + 2147483646) % 2147483647 <= k",
+    "where q * 2147483647 >= k",
+    "offsets({2147483647, 1, -2147483647})",
+    "neighborhood(3, dilation=1000000000)",
+]
+
+
+def large(relation: str, backend: str) -> None:
+    text = f"pattern p() {{ attend {relation} }}  # allow: masked-sweep"
+    q, v = torch.zeros(1, 1, 21, 16), torch.eye(21)[None, None]
+    out = attnc.load(text, backend=backend)(q, q, v)
+    assert torch.equal(out[0, 0] != 0, attnc.mask(text, 21)[0])
+
+
+@pytest.mark.parametrize("relation", LARGE)
+def test_numbers_near_the_ends_of_32_bits(relation: str) -> None:
+    large(relation, "torch")

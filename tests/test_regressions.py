@@ -365,6 +365,25 @@ WEIGHED = {
         "heads odd { attend stride(5) kernel relu(x) normalize none }",
         {},
     ),
+    # Of a table by distances nothing was left where no pair of positions is as near as its entries.
+    "entries nearer than any pair": ("input t: float[5] attend !causal score s + t[abs(q - k)]", {"n": 1}),
+    "entries nearer than any pair of two": (
+        "input t: float[5] attend where k > q + 1 score s + t[k - q]",
+        {"n": 2},
+    ),
+    "entries nearer than any pair, and no query": (
+        "input t: float[5] attend !causal score s + t[abs(q - k)]",
+        {"n": 1, "n_q": 0},
+    ),
+    # They were told to have no value.
+    "functions of a parameter": ("attend causal score s * exp(low) + max(low, 0.25) * tanh(s)", {}),
+    "the logarithm of a parameter": ("attend causal kernel x normalize none decay log(low)", {}),
+    # With two of them there was none that goes on with what the states gave.
+    "two parts of softmax beside states": (
+        "attend causal - window(3) with kernel elu(x) + 1 attend window(3) & to(every(2)) with softmax "
+        "attend window(3) - to(every(2)) with softmax",
+        {},
+    ),
     # A scale of zero was taken for the mark of heads whose weights are divided.
     "undivided weights of nothing": ("attend window(9) kernel sigmoid(x) normalize none", {"scale": 0.0}),
     # Without a head the list of a body's heads was one of floats.

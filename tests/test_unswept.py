@@ -13,6 +13,8 @@ COMPUTED = [
     "attend causal kernel x normalize none decay log(0.9)",
     "input doc: int[n] attend causal & same(doc) kernel x normalize none",
     "attend window(9) with softmax attend causal - window(9) with kernel exp(x)",
+    "attend window(5) with softmax attend causal - window(9) with kernel exp(x) "
+    "attend window(9) - window(5) with softmax",
 ]
 REFUSED = [
     ("attend window(9) kernel x", "can be negative"),
@@ -31,6 +33,15 @@ REFUSED = [
         "`cosine` has no form within documents",
     ),
     ("attend window(9) with softmax attend stride(5) - window(9) with kernel exp(x)", "share a denominator"),
+    (
+        "attend causal - window(9) with kernel exp(x) attend window(5) with softmax "
+        "attend window(9) - window(5) with score s * 2.0",
+        "all others weigh alike",
+    ),
+    (
+        "input doc: int[n] attend causal & same(doc) kernel cosine(64)",
+        "`cosine` has no form within documents",
+    ),
 ]
 
 

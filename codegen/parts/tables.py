@@ -82,7 +82,7 @@ def _continued(values, before, length):
 
     before: how many places there are in front of the values; if negative, how many values to leave out.
     """
-    values = values[..., max(0, -before) :][..., :length]
+    values = values[..., min(max(0, -before), values.shape[-1] - 1) :][..., :length]
     first, last = values[..., :1], values[..., -1:]
     before = max(0, before)
     after = length - before - values.shape[-1]

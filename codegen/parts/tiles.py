@@ -75,8 +75,8 @@ def _entry(table, place, size):
 
 @_jit
 def _bound(table, place, size):
-    """The same for bounds on positions: cut off far beyond them, so that what is added does not wrap."""
-    return tl.minimum(tl.maximum(_entry(table, place, size), -(1 << 61)), 1 << 61)
+    """The same for bounds on positions: cut off far beyond them, so that nothing made of them wraps."""
+    return tl.minimum(tl.maximum(_entry(table, place, size), -(1 << 40)), 1 << 40)
 
 
 @_jit
@@ -222,7 +222,8 @@ def _tile_scores(rows, columns, scale, PRECISION: tl.constexpr):
 def _positive_factor(query, scale, factor):
     """Queries and a factor above zero that give the same scores: the largest has the largest product."""
     query = tl.where(scale < 0.0, (-query.to(tl.float32)).to(query.dtype), query)
-    return tl.where(scale == 0.0, 0.0, query).to(query.dtype), tl.where(scale == 0.0, 1.0, tl.abs(factor))
+    none = tl.abs(factor) < 1.2e-38  # not more than nothing, as some devices count
+    return tl.where(none, 0.0, query).to(query.dtype), tl.where(none, 1.0, tl.abs(factor))
 
 
 @_jit

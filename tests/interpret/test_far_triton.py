@@ -71,3 +71,8 @@ def test_a_table_of_more_than_2_31_entries() -> None:
 @pytest.mark.parametrize("relation", test_far_entries.RELATIONS)
 def test_entries_as_large_as_64_bits_hold(relation: str) -> None:
     assert test_far_entries.faults(relation, "triton") == []
+
+
+@pytest.mark.parametrize("relation", test_far_entries.LARGE)
+def test_numbers_near_the_ends_of_32_bits(relation: str) -> None:
+    test_far_entries.large(relation, "triton")
