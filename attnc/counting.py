@@ -45,9 +45,8 @@ MOST_TILES = 1 << 14
 
 def tile_and_step(part: Pass) -> tuple[int, int]:
     """Own positions and the other side's in a tile of 16-bit tensors of dim 128."""
-    return TILE // 2 if part.form == "narrow" else TILE, LONG_STEPS[
-        part.side
-    ] if part.form == "long" else STEP
+    step = LONG_STEPS[part.side] if part.form == "long" else STEP
+    return TILE // 2 if part.form == "narrow" else TILE, step
 
 
 def touched(part: Pass, sweep: Sweep, n: int, tile: int, step: int) -> float:
