@@ -46,8 +46,9 @@ def adopted(times: Sequence[dict[str, Any]], target: Path, command: str) -> Iter
                         if one["shapes"] == [shape] and one["kind"] == kind and one["dim"] == dim
                     ]
                     if some:
-                        before, tables[shape][kind][level] = tables[shape][kind][level], best(some)
-                        yield f"{device}, {shape} {kind} {dim}: {before} -> {tables[shape][kind][level]}"
+                        rows = tables[shape].setdefault(kind, list(tables["wide"][kind][: len(LEVELS)]))
+                        before, rows[level] = rows[level], best(some)
+                        yield f"{device}, {shape} {kind} {dim}: {before} -> {rows[level]}"
         name = f"sm_{capability[0]}{capability[1]}"
         made = {
             "name": f"_{name.upper()}_TILES",
