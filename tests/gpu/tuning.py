@@ -3,8 +3,8 @@
     ATTNC_TEST_DEVICE=cuda python -m tests.gpu.tuning NAME KIND DIM [--little]
 
 KIND is forward, query or key. Prints a line ``RESULT {…}`` for each tile size: microseconds, the median of
-several samples. Sizes that spill much, that need more shared memory than there is, or whose warps would do the
-same work twice are not timed.
+several samples. Sizes that spill much, that need more shared memory than there is, or whose warps would do
+the same work twice are not timed.
 """
 
 from __future__ import annotations
