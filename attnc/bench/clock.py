@@ -231,12 +231,18 @@ def measure_ceiling(device: torch.device, dtype: torch.dtype, rounds: int = 5) -
 
 def _product(device: torch.device, dtype: torch.dtype) -> tuple[int, Job]:
     """A product of two square matrices that are large enough to be timed, and their size."""
-    for size in (8192,) if device.type == "cuda" else (256, 512, 1024, 2048):
-        a, b, out = (torch.randn((size, size), device=device).to(dtype) for _ in range(3))
-        job = Job(lambda _, a=a, b=b, out=out: torch.mm(a, b, out=out))  # type: ignore[misc]
-        if once(job, device) > LONG:  # some processors multiply in fp16 a thousand times slower than in fp32
-            break
+    size = 8192 if device.type == "cuda" else 256
+    job = _square(size, device, dtype)
+    # Some processors multiply in fp16 a thousand times slower than in fp32.
+    while size < 2048 and once(job, device) <= LONG:
+        size *= 2
+        job = _square(size, device, dtype)
     return size, job
+
+
+def _square(size: int, device: torch.device, dtype: torch.dtype) -> Job:
+    a, b, out = (torch.randn((size, size), device=device).to(dtype) for _ in range(3))
+    return Job(lambda _: torch.mm(a, b, out=out))
 
 
 def machine(device: torch.device) -> dict[str, str | int | float]:
